@@ -1,0 +1,64 @@
+# What CI runs is what stands here: .ci/run calls these targets.
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+DEADCODE    := golang.org/x/tools/cmd/deadcode@v0.52.0
+PLATFORMS   := $(foreach os,linux windows darwin freebsd,$(os)/amd64 $(os)/arm64)
+FUZZTIME    ?= 5s
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build both programs into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/...
+
+.PHONY: run
+run: build ## run the demo; CONFIG=my.json or LINK=vmess://… runs your own
+ifdef CONFIG
+	@exec bin/vmess-local run -c '$(CONFIG)'
+else ifdef LINK
+	@exec bin/vmess-local run '$(LINK)'
+else
+	@exec bin/vmess-local demo
+endif
+
+.PHONY: test
+test: tools ## run all tests; installs what they need where it can
+	@race=-race; command -v gcc >/dev/null || race=; set -x; $(GO) test $$race -timeout 20m ./...
+	@.ci/tools missing
+
+.PHONY: tools
+tools: ## install what the tests need (Debian, as root)
+	@.ci/tools install
+
+.PHONY: fmt
+fmt: ## format the sources
+	$(GO) run $(GOFUMPT) -w cmd pkg
+
+.PHONY: lint
+lint: ## check formatting, vet, staticcheck, unused code
+	@bad="$$($(GO) run $(GOFUMPT) -l cmd pkg)"; [ -z "$$bad" ] || { echo "make fmt would change:" $$bad; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	@dead="$$($(GO) run $(DEADCODE) -test ./...)"; [ -z "$$dead" ] || { echo "$$dead"; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: cross
+cross: ## build for every supported system
+	@set -e; for p in $(PLATFORMS); do \
+	  echo "build $$p"; \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./cmd/vmess-local; \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./cmd/vmess-server; \
+	  case $$p in */amd64) GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) vet ./...;; esac; \
+	done
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME (5s)
+	@.ci/fuzz $(FUZZTIME)

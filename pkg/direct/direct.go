@@ -1,0 +1,114 @@
+// Package direct is a server's way out: it dials destinations itself, by its
+// own resolver, and keeps whoever uses the server away from the server's own
+// machine and network.
+package direct
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+// A Dialer implements [transport.StreamDialer]. Its zero value refuses private
+// destinations and gives up after 10 s.
+type Dialer struct {
+	// AllowPrivate lets loopback, private, link-local and other addresses
+	// through that are not of the public Internet.
+	AllowPrivate bool
+	// Timeout bounds resolution and connecting together; 0 means 10 s.
+	Timeout time.Duration
+	// Resolver resolves names; nil means the system's.
+	Resolver *net.Resolver
+}
+
+var _ transport.StreamDialer = (*Dialer)(nil)
+
+const defaultTimeout = 10 * time.Second
+
+// DialStream implements transport.StreamDialer. Addresses are checked after
+// resolution, each right before it is connected to, so that no name can
+// smuggle a private one in: such an error is transport.ErrNotAllowed.
+func (d *Dialer) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+	timeout := d.Timeout
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	dialer := net.Dialer{Resolver: d.Resolver, ControlContext: d.check}
+	c, err := dialer.DialContext(ctx, "tcp", dst.String())
+	if err != nil {
+		return nil, fmt.Errorf("dial the destination: %w", err)
+	}
+	conn := transport.NewTCP(c.(*net.TCPConn))
+	if len(first) > 0 {
+		if _, err := conn.Write(first); err != nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("send the first bytes: %w", err)
+		}
+	}
+	return conn, nil
+}
+
+func (d *Dialer) check(_ context.Context, _, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("%w: not an address that can be checked", transport.ErrNotAllowed)
+	}
+	if !d.AllowPrivate && !public(ap.Addr()) {
+		return fmt.Errorf("%w: a private destination", transport.ErrNotAllowed)
+	}
+	return nil
+}
+
+// public reports whether an address is of the public Internet. Addresses that
+// carry an IPv4 address within are judged by that.
+func public(ip netip.Addr) bool {
+	ip = ip.Unmap().WithZone("")
+	for _, t := range translated {
+		if t.prefix.Contains(ip) {
+			b := ip.As16()
+			return public(netip.AddrFrom4([4]byte(b[t.at:])))
+		}
+	}
+	for _, p := range special {
+		if p.Contains(ip) {
+			return false
+		}
+	}
+	return ip.IsValid() && !ip.IsUnspecified() && !ip.IsLoopback() && !ip.IsPrivate() &&
+		!ip.IsLinkLocalUnicast() && !ip.IsMulticast()
+}
+
+// special are the ranges of the registries of special-purpose addresses (RFC
+// 6890 and after) that package netip has no word for.
+var special = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),       // this network
+	netip.MustParsePrefix("100.64.0.0/10"),   // shared address space
+	netip.MustParsePrefix("192.0.0.0/24"),    // protocol assignments
+	netip.MustParsePrefix("192.0.2.0/24"),    // documentation
+	netip.MustParsePrefix("198.18.0.0/15"),   // benchmarks
+	netip.MustParsePrefix("198.51.100.0/24"), // documentation
+	netip.MustParsePrefix("203.0.113.0/24"),  // documentation
+	netip.MustParsePrefix("240.0.0.0/4"),     // reserved, broadcast
+	netip.MustParsePrefix("::/96"),           // IPv4-compatible
+	netip.MustParsePrefix("64:ff9b:1::/48"),  // local translation
+	netip.MustParsePrefix("100::/64"),        // discard
+	netip.MustParsePrefix("2001:db8::/32"),   // documentation
+	netip.MustParsePrefix("fec0::/10"),       // site-local
+}
+
+// translated are the ranges with an IPv4 address within, at that byte.
+var translated = []struct {
+	prefix netip.Prefix
+	at     int
+}{
+	{netip.MustParsePrefix("64:ff9b::/96"), 12}, // NAT64
+	{netip.MustParsePrefix("2002::/16"), 2},     // 6to4
+}

@@ -1,0 +1,230 @@
+// Package dispatch joins a request to a dialer: it dials, lets the inbound's
+// answer wait for the result or not, relays, and reports how it went. It is
+// the same on both sides: a client's requests come from SOCKS and go to VMess,
+// a server's come from VMess and go out directly.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+// A Report tells how one request ended.
+type Report struct {
+	Request *transport.Request
+	// Err is what failed: nil for an orderly end, a *DialError when no stream
+	// to the destination came about, and otherwise the relay's error.
+	Err      error
+	Up, Down int64 // bytes towards the destination and back
+	Duration time.Duration
+}
+
+// A Reporter hears of every request's end. It is called concurrently and must
+// not block.
+type Reporter interface{ Report(r Report) }
+
+// A DialError is a failure before a stream to the destination came about.
+type DialError struct{ Err error }
+
+// Error implements error.
+func (e *DialError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the dialer's own error.
+func (e *DialError) Unwrap() error { return e.Err }
+
+// A Dispatcher joins requests to its Dialer. It may be used concurrently; its
+// fields must not change then.
+type Dispatcher struct {
+	Dialer transport.StreamDialer
+	// FirstWait is how long an application may take to speak first, so that
+	// its first bytes travel with the dialer's own request; 0 is for dialers
+	// that hold nothing back.
+	FirstWait time.Duration
+	// Well reports whether the way out is known to work, so that success can
+	// be answered before it is tried; nil means never.
+	Well func() bool
+	// Idle ends a stream whose both directions were silent for so long; 0
+	// means never.
+	Idle time.Duration
+	// Reporter may be nil.
+	Reporter Reporter
+}
+
+var _ transport.StreamDialer = (*Dispatcher)(nil)
+
+// HandleStream serves one request until it is over. Cancelling ctx ends it.
+func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
+	start := time.Now()
+	var o transport.Outcome
+	f, err := d.join(ctx, r)
+	if err == nil {
+		o = transport.Relay{Idle: d.Idle}.Run(ctx, f.local, f.remote)
+		err = o.Err()
+	}
+	d.report(Report{Request: r, Err: err, Up: o.Up + f.sent, Down: o.Down, Duration: time.Since(start)})
+}
+
+func (d *Dispatcher) report(r Report) {
+	if d.Reporter != nil {
+		d.Reporter.Report(r)
+	}
+}
+
+// A flow is the two streams of a request and how much payload went ahead of
+// the relay.
+type flow struct {
+	local, remote transport.StreamConn
+	sent          int64
+}
+
+// join makes the two streams of a request. What it made is closed on an error.
+func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (flow, error) {
+	if len(r.First) == 0 && d.FirstWait > 0 && d.Well != nil && d.Well() {
+		return d.answerFirst(ctx, r)
+	}
+	remote, err := d.Dialer.DialStream(ctx, r.Destination, r.First)
+	if err != nil {
+		err = &DialError{err}
+		_ = r.Pending.Abort(err) // its error would say only that nobody listens
+		return flow{}, err
+	}
+	local, err := r.Pending.Proceed(netip.AddrPort{})
+	if err != nil {
+		_ = transport.Reset(remote)
+		return flow{}, &transport.SideError{Side: transport.Local, Op: "answer", Err: err}
+	}
+	f := flow{local, remote, int64(len(r.First))}
+	if len(r.First) > 0 || d.FirstWait == 0 {
+		return f, nil
+	}
+	buf := transport.GetBuffer()
+	defer buf.Release()
+	first, err := d.readFirst(local, buf)
+	if err == nil {
+		if _, err = remote.Write(first); err != nil {
+			err = &transport.SideError{Side: transport.Remote, Op: "write", Err: err}
+		}
+	}
+	if err != nil {
+		_ = transport.Reset(local)
+		_ = transport.Reset(remote)
+		return flow{}, err
+	}
+	f.sent = int64(len(first))
+	return f, nil
+}
+
+// answerFirst answers success before it dials, so that the first bytes travel
+// with the dial.
+func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (flow, error) {
+	local, err := r.Pending.Proceed(netip.AddrPort{})
+	if err != nil {
+		return flow{}, &transport.SideError{Side: transport.Local, Op: "answer", Err: err}
+	}
+	buf := transport.GetBuffer()
+	defer buf.Release()
+	first, err := d.readFirst(local, buf)
+	if err != nil {
+		_ = transport.Reset(local)
+		return flow{}, err
+	}
+	remote, err := d.Dialer.DialStream(ctx, r.Destination, first)
+	if err == nil && len(first) == 0 {
+		if _, err = remote.Write(nil); err != nil {
+			_ = transport.Reset(remote)
+		}
+	}
+	if err != nil {
+		_ = transport.Reset(local)
+		return flow{}, &DialError{err}
+	}
+	return flow{local, remote, int64(len(first))}, nil
+}
+
+// readFirst gives the application a moment to speak first. An application that
+// does not, or has nothing to say, gives no bytes and no error.
+func (d *Dispatcher) readFirst(local transport.StreamConn, buf *transport.Buffer) ([]byte, error) {
+	if err := local.SetReadDeadline(time.Now().Add(d.FirstWait)); err != nil {
+		return nil, &transport.SideError{Side: transport.Local, Op: "read", Err: err}
+	}
+	n, err := local.Read(buf[:firstRead])
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) {
+		err = local.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		return nil, &transport.SideError{Side: transport.Local, Op: "read", Err: err}
+	}
+	return buf[:n], nil
+}
+
+// firstRead is the most that is read ahead of the relay: more than any TLS
+// ClientHello or HTTP head.
+const firstRead = 32 << 10
+
+// DialStream implements [transport.StreamDialer] for inbounds that make
+// streams of their own (plain HTTP): the stream is reported when it is closed.
+func (d *Dispatcher) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+	r := &transport.Request{Destination: dst, Inbound: "http"}
+	conn, err := d.Dialer.DialStream(ctx, dst, first)
+	if err != nil {
+		err = &DialError{err}
+		d.report(Report{Request: r, Err: err})
+		return nil, err
+	}
+	w := &watched{StreamConn: conn, dispatcher: d, request: r, start: time.Now()}
+	w.up.Store(int64(len(first)))
+	return w, nil
+}
+
+// watched reports a stream at its close.
+type watched struct {
+	transport.StreamConn
+	dispatcher *Dispatcher
+	request    *transport.Request
+	start      time.Time
+	up, down   atomic.Int64
+	failed     atomic.Pointer[error] // the first error that is no end
+	closed     atomic.Bool
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.StreamConn.Read(p)
+	w.down.Add(int64(n))
+	w.note("read", err)
+	return n, err
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.StreamConn.Write(p)
+	w.up.Add(int64(n))
+	w.note("write", err)
+	return n, err
+}
+
+func (w *watched) note(op string, err error) {
+	if err != nil && !errors.Is(err, io.EOF) && !w.closed.Load() {
+		err = &transport.SideError{Side: transport.Remote, Op: op, Err: err}
+		w.failed.CompareAndSwap(nil, &err)
+	}
+}
+
+func (w *watched) Close() error {
+	if w.closed.Swap(true) {
+		return w.StreamConn.Close()
+	}
+	err := w.StreamConn.Close()
+	r := Report{Request: w.request, Up: w.up.Load(), Down: w.down.Load(), Duration: time.Since(w.start)}
+	if p := w.failed.Load(); p != nil {
+		r.Err = *p
+	}
+	w.dispatcher.report(r)
+	return err
+}

@@ -1,0 +1,146 @@
+package layout
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "vmess-local"
+
+// A rule says what a package must not depend on, directly or by others.
+type rule struct {
+	not  []string // of this module's packages
+	only []string // when set: all of this module's packages that it may depend on
+}
+
+var (
+	protocols = []string{"vmess", "wsconn", "socks", "netdial", "transport", "direct", "dispatch"}
+	runtime   = append([]string{"client", "server", "demo"}, protocols...)
+	nothing   = []string{}
+)
+
+// rules has every package; one that is not here fails the test.
+var rules = map[string]rule{
+	"netaddr":                 {only: nothing},
+	"logline":                 {only: nothing},
+	"limit":                   {only: nothing},
+	"layout":                  {only: nothing},
+	"e2e":                     {},
+	"transport":               {only: []string{"netaddr"}},
+	"transport/transporttest": {only: []string{"netaddr", "transport"}},
+	"socks":                   {not: []string{"vmess", "wsconn", "config"}},
+	"dispatch":                {not: []string{"socks", "vmess", "wsconn", "config"}},
+	"vmess":                   {not: []string{"netdial", "direct", "wsconn", "dispatch", "config"}},
+	"wsconn":                  {not: []string{"vmess", "dispatch", "config", "netdial"}},
+	"netdial":                 {not: []string{"wsconn", "vmess", "config"}},
+	"direct":                  {not: []string{"vmess", "wsconn"}},
+	"config":                  {only: []string{"netaddr"}},
+	"sharelink":               {only: []string{"config", "netaddr"}},
+	"setup":                   {not: []string{"client", "server"}},
+	"client":                  {not: []string{"server", "demo", "program"}},
+	"server":                  {not: []string{"client", "demo", "program"}},
+	"demo":                    {not: []string{"program"}},
+	"program":                 {not: runtime},
+}
+
+// owners are the only packages that may import a library.
+var owners = map[string]string{
+	"github.com/gorilla/websocket":   "wsconn",
+	"github.com/txthinking/socks5":   "socks",
+	"github.com/google/uuid":         "vmess config",
+	"github.com/tailscale/hujson":    "config",
+	"github.com/go-json-experiment/": "config",
+	"github.com/spf13/cobra":         "program",
+	"golang.org/x/crypto":            "vmess",
+	"rsc.io/qr":                      "sharelink",
+}
+
+type goPackage struct {
+	ImportPath, Doc string
+	Imports, Deps   []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Imports,Deps", module+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []goPackage
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := d.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if len(all) < len(rules) {
+		t.Fatalf("go list knows %d packages, there are rules for %d", len(all), len(rules))
+	}
+	return all
+}
+
+// local strips the module's prefix, and returns "" for other packages.
+func local(path string) string {
+	p, _ := strings.CutPrefix(path, module+"/pkg/")
+	if p == path {
+		return ""
+	}
+	return p
+}
+
+func TestImports(t *testing.T) {
+	for _, p := range packages(t) {
+		if strings.HasPrefix(p.ImportPath, module+"/cmd/") {
+			for _, i := range p.Imports {
+				if slices.Contains(protocols, local(i)) {
+					t.Errorf("%s imports %s: commands hold no protocol", p.ImportPath, i)
+				}
+			}
+			continue
+		}
+		name := local(p.ImportPath)
+		r, known := rules[name]
+		if !known {
+			t.Errorf("there is no rule for %s", p.ImportPath)
+		}
+		for _, d := range p.Deps {
+			dep := local(d)
+			if dep == "" {
+				continue
+			}
+			if slices.Contains(r.not, dep) || r.only != nil && !slices.Contains(r.only, dep) {
+				t.Errorf("%s depends on %s", name, dep)
+			}
+		}
+		for _, i := range p.Imports {
+			for library, owner := range owners {
+				if strings.HasPrefix(i, library) && !slices.Contains(strings.Fields(owner), name) {
+					t.Errorf("%s imports %s, which belongs to %s", name, i, owner)
+				}
+			}
+		}
+		if slices.Contains([]string{"netaddr", "transport", "limit", "logline"}, name) {
+			for _, i := range p.Imports {
+				if strings.Contains(strings.Split(i, "/")[0], ".") {
+					t.Errorf("%s imports %s: it needs the standard library only", name, i)
+				}
+			}
+		}
+	}
+}
+
+func TestPackageDocs(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.Doc) < 40 {
+			t.Errorf("%s has no package comment worth the name: %q", p.ImportPath, p.Doc)
+		}
+	}
+}

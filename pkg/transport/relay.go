@@ -1,0 +1,292 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// ErrIdle ends a relay whose both directions were silent for too long.
+var ErrIdle = errors.New("idle for too long")
+
+// A Side is one of a relay's two.
+type Side string
+
+// The sides.
+const (
+	Local  Side = "local"
+	Remote Side = "remote"
+)
+
+// A SideError tells which side of a relay failed, at what.
+type SideError struct {
+	Side Side
+	Op   string // read, write or end
+	Err  error
+}
+
+// Error implements error.
+func (e *SideError) Error() string {
+	return fmt.Sprintf("%s on the %s side: %v", e.Op, e.Side, e.Err)
+}
+
+// Unwrap returns the stream's own error.
+func (e *SideError) Unwrap() error { return e.Err }
+
+// tailLimit is how long the rest of an answer may stall after its stream
+// stopped taking bytes: what was received before a close is still delivered,
+// but nobody waits for ever for a far end that is gone.
+const tailLimit = time.Minute
+
+// never keeps a timer from firing until it is reset.
+const never = time.Duration(math.MaxInt64)
+
+// A Relay carries bytes both ways between two streams until both directions
+// have ended. Its zero value works.
+//
+//   - The end of one direction (io.EOF) is passed on by CloseWrite; the other
+//     goes on.
+//   - An error while reading, or a far end that stopped reading what it is
+//     sent, resets the other side, so that it sees an error and not an end.
+//   - A write error towards the answering side does not cut the answer: what
+//     it sent before is delivered first.
+type Relay struct {
+	// Idle ends the relay with ErrIdle when neither direction moved a byte for
+	// so long; 0 means never.
+	Idle time.Duration
+	// Up and Down, when not nil, count the bytes written to the remote and to
+	// the local side while the relay runs.
+	Up, Down *atomic.Int64
+}
+
+// An Outcome tells how a relay ended. UpErr and DownErr are nil for directions
+// that ended in order.
+type Outcome struct {
+	Up, Down       int64 // bytes written to remote, to local
+	UpErr, DownErr error
+}
+
+// Err returns what went wrong, nil when both directions ended in order.
+func (o Outcome) Err() error {
+	switch {
+	case o.DownErr != nil:
+		return o.DownErr
+	case o.UpErr != nil:
+		return o.UpErr
+	}
+	return nil
+}
+
+// Run relays until both directions have ended, ctx is cancelled, or the idle
+// limit is met. Both streams are closed when it returns.
+func (r Relay) Run(ctx context.Context, local, remote StreamConn) Outcome {
+	s := &session{local: local, remote: remote, idle: r.Idle, start: time.Now(), closed: make(chan struct{})}
+	up, down := r.Up, r.Down
+	if up == nil {
+		up = new(atomic.Int64)
+	}
+	if down == nil {
+		down = new(atomic.Int64)
+	}
+	up0, down0 := up.Load(), down.Load()
+
+	s.timer = time.AfterFunc(never, s.checkIdle)
+	defer s.timer.Stop()
+	if r.Idle > 0 {
+		s.timer.Reset(r.Idle)
+	}
+	stop := context.AfterFunc(ctx, func() { s.abort(nil, context.Cause(ctx)) })
+	defer stop()
+
+	uploaded := make(chan error, 1)
+	go s.upload(up, uploaded)
+	s.download(down)
+	lost := <-uploaded
+	s.finish()
+	<-s.closed
+	return Outcome{
+		Up: up.Load() - up0, Down: down.Load() - down0,
+		UpErr: cmp.Or(lost, s.upErr), DownErr: s.downErr,
+	}
+}
+
+// A session is the state of one running relay.
+type session struct {
+	local, remote StreamConn
+	start         time.Time
+	last          atomic.Int64  // time of the last byte moved, since start
+	idle          time.Duration // limit without tail; 0: none
+	tail          atomic.Bool   // the remote takes no more bytes
+	timer         *time.Timer
+
+	over   atomic.Int32  // directions that are over, though the streams may be open
+	torn   atomic.Bool   // the streams are being closed, or were
+	closed chan struct{} // closed when both streams are
+	// What the streams were closed for, nil for an orderly end. Valid once closed.
+	upErr, downErr error
+}
+
+// upload carries one direction. What it sends on done is a failure that does
+// not end the other.
+func (s *session) upload(count *atomic.Int64, done chan<- error) {
+	rd, wr := s.copy(s.remote, s.local, count)
+	op := "write"
+	switch {
+	case rd != nil:
+		// The local side broke off: the far end must not take it for an end.
+		s.abort(&SideError{Local, "read", rd}, nil)
+		done <- nil
+		return
+	case wr == nil:
+		op, wr = "end", s.remote.CloseWrite()
+		if errors.Is(wr, errors.ErrUnsupported) {
+			wr = nil
+		}
+	}
+	var lost error
+	if wr != nil && !s.torn.Load() { // the errors of torn streams say only that they were closed
+		lost = &SideError{Remote, op, wr}
+		s.touch()
+		s.tail.Store(true)
+		s.timer.Reset(s.limit())
+	}
+	s.directionOver()
+	done <- lost
+}
+
+func (s *session) download(count *atomic.Int64) {
+	rd, wr := s.copy(s.local, s.remote, count)
+	switch {
+	case wr != nil:
+		s.abort(nil, &SideError{Local, "write", wr})
+		return
+	case rd != nil:
+		s.abort(nil, &SideError{Remote, "read", rd})
+		return
+	}
+	if err := s.local.CloseWrite(); err != nil {
+		// Without a half close the only way to say "ended" is to close.
+		s.finish()
+		return
+	}
+	if s.directionOver() {
+		return
+	}
+	if w, ok := s.remote.(PeerWaiter); ok {
+		w.WaitPeerClose()
+		s.finish() // nothing the local side still sends can arrive
+	}
+}
+
+// directionOver counts a direction that carries no more, and closes the
+// streams at the second: nobody waits for a peer that is not needed.
+func (s *session) directionOver() (both bool) {
+	both = s.over.Add(1) == 2
+	if both {
+		s.finish()
+	}
+	return both
+}
+
+// copy moves bytes until src ends (nil, nil) or one side fails.
+func (s *session) copy(dst, src StreamConn, count *atomic.Int64) (readErr, writeErr error) {
+	waiter, _ := src.(ReadWaiter)
+	var buf *Buffer
+	defer func() {
+		if buf != nil {
+			buf.Release()
+		}
+	}()
+	for {
+		if buf == nil {
+			if waiter != nil {
+				_ = waiter.WaitRead() // Read tells the error in its own words
+			}
+			buf = GetBuffer()
+		}
+		n, err := src.Read(buf[:])
+		if n > 0 {
+			s.touch()
+			m, werr := dst.Write(buf[:n])
+			count.Add(int64(m))
+			s.touch()
+			if werr != nil {
+				return nil, werr
+			}
+		}
+		if err != nil {
+			return endOf(err), nil
+		}
+		if n < len(buf)/2 && waiter != nil {
+			buf.Release()
+			buf = nil
+		}
+	}
+}
+
+func endOf(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+func (s *session) touch() { s.last.Store(int64(time.Since(s.start))) }
+
+// limit returns how long both directions may be silent; 0 is for ever.
+func (s *session) limit() time.Duration {
+	if s.tail.Load() && (s.idle == 0 || s.idle > tailLimit) {
+		return tailLimit
+	}
+	return s.idle
+}
+
+func (s *session) checkIdle() {
+	for {
+		limit := s.limit()
+		left := limit - (time.Since(s.start) - time.Duration(s.last.Load()))
+		if left <= 0 && limit > 0 {
+			s.abort(nil, ErrIdle)
+			return
+		}
+		if limit == 0 {
+			left = never
+		}
+		s.timer.Reset(left)
+		if s.limit() == limit { // else upload set the timer for its tail meanwhile
+			return
+		}
+	}
+}
+
+// abort tears both streams down so that neither side takes it for an end.
+func (s *session) abort(upErr, downErr error) { s.end(upErr, downErr, Reset) }
+
+// finish closes both streams in order.
+func (s *session) finish() { s.end(nil, nil, StreamConn.Close) }
+
+// end closes both streams, unless something else did or does: the errors that
+// come of that are of no interest.
+func (s *session) end(upErr, downErr error, how func(StreamConn) error) {
+	if !s.torn.CompareAndSwap(false, true) {
+		return
+	}
+	defer close(s.closed)
+	s.upErr, s.downErr = upErr, downErr
+	_ = how(s.local)
+	_ = how(s.remote)
+}
+
+// Reset ends a stream as an error for its far end where it can ([Resetter]),
+// and closes it otherwise.
+func Reset(c StreamConn) error {
+	if r, ok := c.(Resetter); ok {
+		return r.Reset()
+	}
+	return c.Close()
+}

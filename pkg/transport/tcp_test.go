@@ -1,0 +1,188 @@
+package transport_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/transporttest"
+)
+
+func TestTCPContract(t *testing.T) {
+	transporttest.TestStream(t, func(t *testing.T) (a, b transport.StreamConn) { return streamPair(t) })
+}
+
+func TestPipeContract(t *testing.T) {
+	for _, size := range []int{20, 1000, 1 << 20} {
+		transporttest.TestStream(t, func(t *testing.T) (a, b transport.StreamConn) {
+			return transporttest.Pipe(size)
+		})
+	}
+}
+
+// waiting starts WaitRead and makes sure that it does not return by itself.
+func waiting(t *testing.T, c transport.StreamConn) <-chan error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- c.(transport.ReadWaiter).WaitRead() }()
+	if runtime.GOOS == "windows" {
+		return done
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("WaitRead returned %v with nothing to read", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	return done
+}
+
+func TestTCPWaitRead(t *testing.T) {
+	t.Run("data", func(t *testing.T) {
+		a, b := streamPair(t)
+		done := waiting(t, a)
+		mustWrite(t, b, "hello")
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		for range 3 { // it takes nothing, and returns at once while something is there
+			if err := a.(transport.ReadWaiter).WaitRead(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustRead(t, a, "hello")
+		_ = waiting(t, a)
+		_ = a.Close()
+	})
+	t.Run("end", func(t *testing.T) {
+		a, b := streamPair(t)
+		done := waiting(t, a)
+		if err := b.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		mustEnd(t, a)
+	})
+	t.Run("reset", func(t *testing.T) {
+		a, b := streamPair(t)
+		done := waiting(t, a)
+		if err := transport.Reset(b); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		// Peeking takes a socket's error away; Read must still tell it.
+		for range 2 {
+			n, err := a.Read(make([]byte, 1))
+			var op *net.OpError
+			if n != 0 || !errors.Is(err, syscall.ECONNRESET) || !errors.As(err, &op) {
+				t.Fatalf("read %d bytes, %v; want a reset", n, err)
+			}
+		}
+	})
+	t.Run("data then reset", func(t *testing.T) {
+		a, b := streamPair(t)
+		mustWrite(t, b, "x")
+		if err := a.(transport.ReadWaiter).WaitRead(); err != nil {
+			t.Fatal(err)
+		}
+		mustRead(t, a, "x")
+		_ = transport.Reset(b)
+		_ = a.(transport.ReadWaiter).WaitRead()
+		if _, err := a.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("read %v", err)
+		}
+	})
+	t.Run("close", func(t *testing.T) {
+		a, _ := streamPair(t)
+		done := waiting(t, a)
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("WaitRead returned %v", err)
+		}
+	})
+	t.Run("closed before", func(t *testing.T) {
+		x, _ := tcpPair(t)
+		_ = x.Close()
+		c := transport.NewTCP(x)
+		_ = c.(transport.ReadWaiter).WaitRead()
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("read %v", err)
+		}
+	})
+	t.Run("deadline", func(t *testing.T) {
+		if runtime.GOOS == "windows" {
+			t.Skip("WaitRead does not wait here")
+		}
+		a, b := streamPair(t)
+		_ = a.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if err := a.(transport.ReadWaiter).WaitRead(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("WaitRead returned %v", err)
+		}
+		_ = a.SetReadDeadline(time.Time{})
+		mustWrite(t, b, "x")
+		mustRead(t, a, "x")
+	})
+}
+
+func TestTCPReset(t *testing.T) {
+	a, b := streamPair(t)
+	if err := transport.Reset(a); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the peer read %v", err)
+	}
+	if _, err := a.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("wrote after the reset: %v", err)
+	}
+}
+
+func TestTCPWaitReadAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	a, b := streamPair(t)
+	w, p := a.(transport.ReadWaiter), make([]byte, 16)
+	for name, f := range map[string]func(){
+		"ready": func() { _ = w.WaitRead() },
+		"round": func() { // write, wait, read
+			if _, err := b.Write(p[:1]); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.WaitRead(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.Read(p[:1]); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		if name == "ready" {
+			mustWrite(t, b, "x")
+		}
+		if n := testing.AllocsPerRun(1000, f); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+	_ = b.CloseWrite()
+	_, _ = io.Copy(io.Discard, struct{ io.Reader }{a})
+}
+
+func BenchmarkTCPWaitRead(b *testing.B) {
+	x, y := streamPair(b)
+	mustWrite(b, y, "x")
+	w := x.(transport.ReadWaiter)
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = w.WaitRead()
+	}
+}

@@ -1,0 +1,119 @@
+// Package transport is where the layers meet. It holds the interfaces by
+// which an inbound (SOCKS, HTTP, a VMess server) hands a request to an
+// outbound (VMess in WebSocket, a direct dial) without either knowing the
+// other, the relay that carries the bytes between them, and the buffers they
+// share.
+//
+// A [StreamEndpoint] connects to one fixed far end (TCP, TLS, WebSocket); a
+// [StreamDialer] reaches any destination (VMess, a direct dial). They nest: a
+// dialer speaks its protocol over an endpoint, an endpoint wraps another.
+// The first payload travels with the dial, so that a protocol's header and
+// the application's first bytes leave in one write. A [Pending] answer lets
+// an inbound's reply wait for the outbound's result.
+package transport
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"vmess-local/pkg/netaddr"
+)
+
+// A StreamConn is a two-way byte stream whose directions end separately.
+// One goroutine may read while another writes; Close and the deadlines may be
+// called at any time by anyone.
+type StreamConn interface {
+	net.Conn
+	// CloseWrite says that nothing more will be written; the other side reads
+	// io.EOF after what was written before. A stream that cannot end one
+	// direction alone returns an error that is errors.ErrUnsupported.
+	CloseWrite() error
+}
+
+// A ReadWaiter can wait without a buffer: WaitRead blocks until a Read would
+// return something (bytes or an error) at once. Idle connections hold no
+// buffers because callers get theirs after WaitRead. Whatever it returns, the
+// caller goes on to Read, which tells the error in its own words. It counts as
+// the reader: it may not run beside Read.
+type ReadWaiter interface{ WaitRead() error }
+
+// A Resetter can end a stream so that the far end sees an error instead of an
+// orderly end (TCP: RST). Reset also closes.
+type Resetter interface{ Reset() error }
+
+// A PeerWaiter knows when the far end is gone in both directions.
+// WaitPeerClose may be called by the reader after Read returned io.EOF; it
+// blocks until nothing written can arrive any more, or the stream is closed.
+type PeerWaiter interface{ WaitPeerClose() }
+
+// A StreamEndpoint connects to one fixed far end.
+type StreamEndpoint interface {
+	// ConnectStream connects and delivers first, which may be empty, as the
+	// stream's first bytes; it does not keep first. The caller closes the
+	// connection. Cancelling ctx ends the attempt, not the connection.
+	ConnectStream(ctx context.Context, first []byte) (StreamConn, error)
+}
+
+// A StreamDialer reaches any destination.
+type StreamDialer interface {
+	// DialStream connects to dst; first is delivered as the stream's first
+	// bytes and not kept. When first is empty the dialer may hold back its own
+	// request until the first Write so that both leave together: a Write of no
+	// bytes sends it alone. The caller closes the connection. Cancelling ctx
+	// ends the attempt, not the connection.
+	DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (StreamConn, error)
+}
+
+// A PacketConn carries datagrams with their far addresses. Reads and writes
+// may run beside each other; Close may be called by anyone.
+type PacketConn interface {
+	// ReadPacket reads one datagram into p; what does not fit is lost.
+	ReadPacket(p []byte) (n int, from netaddr.Addr, err error)
+	// WritePacket sends one datagram. It does not keep p.
+	WritePacket(p []byte, to netaddr.Addr) error
+	Close() error
+}
+
+// A PacketDialer opens a datagram association. A dialer that can reach one
+// destination per association only is bound to dst.
+type PacketDialer interface {
+	DialPacket(ctx context.Context, dst netaddr.Addr) (PacketConn, error)
+}
+
+// EndpointFunc makes a StreamEndpoint of a function.
+type EndpointFunc func(ctx context.Context, first []byte) (StreamConn, error)
+
+// ConnectStream calls f.
+func (f EndpointFunc) ConnectStream(ctx context.Context, first []byte) (StreamConn, error) {
+	return f(ctx, first)
+}
+
+// DialerFunc makes a StreamDialer of a function.
+type DialerFunc func(ctx context.Context, dst netaddr.Addr, first []byte) (StreamConn, error)
+
+// DialStream calls f.
+func (f DialerFunc) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (StreamConn, error) {
+	return f(ctx, dst, first)
+}
+
+// A Request is one connection that an inbound was asked for.
+type Request struct {
+	Destination netaddr.Addr   // where to
+	First       []byte         // payload already received; may be empty
+	User        string         // who asks, for accounting; "" without authentication
+	Source      netip.AddrPort // who asks, by address; may be zero
+	Inbound     string         // "socks5", "http", "vmess", …: for the log
+	Pending     Pending        // the answer that is still owed
+}
+
+// A Pending is the answer an inbound still owes its client. Exactly one of
+// its methods must be called, once.
+type Pending interface {
+	// Proceed answers success and returns the client's stream, which the
+	// caller closes. bound is the local address of the way out; it may be zero.
+	Proceed(bound netip.AddrPort) (StreamConn, error)
+	// Abort answers that the request failed because of cause, in the words of
+	// the inbound's protocol ([CodeOf]), and closes the client's connection.
+	Abort(cause error) error
+}
