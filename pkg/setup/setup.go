@@ -1,0 +1,70 @@
+// Package setup makes a fresh server's configuration, and the client's to
+// match.
+package setup
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/vmess"
+)
+
+// A Plan says what is known of the server.
+type Plan struct {
+	// Host is the server's name or address as clients reach it. A loopback one
+	// makes a server for this machine only.
+	Host string
+	// Port is the server's port; 0 means 443 with a certificate, else 8080.
+	Port uint16
+	// CertFile and KeyFile, both or none, make it speak TLS.
+	CertFile, KeyFile string
+}
+
+// New returns the two configurations, with a new id and a random path.
+func New(p Plan) (*config.Server, *config.Client, error) {
+	if (p.CertFile == "") != (p.KeyFile == "") {
+		return nil, nil, fmt.Errorf("a certificate and its key belong together")
+	}
+	withTLS := p.CertFile != ""
+	if p.Port == 0 {
+		p.Port = 8080
+		if withTLS {
+			p.Port = 443
+		}
+	}
+	host, err := netaddr.FromHost(p.Host, p.Port)
+	if err != nil {
+		return nil, nil, fmt.Errorf("host: %w", err)
+	}
+	id, path := config.Secret(vmess.NewID().Text()), "/"+strings.ToLower(rand.Text()[:16])
+
+	srv := config.DefaultServer()
+	srv.Listen = net.JoinHostPort(listenHost(host), strconv.Itoa(int(p.Port)))
+	srv.Users = []config.User{{ID: id, Name: "first"}}
+	srv.WS.Path = path
+	srv.TLS = config.ServerTLS{CertFile: p.CertFile, KeyFile: p.KeyFile}
+
+	cl := config.DefaultClient()
+	cl.Server.Name = host.Host()
+	cl.Server.Address, cl.Server.Port = host.Host(), int(p.Port)
+	cl.Server.ID = id
+	cl.Server.WS.Path = path
+	cl.Server.TLS.Enabled = withTLS
+	return srv, cl, nil
+}
+
+// listenHost is where a server that is reached as host listens.
+func listenHost(host netaddr.Addr) string {
+	switch {
+	case host.Host() == "localhost":
+		return "127.0.0.1"
+	case host.IP().IsLoopback():
+		return host.Host()
+	}
+	return "" // every address
+}

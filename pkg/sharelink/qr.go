@@ -1,0 +1,36 @@
+package sharelink
+
+import (
+	"fmt"
+	"strings"
+
+	"rsc.io/qr"
+)
+
+// QR draws text as a QR code of half blocks for a terminal, light on dark or
+// dark on light alike, with the quiet zone that readers need.
+func QR(text string) (string, error) {
+	code, err := qr.Encode(text, qr.L)
+	if err != nil {
+		return "", fmt.Errorf("QR code: %w", err)
+	}
+	const quiet = 2
+	var b strings.Builder
+	for y := -quiet; y < code.Size+quiet; y += 2 {
+		b.WriteString("\x1b[30;47m") // black on white, whatever the terminal's colours
+		for x := -quiet; x < code.Size+quiet; x++ {
+			switch upper, lower := code.Black(x, y), code.Black(x, y+1); {
+			case upper && lower:
+				b.WriteRune('█')
+			case upper:
+				b.WriteRune('▀')
+			case lower:
+				b.WriteRune('▄')
+			default:
+				b.WriteByte(' ')
+			}
+		}
+		b.WriteString("\x1b[0m\n")
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,154 @@
+package sharelink
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"vmess-local/pkg/config"
+)
+
+// urlNames are the names of the URL form.
+var urlNames = map[string]string{
+	"name": "name", "address": "address", "port": "port", "id": "id", "alterId": "alterId", "security": "encryption",
+	"ws.path": "path", "ws.earlyData": "path", "ws.host": "host", "ws.earlyDataHeader": "eh",
+	"tls.enabled": "security", "tls.serverName": "sni", "tls.fingerprint": "fp",
+}
+
+// parseURL reads "id@host:port?key=value&…". Values are percent-encoded as
+// encodeURIComponent does it, so a plus is a plus.
+func parseURL(body string) (*fields, error) {
+	authority, query, _ := strings.Cut(body, "?")
+	at := strings.LastIndexByte(authority, '@')
+	if at < 0 {
+		return nil, fmt.Errorf("%w: it holds no id@host:port", ErrNotVMess)
+	}
+	if strings.Contains(authority[:at], ":") {
+		return nil, fmt.Errorf("%w: the old form vmess://ws+tls:… is not read", ErrNotVMess)
+	}
+	f := &fields{names: urlNames}
+	if err := f.authority(authority[:at], strings.TrimSuffix(authority[at+1:], "/")); err != nil {
+		return nil, err
+	}
+	if err := f.query(query); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *fields) authority(id, hostPort string) (err error) {
+	colon := strings.LastIndexByte(hostPort, ':')
+	if colon < 0 || strings.HasSuffix(hostPort, "]") {
+		return &FieldError{"port", "it is missing"}
+	}
+	f.port = hostPort[colon+1:]
+	if f.id, err = unescape("id", id); err != nil {
+		return err
+	}
+	f.address, err = unescape("address", hostPort[:colon])
+	return err
+}
+
+func (f *fields) query(query string) error {
+	values := make(map[string]string)
+	for part := range strings.SplitSeq(query, "&") {
+		key, value, _ := strings.Cut(part, "=")
+		if _, twice := values[key]; !twice {
+			values[key] = value
+		}
+	}
+	var insecure, allowInsecure string
+	for _, x := range []struct {
+		to  *string
+		key string
+	}{
+		{&f.transport, "type"},
+		{&f.security, "encryption"},
+		{&f.tls, "security"},
+		{&f.path, "path"},
+		{&f.host, "host"},
+		{&f.serverName, "sni"},
+		{&f.fingerprint, "fp"},
+		{&f.alterID, "alterId"},
+		{&f.earlyData, "ed"},
+		{&f.earlyDataHeader, "eh"},
+		{&insecure, "insecure"},
+		{&allowInsecure, "allowInsecure"},
+	} {
+		value, err := unescape(x.key, values[x.key])
+		if err != nil {
+			return err
+		}
+		*x.to = value
+	}
+	f.insecure = isTrue(insecure) || isTrue(allowInsecure)
+	return nil
+}
+
+func unescape(field, value string) (string, error) {
+	text, err := url.PathUnescape(value)
+	if err != nil {
+		return "", &FieldError{field, "a % in it is not followed by two hexadecimal digits"}
+	}
+	if !utf8.ValidString(text) {
+		return "", &FieldError{field, "it is not valid UTF-8"}
+	}
+	return text, nil
+}
+
+// escape is encodeURIComponent.
+func escape(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
+
+func formatURL(r *config.Remote) string {
+	host := r.Address
+	if strings.Contains(host, ":") {
+		host = "[" + strings.ReplaceAll(host, "%", "%25") + "]"
+	}
+	tls, alpn, insecure := "none", "", ""
+	if r.TLS.Enabled {
+		tls, alpn = "tls", "http/1.1"
+	}
+	if r.TLS.AllowInsecure {
+		insecure = "1"
+	}
+	var b strings.Builder
+	b.WriteString(scheme + escape(string(r.ID)) + "@" + host + ":" + strconv.Itoa(r.Port))
+	b.WriteString("?type=ws&encryption=" + r.Security + "&security=" + tls)
+	for _, x := range []struct{ key, value string }{
+		{"path", linkPath(r)},
+		{"host", r.WS.Host},
+		{"sni", r.TLS.ServerName},
+		{"alpn", alpn},
+		{"fp", r.TLS.Fingerprint},
+		{"allowInsecure", insecure},
+		{"ed", ownEarlyData(r)},
+		{"eh", ownHeader(r)},
+	} {
+		if x.value != "" {
+			b.WriteString("&" + x.key + "=" + escape(x.value))
+		}
+	}
+	if r.Name != "" {
+		b.WriteString("#" + escape(r.Name))
+	}
+	return b.String()
+}
+
+// ownHeader returns the header of early data when it is not the one that
+// links mean by themselves.
+func ownHeader(r *config.Remote) string {
+	if r.WS.EarlyDataHeader == config.EarlyDataProtocol {
+		return ""
+	}
+	return r.WS.EarlyDataHeader
+}
+
+// ownEarlyData is the early data that goes with ownHeader.
+func ownEarlyData(r *config.Remote) string {
+	if r.WS.EarlyData == 0 || ownHeader(r) == "" {
+		return ""
+	}
+	return strconv.Itoa(r.WS.EarlyData)
+}
