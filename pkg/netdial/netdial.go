@@ -1,0 +1,180 @@
+// Package netdial connects to the one server: it resolves the server's name,
+// races its addresses (Happy Eyeballs, RFC 8305), goes through an upstream
+// proxy where the way out of a network demands one (HTTP CONNECT, SOCKS5), and
+// speaks TLS with certificate pins or an own authority where asked to. A
+// [Dialer] is a [transport.StreamEndpoint]; the WebSocket layer wraps it.
+// Every failure is an [*Error] that names the step it happened in and keeps
+// the facts (addresses, status codes, certificates) from which a diagnosis can
+// name the cause; none holds a password. Only the server's own name, or that
+// of the upstream proxy, is ever resolved here: destinations travel to the
+// server as they are.
+package netdial
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+// DefaultTimeout bounds one attempt of a [Dialer] that sets no Timeout.
+const DefaultTimeout = 10 * time.Second
+
+// A Dialer connects to one server. Its exported fields must not change after
+// the first ConnectStream; it must not be copied. All methods may be called
+// concurrently: a Dialer remembers, for all of them, the server's last known
+// addresses, the address that worked last, and TLS sessions to resume.
+type Dialer struct {
+	Server netaddr.Addr // where to; required
+
+	// TLS is spoken with the server when it is set.
+	TLS *TLS
+
+	// Upstream is the proxy that leads out of this network: http://host:port
+	// (CONNECT) or socks5://host:port, either with user:password. The server's
+	// name is then left to the proxy to resolve. nil: direct.
+	Upstream *url.URL
+
+	// Timeout bounds DNS, TCP, upstream proxy and TLS together; 0 is
+	// DefaultTimeout. The connection that is returned has no deadline.
+	Timeout time.Duration
+
+	// Resolver turns the first hop's name into addresses; nil is
+	// net.DefaultResolver.
+	Resolver Resolver
+
+	// DialTCP connects to an "ip:port" on network "tcp" and obeys ctx, which
+	// must not affect the connection afterwards. nil dials with keep-alive.
+	DialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// OnStep is told when a step begins and when it ends, in order within one
+	// attempt, from the goroutine that called ConnectStream. It must not block.
+	OnStep func(Progress)
+
+	mu       sync.Mutex
+	known    []netip.Addr // the last answer of the resolver that was one
+	last     netip.Addr   // the address of the last attempt that came all the way
+	sessions tls.ClientSessionCache
+}
+
+var _ transport.StreamEndpoint = (*Dialer)(nil)
+
+// ConnectStream connects to the server and writes first, if there is any. It
+// does not keep first. The caller closes the connection. Cancelling ctx ends
+// the attempt at once, with an error that wraps ctx.Err and context.Cause, and
+// leaves a connection already returned alone.
+//
+// The connection can be reset ([transport.Resetter]). Its CloseWrite ends the
+// TCP direction, or with TLS sends close_notify.
+func (d *Dialer) ConnectStream(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout())
+	defer cancel()
+	way, err := d.route()
+	if err != nil {
+		return nil, err
+	}
+	hop, err := d.dialHop(ctx, way)
+	if err != nil {
+		return nil, blameStale(err, hop.stale)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = hop.conn.Close() })
+	defer stop()
+	conn, err := d.establish(ctx, way, hop.conn)
+	if err == nil {
+		err = d.deliver(ctx, conn, first, stop)
+	}
+	d.settle(hop.remote, err)
+	if err != nil {
+		_ = hop.conn.Close()
+		return nil, blameStale(err, hop.stale)
+	}
+	return conn, nil
+}
+
+// establish makes of a TCP connection to the first hop a stream to the server.
+// The caller closes tcp when it fails, and when ctx ends.
+func (d *Dialer) establish(ctx context.Context, way route, tcp net.Conn) (transport.StreamConn, error) {
+	raw, err := d.passUpstream(ctx, way, tcp)
+	if err != nil {
+		return nil, err
+	}
+	if d.TLS == nil {
+		return streamOf(raw), nil
+	}
+	return d.secure(ctx, raw)
+}
+
+// deliver writes first and sets the connection free of ctx by stop. Its errors
+// count to the last step of the way.
+func (d *Dialer) deliver(ctx context.Context, conn net.Conn, first []byte, stop func() bool) error {
+	began := time.Now()
+	var err error
+	if len(first) > 0 {
+		_, err = conn.Write(first)
+	}
+	if err == nil && !stop() {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	step := StepTCP
+	if d.TLS != nil {
+		step = StepTLS
+	}
+	return &Error{Step: step, Addr: d.Server.String(), Took: time.Since(began), Err: withContext(ctx, err)}
+}
+
+func (d *Dialer) timeout() time.Duration {
+	if d.Timeout > 0 {
+		return d.Timeout
+	}
+	return DefaultTimeout
+}
+
+// settle remembers the address of an attempt that came all the way, and drops
+// it when the next one fails behind the TCP handshake, unless by cancelling.
+func (d *Dialer) settle(remote netip.Addr, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case err == nil:
+		d.last = remote
+	case d.last == remote && !errors.Is(err, context.Canceled):
+		d.last = netip.Addr{}
+	}
+}
+
+// sessionCache returns the cache that the Dialer's handshakes share.
+func (d *Dialer) sessionCache() tls.ClientSessionCache {
+	if d.TLS.SessionCache != nil {
+		return d.TLS.SessionCache
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sessions == nil {
+		d.sessions = tls.NewLRUClientSessionCache(sessionsKept)
+	}
+	return d.sessions
+}
+
+// dialTCP is the default of Dialer.DialTCP. A vanished server is noticed by
+// keep-alive after 90 s. TCP_USER_TIMEOUT would notice it sooner while data is
+// under way, but it also cuts an upload that the far end merely holds back by
+// a closed window, so it is not set.
+func dialTCP(ctx context.Context, network, addr string) (net.Conn, error) {
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable:   true,
+		Idle:     30 * time.Second,
+		Interval: 15 * time.Second,
+		Count:    4,
+	}}
+	return dialer.DialContext(ctx, network, addr)
+}

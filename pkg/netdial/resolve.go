@@ -1,0 +1,81 @@
+package netdial
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+)
+
+// A Resolver turns a name into addresses, best first. *net.Resolver is one. It
+// must return when ctx ends.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// rememberedWait is how long the resolver may take when addresses of an earlier
+// answer are at hand.
+const rememberedWait = 2 * time.Second
+
+// An answer is where a host is to be found.
+type answer struct {
+	addrs []netip.Addr
+	stale error // why addrs are remembered ones; nil when they are fresh
+}
+
+// lookup resolves the first hop. An IP address stays as it is.
+func (d *Dialer) lookup(ctx context.Context, hop netaddr.Addr, upstream bool) (answer, error) {
+	if !hop.IsName() {
+		return answer{addrs: []netip.Addr{hop.IP()}}, nil
+	}
+	known := d.remembered()
+	run := d.begin(StepDNS, hop.Host(), upstream)
+	addrs, err := d.ask(ctx, hop.Host(), len(known) > 0)
+	switch {
+	case err == nil:
+		d.remember(addrs)
+		run.facts.Addrs = addrs
+		return answer{addrs: addrs}, run.end(ctx, nil)
+	case len(known) > 0 && ctx.Err() == nil:
+		run.facts.Addrs, run.facts.Remembered = known, true
+		return answer{addrs: known, stale: run.end(ctx, err)}, nil
+	default:
+		return answer{}, run.end(ctx, err)
+	}
+}
+
+// ask queries the resolver, which gets less time when there is a way to go on
+// without it.
+func (d *Dialer) ask(ctx context.Context, host string, hurry bool) ([]netip.Addr, error) {
+	if hurry {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, min(rememberedWait, d.timeout()/2))
+		defer cancel()
+	}
+	var resolver Resolver = net.DefaultResolver
+	if d.Resolver != nil {
+		resolver = d.Resolver
+	}
+	addrs, err := resolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, withContext(ctx, err)
+	}
+	if len(addrs) == 0 {
+		return nil, &net.DNSError{Err: "the answer holds no address", Name: host, IsNotFound: true}
+	}
+	return addrs, nil
+}
+
+func (d *Dialer) remembered() []netip.Addr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known
+}
+
+func (d *Dialer) remember(addrs []netip.Addr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.known = addrs
+}

@@ -1,0 +1,227 @@
+package socks
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+const (
+	originIdle     = 30 * time.Second // unused connections to origins
+	maxOriginIdle  = 4                // of one client connection
+	maxOriginHead  = 256 << 10
+	continueTime   = 2 * time.Second // for an origin's 100 before the body goes anyway
+	forwardBufSize = 32 << 10
+)
+
+// forward carries one plain request (RFC 9112 section 3.2.2, absolute-form).
+func (s *Server) forward(w http.ResponseWriter, r *http.Request, h *httpConn, proxy http.Handler) {
+	host := r.URL.Host
+	if r.URL.Port() == "" {
+		host = strings.TrimSuffix(host, ":") + ":80"
+	}
+	dst, err := parseDestination(host)
+	switch {
+	case err != nil:
+		writeText(w, http.StatusBadRequest, "The address cannot be used: "+err.Error()+"\n")
+		return
+	case h.isUs(dst):
+		s.report(ErrLoop, h.source)
+		writeText(w, http.StatusForbidden, textLoop)
+		return
+	}
+	if h.origins == nil {
+		h.origins = s.newOrigins()
+	}
+	ctx := context.WithValue(r.Context(), errandKey{}, errand{r.Context(), dst})
+	proxy.ServeHTTP(bareWriter{w}, r.WithContext(ctx))
+}
+
+// An errand is what a dial must know of the request it is for: http.Transport
+// detaches a dial's context from the request's and keeps its values only.
+type errand struct {
+	ctx context.Context
+	dst netaddr.Addr
+}
+
+type errandKey struct{}
+
+// newOrigins makes the connections to the origins of one client connection.
+// Not one pool for all: logins that hold for a connection (NTLM, Negotiate)
+// may not be shared, and origins see the connection end with the client's.
+func (s *Server) newOrigins() *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		DialContext:            s.dialOrigin,
+		Protocols:              protocols,
+		DisableCompression:     true,
+		MaxIdleConns:           maxOriginIdle,
+		MaxIdleConnsPerHost:    1, // requests of one client come one by one
+		IdleConnTimeout:        originIdle,
+		ExpectContinueTimeout:  continueTime,
+		MaxResponseHeaderBytes: maxOriginHead,
+	}
+}
+
+func (h *httpConn) closeOrigins() {
+	if h.origins != nil {
+		h.origins.CloseIdleConnections() // and those that become idle
+	}
+}
+
+func (s *Server) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) {
+	e := ctx.Value(errandKey{}).(errand)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
+	conn, err := s.Dialer.DialStream(ctx, e.dst, nil)
+	if err != nil {
+		return nil, err
+	}
+	return newIdleConn(conn, s.idle()), nil
+}
+
+func (s *Server) newForwarder() http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite:       rewrite,
+		Transport:     originsOfClient{},
+		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0),
+		BufferPool:    new(bufferPool),
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			status := statusOf(err)
+			clear(w.Header()) // of an answer that could not be passed on
+			writeText(w, status, textOf(err))
+		},
+	}
+}
+
+// originsOfClient sends each request over its client's own connections.
+type originsOfClient struct{}
+
+func (originsOfClient) RoundTrip(r *http.Request) (*http.Response, error) {
+	return httpConnOf(r).origins.RoundTrip(r)
+}
+
+// rewrite makes the request that goes out. ReverseProxy has taken out the
+// hop-by-hop fields; what it changes besides is put back, for a client's proxy
+// passes on what the client wrote.
+func rewrite(p *httputil.ProxyRequest) {
+	for name := range p.Out.Header {
+		if strings.HasPrefix(name, "Proxy-") {
+			delete(p.Out.Header, name)
+		}
+	}
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if values, ok := p.In.Header[name]; ok {
+			p.Out.Header[name] = values
+		}
+	}
+	p.Out.URL.User = nil
+	p.Out.URL.RawQuery = p.In.URL.RawQuery
+	// RFC 9110 section 7.7 wants the path as it came. A path that starts with
+	// "//" would be taken for a host here and is left to net/url.
+	if path := pathOf(p.In.RequestURI); !strings.HasPrefix(path, "//") {
+		p.Out.URL.Opaque = path
+	}
+}
+
+// pathOf cuts the path out of an absolute http URI; it is "/" when absent.
+func pathOf(uri string) string {
+	_, rest, _ := strings.Cut(uri, "://")
+	rest, _, _ = strings.Cut(rest, "?")
+	i := strings.IndexByte(rest, '/')
+	if i < 0 {
+		return "/"
+	}
+	return rest[i:]
+}
+
+// A bareWriter keeps net/http from adding fields to an origin's answer. It
+// drops the origin's 100: net/http sends its own when the body is called for,
+// which is when the origin's has come.
+type bareWriter struct{ http.ResponseWriter }
+
+func (w bareWriter) WriteHeader(status int) {
+	switch {
+	case status == http.StatusContinue:
+		return
+	case status >= http.StatusOK:
+		for _, name := range []string{"Content-Type", "Date"} {
+			if _, ok := w.Header()[name]; !ok {
+				w.Header()[name] = nil
+			}
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w bareWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+type bufferPool struct{ pool sync.Pool }
+
+func (b *bufferPool) Get() []byte {
+	if buf, ok := b.pool.Get().(*[forwardBufSize]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, forwardBufSize)
+}
+
+func (b *bufferPool) Put(buf []byte) { b.pool.Put((*[forwardBufSize]byte)(buf)) }
+
+// An idleConn closes itself when it moved no byte for a while. A timer looks
+// from time to time, so that reads and writes cost nothing.
+type idleConn struct {
+	transport.StreamConn
+	limit time.Duration
+	moved atomic.Bool
+	timer *time.Timer
+}
+
+func newIdleConn(conn transport.StreamConn, limit time.Duration) *idleConn {
+	c := &idleConn{StreamConn: conn, limit: limit}
+	c.timer = time.AfterFunc(1<<63-1, c.look)
+	c.timer.Reset(limit) // look reads timer
+	return c
+}
+
+func (c *idleConn) look() {
+	if c.moved.Swap(false) {
+		c.timer.Reset(c.limit)
+		return
+	}
+	_ = c.StreamConn.Close()
+}
+
+func (c *idleConn) Read(p []byte) (int, error) {
+	n, err := c.StreamConn.Read(p)
+	if n > 0 {
+		c.moved.Store(true)
+	}
+	return n, err
+}
+
+func (c *idleConn) Write(p []byte) (int, error) {
+	n, err := c.StreamConn.Write(p)
+	if n > 0 {
+		c.moved.Store(true)
+	}
+	return n, err
+}
+
+func (c *idleConn) Close() error {
+	c.timer.Stop()
+	return c.StreamConn.Close()
+}

@@ -1,0 +1,442 @@
+package socks
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/transporttest"
+)
+
+// rawOrigin answers each connection by a function and tells what it was sent.
+type rawOrigin struct {
+	addr string
+	got  chan string
+}
+
+func newRawOrigin(t *testing.T, answer string) *rawOrigin {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &rawOrigin{ln.Addr().String(), make(chan string, 1)}
+	done := make(chan struct{})
+	t.Cleanup(func() { ln.Close(); <-done })
+	go func() {
+		defer close(done)
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		var head strings.Builder
+		for r := bufio.NewReader(c); !strings.HasSuffix(head.String(), "\r\n\r\n"); {
+			b, err := r.ReadByte()
+			if err != nil {
+				break
+			}
+			head.WriteByte(b)
+		}
+		o.got <- head.String()
+		_, _ = io.WriteString(c, answer)
+	}()
+	return o
+}
+
+func (o *rawOrigin) dialer() transport.StreamDialer {
+	return dialerTo(func(netaddr.Addr) string { return o.addr })
+}
+
+func TestForwardedBytes(t *testing.T) {
+	const answer = "HTTP/1.1 200 OK\r\nX-Test: 1\r\nProxy-Authenticate: Basic\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 2\r\n\r\nhi"
+	for _, c := range []struct {
+		name, send, want string
+	}{
+		{
+			name: "fields",
+			send: "GET http://Example.com/a%7eb/|x?q=1;2&r=%zz HTTP/1.1\r\nHost: ignored\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\n" +
+				"Proxy-Foo: 1\r\nKeep-Alive: 5\r\nConnection: X-Own\r\nX-Own: 1\r\nX-Forwarded-For: 192.0.2.3\r\nAccept: */*\r\n\r\n",
+			want: "GET /a%7eb/|x?q=1;2&r=%zz HTTP/1.1\r\nHost: Example.com\r\nAccept: */*\r\nX-Forwarded-For: 192.0.2.3\r\n\r\n",
+		},
+		{
+			name: "no path",
+			send: "GET http://example.com:8080?x HTTP/1.1\r\nHost: example.com:8080\r\nUser-Agent: me\r\nAccept-Encoding: br\r\n\r\n",
+			want: "GET /?x HTTP/1.1\r\nHost: example.com:8080\r\nUser-Agent: me\r\nAccept-Encoding: br\r\n\r\n",
+		},
+		{
+			name: "two slashes",
+			send: "GET http://example.com//x/y HTTP/1.1\r\nHost: example.com\r\n\r\n",
+			want: "GET //x/y HTTP/1.1\r\nHost: example.com\r\n\r\n",
+		},
+		{
+			name: "credentials in the URL are not a destination",
+			send: "HEAD http://anna:x@example.com/ HTTP/1.0\r\n\r\n",
+			want: "HEAD / HTTP/1.1\r\nHost: example.com\r\n\r\n",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			answer := answer
+			if strings.HasPrefix(c.send, "HEAD") {
+				answer = strings.TrimSuffix(answer, "hi")
+			}
+			origin := newRawOrigin(t, answer)
+			d := open(t, &Server{Dialer: origin.dialer()})
+			client := d.dial(t)
+			write(t, client, c.send)
+			if got := <-origin.got; got != c.want {
+				t.Errorf("the origin got\n%q, want\n%q", got, c.want)
+			}
+			r := bufio.NewReader(client)
+			req, _ := http.NewRequest(strings.Fields(c.send)[0], "", nil)
+			resp, err := http.ReadResponse(r, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"X-Hop", "Proxy-Authenticate", "Date", "Content-Type", "Via"} {
+				if v, ok := resp.Header[name]; ok {
+					t.Errorf("the answer has %s: %q", name, v)
+				}
+			}
+			if resp.Header.Get("X-Test") != "1" {
+				t.Errorf("the answer has %v", resp.Header)
+			}
+			_ = resp.Body.Close()
+		})
+	}
+}
+
+// The errors of a dialer become statuses, as with CONNECT.
+func TestForwardErrors(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		status int
+	}{
+		{errors.New("no such luck"), 502},
+		{coded(transport.CodeNotAllowed), 403},
+		{coded(transport.CodeNetworkUnreachable), 503},
+		{coded(transport.CodeHostUnreachable), 504},
+		{coded(transport.CodeConnectionRefused), 502},
+	} {
+		d := open(t, &Server{Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+			return nil, fmt.Errorf("dial: %w", c.err)
+		})})
+		client := d.dial(t)
+		r := bufio.NewReader(client)
+		for range 2 { // the client's connection stays
+			write(t, client, "GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n")
+			resp := readResponse(t, r)
+			if resp.StatusCode != c.status || !strings.Contains(resp.text, c.err.Error()) {
+				t.Errorf("%v: answered %s %q, want %d", c.err, resp.Status, resp.text, c.status)
+			}
+			if ct := resp.Header.Get("Content-Type"); ct != "text/plain; charset=utf-8" {
+				t.Errorf("%v: answered as %q", c.err, ct)
+			}
+		}
+		_ = client.Close()
+	}
+}
+
+// A stream that ends before the answer is a bad gateway.
+func TestOriginGone(t *testing.T) {
+	origin := newRawOrigin(t, "")
+	d := open(t, &Server{Dialer: origin.dialer()})
+	c := d.dial(t)
+	write(t, c, "POST http://example.com/ HTTP/1.1\r\nHost: example.com\r\nContent-Length: 1\r\n\r\nx")
+	if resp := readResponse(t, bufio.NewReader(c)); resp.StatusCode != 502 {
+		t.Errorf("answered %s", resp.Status)
+	}
+}
+
+func echoOrigin(t *testing.T, name string) *httptest.Server {
+	t.Helper()
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Trailer", "X-Sum")
+		fmt.Fprintf(w, "%s %s %s %v %s", name, r.Method, r.Host, r.TransferEncoding, body)
+		w.Header().Set("X-Sum", fmt.Sprint(len(body)))
+	}))
+	t.Cleanup(o.Close)
+	return o
+}
+
+func TestKeepAliveToTwoHosts(t *testing.T) {
+	one, two := echoOrigin(t, "one"), echoOrigin(t, "two")
+	var dials atomic.Int32
+	d := open(t, &Server{Dialer: dialerTo(func(dst netaddr.Addr) string {
+		dials.Add(1)
+		switch dst.String() {
+		case "one.example:80":
+			return one.Listener.Addr().String()
+		case "two.example:8080":
+			return two.Listener.Addr().String()
+		}
+		t.Errorf("dialled %s", dst)
+		return ""
+	})})
+	c := d.dial(t)
+	r := bufio.NewReader(c)
+	for range 3 {
+		write(t, c, "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\n\r\n")
+		if resp := readResponse(t, r); resp.text != "one GET one.example [] " || resp.Trailer.Get("X-Sum") != "0" {
+			t.Fatalf("answered %s %q %v", resp.Status, resp.text, resp.Trailer)
+		}
+		write(t, c, "POST http://two.example:8080/ HTTP/1.1\r\nHost: two.example:8080\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+		if resp := readResponse(t, r); resp.text != "two POST two.example:8080 [chunked] abcde" || resp.Trailer.Get("X-Sum") != "5" {
+			t.Fatalf("answered %s %q %v", resp.Status, resp.text, resp.Trailer)
+		}
+	}
+	if n := dials.Load(); n != 2 {
+		t.Errorf("%d dials, want 2: connections to origins are kept", n)
+	}
+	_ = c.Close()
+	d.wantReport(t, nil)
+}
+
+// Origins' connections belong to one client connection and end with it.
+func TestOriginsAreNotShared(t *testing.T) {
+	origin := echoOrigin(t, "one")
+	var dials atomic.Int32
+	d := open(t, &Server{Dialer: dialerTo(func(netaddr.Addr) string { dials.Add(1); return origin.Listener.Addr().String() })})
+	for range 2 {
+		c := d.dial(t)
+		write(t, c, "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\n\r\n")
+		readResponse(t, bufio.NewReader(c))
+		_ = c.Close()
+	}
+	if n := dials.Load(); n != 2 {
+		t.Errorf("%d dials, want 2", n)
+	}
+}
+
+func TestExpectContinue(t *testing.T) {
+	origin := echoOrigin(t, "one")
+	d := open(t, &Server{Dialer: dialerTo(func(netaddr.Addr) string { return origin.Listener.Addr().String() })})
+	c := d.dial(t)
+	r := bufio.NewReader(c)
+	write(t, c, "PUT http://one.example/ HTTP/1.1\r\nHost: one.example\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
+	if got := readN(t, r, len(goOn)); got != goOn {
+		t.Fatalf("answered %q", got)
+	}
+	write(t, c, "body")
+	if resp := readResponse(t, r); resp.text != "one PUT one.example [] body" {
+		t.Errorf("answered %s %q", resp.Status, resp.text)
+	}
+}
+
+// Bytes of an answer arrive as they are sent, before it is complete.
+func TestAnswerIsStreamed(t *testing.T) {
+	more := make(chan struct{})
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "8")
+		_, _ = io.WriteString(w, "some")
+		_ = http.NewResponseController(w).Flush()
+		<-more
+		_, _ = io.WriteString(w, "more")
+	}))
+	defer origin.Close()
+	d := open(t, &Server{Dialer: dialerTo(func(netaddr.Addr) string { return origin.Listener.Addr().String() })})
+	c := d.dial(t)
+	write(t, c, "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := readN(t, resp.Body, 4); got != "some" {
+		t.Errorf("first %q", got)
+	}
+	close(more)
+	if got := readAll(t, resp.Body); got != "more" {
+		t.Errorf("then %q", got)
+	}
+}
+
+// A client that leaves takes its request to the origin with it.
+func TestClientAbortReachesOrigin(t *testing.T) {
+	arrived, gone := make(chan struct{}), make(chan struct{})
+	origin := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+		close(gone)
+	}))
+	defer origin.Close()
+	d := open(t, &Server{Dialer: dialerTo(func(netaddr.Addr) string { return origin.Listener.Addr().String() })})
+	c := d.dial(t)
+	write(t, c, "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\n\r\n")
+	<-arrived
+	_ = c.Close()
+	select {
+	case <-gone:
+	case <-time.After(5 * time.Second):
+		t.Error("the origin still works for a client that left")
+	}
+}
+
+// The dial of a client that leaves is cancelled, which http.Transport alone
+// would not do.
+func TestClientAbortCancelsDial(t *testing.T) {
+	dialing, cancelled := make(chan struct{}), make(chan struct{})
+	d := open(t, &Server{Dialer: transport.DialerFunc(func(ctx context.Context, _ netaddr.Addr, _ []byte) (transport.StreamConn, error) {
+		close(dialing)
+		<-ctx.Done()
+		close(cancelled)
+		return nil, ctx.Err()
+	})})
+	c := d.dial(t)
+	write(t, c, "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\n\r\n")
+	<-dialing
+	_ = c.Close()
+	select {
+	case <-cancelled:
+	case <-time.After(5 * time.Second):
+		t.Error("the dial goes on for a client that left")
+	}
+}
+
+// An answer that breaks off must not look complete to the client.
+func TestOriginBreaksOff(t *testing.T) {
+	origin := newRawOrigin(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+	d := open(t, &Server{Dialer: origin.dialer()})
+	c := d.dial(t)
+	write(t, c, "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("read %q, %v; want %v", got, err, io.ErrUnexpectedEOF)
+	}
+}
+
+func upgradeOrigin(t *testing.T) string {
+	t.Helper()
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "websocket" {
+			http.Error(w, "upgrade", http.StatusUpgradeRequired)
+			return
+		}
+		c, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nwelcome")
+		_, _ = io.Copy(c, rw)
+	}))
+	t.Cleanup(origin.Close)
+	return origin.Listener.Addr().String()
+}
+
+func TestUpgrade(t *testing.T) {
+	addr := upgradeOrigin(t)
+	d := open(t, &Server{Dialer: dialerTo(func(netaddr.Addr) string { return addr })})
+	c := d.dial(t)
+	r := bufio.NewReader(c)
+	write(t, c, "GET http://one.example/chat HTTP/1.1\r\nHost: one.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != "websocket" {
+		t.Fatalf("answered %v, %v", resp, err)
+	}
+	if got := readN(t, r, 7); got != "welcome" {
+		t.Errorf("got %q", got)
+	}
+	for range 3 {
+		write(t, c, "frame")
+		if got := readN(t, r, 5); got != "frame" {
+			t.Errorf("echoed %q", got)
+		}
+	}
+	if n := d.open(); n != 1 {
+		t.Errorf("%d connections are counted, want 1", n)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAll(t, r); got != "" {
+		t.Errorf("at the end: %q", got)
+	}
+	d.wantReport(t, nil)
+}
+
+func TestDrainCutsExchanges(t *testing.T) {
+	addr := upgradeOrigin(t)
+	arrived := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+	}))
+	defer slow.Close()
+	s := &Server{Dialer: dialerTo(func(dst netaddr.Addr) string {
+		if dst.Host() == "slow.example" {
+			return slow.Listener.Addr().String()
+		}
+		return addr
+	})}
+	d := open(t, s)
+	upgraded, waiting := d.dial(t), d.dial(t)
+	write(t, upgraded, "GET http://one.example/chat HTTP/1.1\r\nHost: one.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	readN(t, upgraded, 12)
+	write(t, waiting, "GET http://slow.example/ HTTP/1.1\r\nHost: slow.example\r\n\r\n")
+	<-arrived
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := s.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Drain: %v, want %v", err, context.DeadlineExceeded)
+	}
+	for _, c := range []net.Conn{upgraded, waiting} {
+		_, _ = io.Copy(io.Discard, c) // ends
+	}
+}
+
+// An exchange in which nothing moves ends at last, on both sides.
+func TestIdleExchange(t *testing.T) {
+	far := make(chan *transporttest.Conn, 1)
+	s := &Server{Idle: time.Minute, Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+		a, b := transporttest.Pipe(4096)
+		far <- b
+		return a, nil
+	})}
+	inBubble(t, s, func(t *testing.T, _ *door, ln *memListener) {
+		c := ln.dial()
+		defer c.Close()
+		write(t, c, "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\n\r\n")
+		start := time.Now()
+		resp := readResponse(t, bufio.NewReader(c))
+		if took := time.Since(start); resp.StatusCode != 502 || took > 2*time.Minute {
+			t.Errorf("answered %s after %s", resp.Status, took)
+		}
+		_ = (<-far).Close()
+		synctest.Wait()
+	})
+}
+
+func TestPathOf(t *testing.T) {
+	for uri, want := range map[string]string{
+		"http://h":          "/",
+		"http://h/":         "/",
+		"HTTP://h/a/b":      "/a/b",
+		"http://h?/x":       "/",
+		"http://h/a?b/c":    "/a",
+		"http://h//a":       "//a",
+		"http://h/http://x": "/http://x",
+	} {
+		if got := pathOf(uri); got != want {
+			t.Errorf("pathOf(%q) = %q, want %q", uri, got, want)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package socks
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/txthinking/socks5"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+// readSOCKS5 leads the client through RFC 1928 up to its request and returns
+// what it asks for and as whom. It reads no byte beyond the request. What is
+// refused with an answer is a *refusal.
+func readSOCKS5(rw io.ReadWriter, auth *Auth) (dst netaddr.Addr, user string, err error) {
+	if err := chooseMethod(rw, auth); err != nil {
+		return netaddr.Addr{}, "", err
+	}
+	if auth != nil {
+		if user, err = readPassword(rw, auth); err != nil {
+			return netaddr.Addr{}, "", err
+		}
+	}
+	dst, err = readConnect5(rw)
+	return dst, user, err
+}
+
+// chooseMethod is RFC 1928 section 3.
+func chooseMethod(rw io.ReadWriter, auth *Auth) error {
+	const part = "the SOCKS5 greeting"
+	method, lacks := socks5.MethodNone, fmt.Errorf("%w: the SOCKS5 client insists on a password and none is set here", ErrBadHandshake)
+	if auth != nil {
+		method, lacks = socks5.MethodUsernamePassword, fmt.Errorf("%w: the SOCKS5 client offers none", ErrBadAuth)
+	}
+	greeting, err := socks5.NewNegotiationRequestFrom(rw)
+	switch {
+	case errors.Is(err, socks5.ErrBadRequest):
+		return &refusal{methodReply(socks5.MethodUnsupportAll), fmt.Errorf("%w: a SOCKS5 greeting without methods", ErrBadHandshake)}
+	case err != nil:
+		return readFailure(err, part)
+	case !bytes.Contains(greeting.Methods, []byte{method}):
+		return &refusal{methodReply(socks5.MethodUnsupportAll), lacks}
+	}
+	if _, err := rw.Write(methodReply(method)); err != nil {
+		return readFailure(err, part)
+	}
+	return nil
+}
+
+// readPassword is RFC 1929.
+func readPassword(rw io.ReadWriter, auth *Auth) (user string, err error) {
+	const part = "the SOCKS5 password"
+	given, err := socks5.NewUserPassNegotiationRequestFrom(rw)
+	switch {
+	case errors.Is(err, io.EOF):
+		return "", errQuiet // a client that asks its user first
+	case errors.Is(err, socks5.ErrUserPassVersion):
+		return "", &refusal{passwordReply(socks5.UserPassStatusFailure), fmt.Errorf("%w: unknown version of SOCKS5 password", ErrBadHandshake)}
+	case errors.Is(err, socks5.ErrBadRequest): // an empty field
+		return "", &refusal{passwordReply(socks5.UserPassStatusFailure), ErrBadAuth}
+	case err != nil:
+		return "", readFailure(err, part)
+	case !auth.match(given.Uname, given.Passwd):
+		return "", &refusal{passwordReply(socks5.UserPassStatusFailure), ErrBadAuth}
+	}
+	if _, err := rw.Write(passwordReply(socks5.UserPassStatusSuccess)); err != nil {
+		return "", readFailure(err, part)
+	}
+	return string(given.Uname), nil
+}
+
+// readConnect5 is RFC 1928 section 4, for CONNECT.
+func readConnect5(r io.Reader) (netaddr.Addr, error) {
+	const part = "the SOCKS5 request"
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); errors.Is(err, io.EOF) {
+		return netaddr.Addr{}, errQuiet
+	} else if err != nil {
+		return netaddr.Addr{}, readFailure(err, part)
+	}
+	switch head[3] { // the library does not tell an unknown type from an empty name
+	case socks5.ATYPIPv4, socks5.ATYPIPv6, socks5.ATYPDomain:
+	default:
+		return netaddr.Addr{}, refuse5(socks5.RepAddressNotSupported, fmt.Errorf("%w: SOCKS5 address type 0x%02x", ErrBadHandshake, head[3]))
+	}
+	req, err := socks5.NewRequestFrom(io.MultiReader(bytes.NewReader(head[:]), r))
+	switch {
+	case errors.Is(err, socks5.ErrVersion):
+		return netaddr.Addr{}, refuse5(socks5.RepServerFailure, fmt.Errorf("%w: a SOCKS5 request of version 0x%02x", ErrBadHandshake, head[0]))
+	case errors.Is(err, socks5.ErrBadRequest):
+		return netaddr.Addr{}, refuse5(socks5.RepServerFailure, badDestination(netaddr.ErrEmptyHost))
+	case err != nil:
+		return netaddr.Addr{}, readFailure(err, part)
+	case req.Cmd != socks5.CmdConnect:
+		return netaddr.Addr{}, refuse5(socks5.RepCommandNotSupported, fmt.Errorf("%w: %s", ErrCommand, commandName(req.Cmd)))
+	}
+	dst, err := destination5(req)
+	if err != nil {
+		return netaddr.Addr{}, refuse5(socks5.RepServerFailure, badDestination(err))
+	}
+	return dst, nil
+}
+
+func destination5(req *socks5.Request) (netaddr.Addr, error) {
+	port := binary.BigEndian.Uint16(req.DstPort)
+	if req.Atyp == socks5.ATYPDomain {
+		return destination(string(req.DstAddr[1:]), port)
+	}
+	ip, _ := netip.AddrFromSlice(req.DstAddr) // 4 or 16 bytes by its type
+	return destination(ip.String(), port)
+}
+
+func commandName(cmd byte) string {
+	switch cmd {
+	case socks5.CmdBind:
+		return "BIND"
+	case socks5.CmdUDP:
+		return "UDP ASSOCIATE"
+	default:
+		return fmt.Sprintf("0x%02x", cmd)
+	}
+}
+
+func methodReply(method byte) []byte   { return []byte{socks5.Ver, method} }
+func passwordReply(status byte) []byte { return []byte{socks5.UserPassVer, status} }
+
+func refuse5(rep byte, err error) error {
+	return &refusal{reply5(rep, netip.AddrPort{}), err}
+}
+
+// reply5 is RFC 1928 section 6. An unknown bound address is 0.0.0.0:0.
+func reply5(rep byte, bound netip.AddrPort) []byte {
+	ip, atyp := bound.Addr().Unmap(), socks5.ATYPIPv4
+	switch {
+	case !ip.IsValid():
+		ip = netip.IPv4Unspecified()
+	case ip.Is6():
+		atyp = socks5.ATYPIPv6
+	}
+	var wire bytes.Buffer
+	port := binary.BigEndian.AppendUint16(nil, bound.Port())
+	_, _ = socks5.NewReply(rep, atyp, ip.AsSlice(), port).WriteTo(&wire) // a Buffer takes all
+	return wire.Bytes()
+}
+
+type socks5Replies struct{}
+
+func (socks5Replies) success(bound netip.AddrPort) []byte {
+	return reply5(socks5.RepSuccess, bound)
+}
+
+func (socks5Replies) failure(cause error) []byte {
+	return reply5(code5(transport.CodeOf(cause)), netip.AddrPort{})
+}
+
+func code5(c transport.Code) byte {
+	switch c {
+	case transport.CodeNotAllowed:
+		return socks5.RepNotAllowed
+	case transport.CodeNetworkUnreachable:
+		return socks5.RepNetworkUnreachable
+	case transport.CodeHostUnreachable:
+		return socks5.RepHostUnreachable
+	case transport.CodeConnectionRefused:
+		return socks5.RepConnectionRefused
+	default:
+		return socks5.RepServerFailure
+	}
+}
