@@ -1,0 +1,322 @@
+package vmess
+
+import (
+	"crypto/cipher"
+	"errors"
+	"fmt"
+	"io"
+
+	"vmess-local/pkg/transport"
+)
+
+// ErrTruncated ends a stream whose far end always marks the end and did not:
+// what came may not be all.
+var ErrTruncated = fmt.Errorf("the stream ended without its end mark: %w", io.ErrUnexpectedEOF)
+
+// A bodyReader opens the chunks of one direction.
+type bodyReader struct {
+	in      inbuf
+	chunks  *chunker // nil: a raw body
+	marks   bool     // the far end is known to mark the end always
+	size    chunkSize
+	sized   bool              // size is of the chunk at hand
+	rest    *transport.Buffer // plaintext that did not fit the caller's slice
+	restR   int
+	restW   int
+	err     error // final
+	started bool
+}
+
+// start gives the reader its format; what is buffered already is the body.
+func (r *bodyReader) start(f bodyFormat, stream cipher.Stream) {
+	if f.security == SecurityAESCFB {
+		if stream == nil {
+			stream = cfbDecrypter(f.key[:], f.iv[:])
+		}
+		r.in.decryptFrom(stream)
+	}
+	if !f.raw() {
+		r.chunks = newChunker(f)
+	}
+	r.started = true
+}
+
+// read fills p with what is there, waiting only when there is nothing.
+func (r *bodyReader) read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	defer r.in.release()
+	for {
+		if n := r.takeRest(p); n > 0 {
+			return n, nil
+		}
+		if r.err != nil {
+			return 0, r.err
+		}
+		if r.chunks == nil {
+			return r.readRaw(p)
+		}
+		n, err := r.openBuffered(p)
+		if err != nil {
+			r.err = err
+		}
+		if n > 0 {
+			return n, nil
+		}
+		if err == nil && r.rest == nil {
+			r.err = r.more()
+		}
+	}
+}
+
+func (r *bodyReader) takeRest(p []byte) int {
+	if r.rest == nil {
+		return 0
+	}
+	n := copy(p, r.rest[r.restR:r.restW])
+	if r.restR += n; r.restR == r.restW {
+		r.dropRest()
+	}
+	return n
+}
+
+func (r *bodyReader) dropRest() {
+	if r.rest != nil {
+		r.rest.Release()
+		r.rest = nil
+	}
+}
+
+func (r *bodyReader) readRaw(p []byte) (int, error) {
+	if r.in.buffered() == 0 {
+		if err := r.in.fill(); err != nil {
+			r.err = r.boundary(err)
+			return 0, r.err
+		}
+	}
+	n := copy(p, r.in.buf[r.in.r:r.in.w])
+	r.in.discard(n)
+	return n, nil
+}
+
+// openBuffered opens every whole chunk that is buffered and fits p. If the
+// first one does not fit, its plaintext goes to rest.
+func (r *bodyReader) openBuffered(p []byte) (n int, err error) {
+	for {
+		ok, err := r.openField()
+		if !ok || err != nil {
+			return n, err
+		}
+		if r.in.buffered() < r.size.data+r.size.padding {
+			return n, nil
+		}
+		data := r.in.buf[r.in.r : r.in.r+r.size.data]
+		plain := r.chunks.plainSize(r.size)
+		switch {
+		case plain <= len(p)-n:
+			if _, err := r.chunks.open(p[n:n], data); err != nil {
+				return n, err
+			}
+			n += plain
+		case n > 0:
+			return n, nil
+		default:
+			r.rest = transport.GetBuffer()
+			out, err := r.chunks.open(r.rest[:0], data)
+			if err != nil {
+				r.dropRest()
+				return 0, err
+			}
+			r.restR, r.restW = 0, len(out)
+		}
+		r.endChunk()
+		if plain == 0 {
+			return n, io.EOF
+		}
+		if r.rest != nil {
+			return 0, nil
+		}
+	}
+}
+
+// openField opens the length field of the chunk at hand once it is there.
+func (r *bodyReader) openField() (ok bool, err error) {
+	if r.sized {
+		return true, nil
+	}
+	n := r.chunks.fieldSize()
+	if r.in.buffered() < n {
+		return false, nil
+	}
+	if r.size, err = r.chunks.openSize(r.in.buf[r.in.r : r.in.r+n]); err != nil {
+		return false, err
+	}
+	r.in.discard(n)
+	r.sized = true
+	return true, nil
+}
+
+func (r *bodyReader) endChunk() {
+	r.in.discard(r.size.data + r.size.padding)
+	r.sized = false
+}
+
+// more waits for more of the chunk at hand and says how the body ends when
+// none comes.
+func (r *bodyReader) more() error {
+	r.in.release()
+	err := r.in.fill()
+	switch {
+	case err == nil:
+		return nil
+	case r.sized && r.chunks.isEnd(r.size) && ends(err):
+		return io.EOF // the end mark's length is enough of an end
+	case r.sized || r.in.buffered() > 0:
+		if ends(err) {
+			return fmt.Errorf("the stream ended within a chunk: %w", io.ErrUnexpectedEOF)
+		}
+		return err
+	}
+	return r.boundary(err)
+}
+
+// boundary says what a carrier's end means between two chunks: an end, unless
+// the far end is known to mark it.
+func (r *bodyReader) boundary(err error) error {
+	switch {
+	case !ends(err):
+		return err
+	case r.marks:
+		return ErrTruncated
+	}
+	return io.EOF
+}
+
+// ends reports whether a carrier's error is an end of some kind, be it without
+// the carrier's own goodbye, and not a failure.
+func ends(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// readPacket reads one chunk as one datagram into p; what does not fit is
+// lost.
+func (r *bodyReader) readPacket(p []byte) (int, error) {
+	for {
+		n, err := r.readChunk(p)
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+func (r *bodyReader) readChunk(p []byte) (int, error) {
+	defer r.in.release()
+	for r.err == nil {
+		ok, err := r.openField()
+		if err != nil {
+			r.err = err
+			break
+		}
+		if !ok || r.in.buffered() < r.size.data+r.size.padding {
+			r.err = r.more()
+			continue
+		}
+		plain := transport.GetBuffer()
+		defer plain.Release()
+		out, err := r.chunks.open(plain[:0], r.in.buf[r.in.r:r.in.r+r.size.data])
+		if err != nil {
+			r.err = err
+			break
+		}
+		r.endChunk()
+		if len(out) == 0 {
+			r.err = io.EOF
+			break
+		}
+		return copy(p, out), nil
+	}
+	return 0, r.err
+}
+
+// waitRead blocks until read would not.
+func (r *bodyReader) waitRead() error {
+	if r.rest != nil || r.err != nil || r.in.buffered() > 0 {
+		return nil
+	}
+	return r.in.wait()
+}
+
+// A bodyWriter seals the chunks of one direction.
+type bodyWriter struct {
+	chunks *chunker      // nil: a raw body
+	stream cipher.Stream // encrypts all of it (aes-128-cfb)
+	marks  bool          // the end is marked by an empty chunk
+}
+
+func newBodyWriter(f bodyFormat, stream cipher.Stream) bodyWriter {
+	w := bodyWriter{marks: f.marks()}
+	if f.security == SecurityAESCFB {
+		if stream == nil {
+			stream = cfbEncrypter(f.key[:], f.iv[:])
+		}
+		w.stream = stream
+	}
+	if !f.raw() {
+		w.chunks = newChunker(f)
+	}
+	return w
+}
+
+// fit returns how many bytes of a payload can be sealed into room bytes.
+func (w *bodyWriter) fit(room int) int {
+	if w.chunks == nil {
+		return room
+	}
+	const full = sealedLenSize + maxChunk + tagSize + maxPadding
+	n := room / full * maxChunk
+	if left := room%full - (full - maxChunk); left > 0 {
+		n += left
+	}
+	return n
+}
+
+// seal appends p in chunks of up to maxChunk bytes.
+func (w *bodyWriter) seal(dst, p []byte) []byte {
+	start := len(dst)
+	if w.chunks == nil {
+		dst = append(dst, p...)
+	}
+	for w.chunks != nil && len(p) > 0 {
+		n := min(len(p), maxChunk)
+		dst = w.chunks.seal(dst, p[:n])
+		p = p[n:]
+	}
+	w.encrypt(dst[start:])
+	return dst
+}
+
+// sealPacket appends one datagram as one chunk.
+func (w *bodyWriter) sealPacket(dst, p []byte) []byte {
+	start := len(dst)
+	dst = w.chunks.seal(dst, p)
+	w.encrypt(dst[start:])
+	return dst
+}
+
+// sealEnd appends the end mark, if the body has one.
+func (w *bodyWriter) sealEnd(dst []byte) []byte {
+	if !w.marks {
+		return dst
+	}
+	start := len(dst)
+	dst = w.chunks.seal(dst, nil)
+	w.encrypt(dst[start:])
+	return dst
+}
+
+func (w *bodyWriter) encrypt(p []byte) {
+	if w.stream != nil {
+		w.stream.XORKeyStream(p, p)
+	}
+}

@@ -1,0 +1,351 @@
+package vmess
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+// endMarkPatience is how long an answer may be silent before a held-back end
+// mark is sent after all (section 14).
+const endMarkPatience = 10 * time.Second
+
+// A Conn is a VMess stream over a carrier: the client's or the server's side.
+// It keeps the contract of transport.StreamConn; Close closes the carrier.
+//
+// On the client's side the request is sent with the first Write, or alone by a
+// Write of no bytes; and CloseWrite may hold the end mark back, because V2Ray
+// and Xray cut an answer that is silent for a second after it. It is sent at
+// once towards servers that say they wait (this package's own), and otherwise
+// when the answer has ended or was silent for 10 s.
+type Conn struct {
+	carrier transport.StreamConn
+
+	reader bodyReader
+	// prologue reads what stands before the body on the first read (a
+	// response's header); nil when there is nothing.
+	prologue func() error
+
+	write   sync.Mutex // the writer's side
+	writer  bodyWriter
+	pending []byte // header to send with the first bytes
+	ended   bool   // the end mark is out, or there is none and nothing more may come
+
+	hold *endHold // a client's held-back end mark; nil on the server
+}
+
+var (
+	_ transport.StreamConn = (*Conn)(nil)
+	_ transport.ReadWaiter = (*Conn)(nil)
+	_ transport.Resetter   = (*Conn)(nil)
+	_ transport.PeerWaiter = (*Conn)(nil)
+)
+
+// errEnded is returned by writes after CloseWrite.
+var errEnded = fmt.Errorf("write after the end: %w", net.ErrClosed)
+
+// Read implements net.Conn. io.EOF is an orderly end, by the end mark or
+// between two chunks; [ErrTruncated], [ErrBadChunk] and [ErrBadResponse] tell
+// of others.
+func (c *Conn) Read(p []byte) (int, error) {
+	if err := c.readPrologue(); err != nil {
+		return 0, err
+	}
+	n, err := c.reader.read(p)
+	if c.hold != nil {
+		c.hold.onRead(c, err)
+	}
+	return n, err
+}
+
+func (c *Conn) readPrologue() error {
+	if c.prologue == nil {
+		return nil
+	}
+	if c.reader.err == nil {
+		c.reader.err = c.prologue()
+	}
+	c.prologue = nil
+	return nil // reader.err is what the body's reader returns from now on
+}
+
+// WaitRead implements transport.ReadWaiter.
+func (c *Conn) WaitRead() error { return c.reader.waitRead() }
+
+// Write implements net.Conn. A Write of no bytes sends a request that is still
+// held back, alone.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.write.Lock()
+	defer c.write.Unlock()
+	if c.ended {
+		return 0, errEnded
+	}
+	total := 0
+	for len(p) > 0 || c.pending != nil {
+		n, err := c.writeOnce(p)
+		total += n
+		p = p[n:]
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// writeOnce sends as much of p as one buffer takes, and the header before it.
+func (c *Conn) writeOnce(p []byte) (int, error) {
+	buf := transport.GetBuffer()
+	defer buf.Release()
+	out := append(buf[:0], c.pending...)
+	n := min(len(p), c.writer.fit(len(buf)-len(out)))
+	out = c.writer.seal(out, p[:n])
+	c.pending = nil
+	if _, err := c.carrier.Write(out); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// CloseWrite implements transport.StreamConn. Where the body has no end marks
+// ("zero"), the end can only be told by closing the carrier: a client does so
+// when the answer has ended, a server at once.
+func (c *Conn) CloseWrite() error {
+	if c.hold != nil && c.hold.wait(c) {
+		// A request that was held back must not be held back with the end mark.
+		_, err := c.Write(nil)
+		return err
+	}
+	return c.sendEnd()
+}
+
+// sendEnd sends the end mark, once.
+func (c *Conn) sendEnd() error {
+	c.write.Lock()
+	defer c.write.Unlock()
+	if c.ended {
+		return nil
+	}
+	c.ended = true
+	out := c.writer.sealEnd(append(make([]byte, 0, 256), c.pending...))
+	c.pending = nil
+	if len(out) > 0 {
+		if _, err := c.carrier.Write(out); err != nil {
+			return err
+		}
+	}
+	if !c.writer.marks {
+		return c.carrier.Close()
+	}
+	return nil
+}
+
+// WaitPeerClose implements transport.PeerWaiter: it reads the carrier to its
+// end.
+func (c *Conn) WaitPeerClose() {
+	if w, ok := c.carrier.(transport.PeerWaiter); ok {
+		w.WaitPeerClose()
+		return
+	}
+	var sink [256]byte
+	for {
+		if _, err := c.carrier.Read(sink[:]); err != nil {
+			return
+		}
+	}
+}
+
+// Close closes the carrier, without an end mark that was not sent yet: an end
+// that CloseWrite held back is sent first.
+func (c *Conn) Close() error {
+	if c.hold != nil && c.hold.stop() {
+		_ = c.carrier.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = c.sendEnd()
+	}
+	return c.carrier.Close()
+}
+
+// Reset implements transport.Resetter: the far end sees no end mark.
+func (c *Conn) Reset() error {
+	if c.hold != nil {
+		c.hold.stop()
+	}
+	return transport.Reset(c.carrier)
+}
+
+// LocalAddr implements net.Conn by the carrier's.
+func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }
+
+// RemoteAddr implements net.Conn by the carrier's.
+func (c *Conn) RemoteAddr() net.Addr { return c.carrier.RemoteAddr() }
+
+// SetDeadline implements net.Conn by the carrier's.
+func (c *Conn) SetDeadline(t time.Time) error { return c.carrier.SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn by the carrier's.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.carrier.SetReadDeadline(t) }
+
+// SetWriteDeadline implements net.Conn by the carrier's.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.carrier.SetWriteDeadline(t) }
+
+// An endHold decides when a client's end mark goes out.
+type endHold struct {
+	patience time.Duration
+	apart    atomic.Bool // the server lets directions end apart
+	holding  atomic.Bool
+
+	mu      sync.Mutex
+	over    bool // the answer has ended
+	stopped bool
+	last    time.Time // the answer's last sign of life while holding
+	timer   *time.Timer
+}
+
+// wait reports whether the end mark must wait, and sees to it that it is sent
+// later.
+func (h *endHold) wait(c *Conn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holding.Load() {
+		return true
+	}
+	if h.over || h.stopped || h.apart.Load() && c.writer.marks {
+		return false
+	}
+	h.last = time.Now()
+	h.holding.Store(true)
+	if !c.writer.marks {
+		return true // nothing but the carrier's end can tell: Close sends that
+	}
+	h.timer = time.AfterFunc(h.patience, func() { h.check(c) })
+	return true
+}
+
+func (h *endHold) check(c *Conn) {
+	h.mu.Lock()
+	if h.stopped {
+		h.mu.Unlock()
+		return
+	}
+	if left := h.patience - time.Since(h.last); left > 0 && !h.over && !h.apart.Load() {
+		h.timer.Reset(left)
+		h.mu.Unlock()
+		return
+	}
+	h.stopped = true
+	h.mu.Unlock()
+	_ = c.sendEnd() // an error here is the next Read's too
+}
+
+// onRead takes note of the answer going on (err nil) or being over.
+func (h *endHold) onRead(c *Conn, err error) {
+	if err == nil && !h.holding.Load() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = time.Now()
+	if err != nil {
+		h.over = true
+		if h.timer != nil && !h.stopped {
+			h.timer.Reset(0) // by the timer's goroutine: the reader never waits for a writer
+		}
+	}
+}
+
+// release lets a held-back end mark go at once.
+func (h *endHold) release() {
+	h.apart.Store(true)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil && !h.stopped {
+		h.timer.Reset(0)
+	}
+}
+
+// stop ends the waiting and reports whether an end mark was still held back.
+func (h *endHold) stop() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	held := h.holding.Load() && !h.stopped
+	h.stopped = true
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	return held
+}
+
+// ErrDatagramSize is returned for datagrams that are empty or too large for a
+// chunk.
+var ErrDatagramSize = errors.New("a datagram has 1 to 65,497 bytes")
+
+// maxDatagram is the largest datagram that our own ends exchange.
+const maxDatagram = 65497
+
+// A PacketConn is a VMess request for datagrams: each is one chunk, to and
+// from the address of the request (section 9). V2Ray drops datagrams above
+// 1,966 bytes; keep to 1,900 towards it.
+type PacketConn struct {
+	conn *Conn
+	peer netaddr.Addr
+}
+
+var _ transport.PacketConn = (*PacketConn)(nil)
+
+// ReadPacket implements transport.PacketConn; from is the request's address.
+func (c *PacketConn) ReadPacket(p []byte) (int, netaddr.Addr, error) {
+	if err := c.conn.readPrologue(); err != nil {
+		return 0, netaddr.Addr{}, err
+	}
+	n, err := c.conn.reader.readPacket(p)
+	return n, c.peer, err
+}
+
+// WritePacket implements transport.PacketConn. to is ignored: all datagrams go
+// to the request's address.
+func (c *PacketConn) WritePacket(p []byte, _ netaddr.Addr) error {
+	if len(p) == 0 || len(p) > maxDatagram {
+		return ErrDatagramSize
+	}
+	c.conn.write.Lock()
+	defer c.conn.write.Unlock()
+	if c.conn.ended {
+		return errEnded
+	}
+	buf := transport.GetBuffer()
+	defer buf.Release()
+	out := c.conn.writer.sealPacket(append(buf[:0], c.conn.pending...), p)
+	c.conn.pending = nil
+	_, err := c.conn.carrier.Write(out)
+	return err
+}
+
+// Close ends the association, with an end mark.
+func (c *PacketConn) Close() error {
+	_ = c.conn.carrier.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.conn.sendEnd()
+	return c.conn.Close()
+}
+
+// noAnswer turns the end of a carrier that gave no byte of an answer into
+// ErrNoAnswer.
+func noAnswer(in *inbuf, err error) error {
+	if in.total == 0 && ends(err) {
+		return ErrNoAnswer
+	}
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// ErrNoAnswer is returned by reads when the server closed the connection
+// without any answer: it refused the request, or could not reach the
+// destination and is of the kind that does not say so (section 15).
+var ErrNoAnswer = errors.New("the server closed the connection without an answer")

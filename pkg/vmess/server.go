@@ -1,0 +1,361 @@
+package vmess
+
+import (
+	"context"
+	"crypto/cipher"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+// Why a server refuses a request. They are for the server's own log: nothing
+// of them reaches the peer. Their words are the ones that V2Ray's log has.
+var (
+	ErrInvalidUser      = errors.New("invalid user")
+	ErrReplayed         = errors.New("replayed request")
+	ErrDuplicateSession = errors.New("duplicated session id, possibly under replay attack")
+	ErrTainted          = errors.New("ErrTainted: this legacy credential met a replay or a corrupted request before")
+	ErrAEADRequired     = errors.New("VMessAEAD is enforced and a non VMessAEAD connection is received. " +
+		"You can still disable this security feature with environment variable V2RAY_VMESS_AEAD_FORCED=false . " +
+		"You will not be able to enable legacy header workaround in the future")
+)
+
+// ErrNoRequest is returned by Accept when the peer went away, or stayed
+// silent, before it sent a whole request.
+var ErrNoRequest = errors.New("no request came")
+
+// A RefusedError tells why Accept refused a request.
+type RefusedError struct {
+	Reason error
+	// Tainted is set when this request burnt the legacy credential it used.
+	Tainted bool
+}
+
+// Error implements error in the words of V2Ray's log.
+func (e *RefusedError) Error() string {
+	switch {
+	case !e.Tainted:
+		return e.Reason.Error()
+	case errors.Is(e.Reason, ErrDuplicateSession):
+		return e.Reason.Error() + ", userHash tainted"
+	}
+	return e.Reason.Error() + ", legacy userHash tainted"
+}
+
+// Unwrap returns the reason.
+func (e *RefusedError) Unwrap() error { return e.Reason }
+
+// A User is one whom a Server serves.
+type User struct {
+	ID      ID
+	AlterID int    // derived ids that the legacy mode accepts too
+	Name    string // for logs and accounting
+}
+
+// A ServerConfig says whom a Server serves and how.
+type ServerConfig struct {
+	Users []User
+	// AEADForced refuses legacy requests ([AEADForced]).
+	AEADForced bool
+	// Patience is how long a request may take to come, and a refused
+	// connection may stay open, from Accept on; 0 means 60 s, as V2Ray has it.
+	// Clients keep tunnels open ahead of their requests, so it is not short.
+	Patience time.Duration
+	// Refused, when not nil, is called with a *RefusedError as soon as a
+	// request is refused: Accept goes on to treat the peer like any other.
+	Refused func(carrier transport.StreamConn, err error)
+	// Now is the clock that requests are held against; nil means time.Now.
+	Now func() time.Time
+}
+
+// A Server opens requests. It may be used concurrently.
+type Server struct {
+	users    []*serverUser
+	legacy   *legacyTable
+	forced   bool
+	patience time.Duration
+	refused  func(transport.StreamConn, error)
+	now      func() time.Time
+	authIDs  *memory[[16]byte]
+	sessions *memory[sessionID]
+	drain    drainCount
+}
+
+type serverUser struct {
+	User
+	cmdKey [16]byte
+	authID cipher.Block
+}
+
+// A sessionID is what no two requests share: the user and the keys drawn.
+type sessionID struct {
+	user    ID
+	key, iv [16]byte
+}
+
+const (
+	headerPatience = 60 * time.Second
+	sessionMemory  = 3 * time.Minute
+	// An AuthID may carry a time up to the window ahead and is good up to the
+	// window behind it.
+	authIDMemory = 2*TimeWindow + time.Second
+	// memoryLimit bounds each generation of remembered requests.
+	memoryLimit = 1 << 20
+	// maxLegacyIDs bounds the ids, derived ones included, that legacy requests
+	// are looked up by: each costs 241 table entries.
+	maxLegacyIDs = 1 << 14
+)
+
+// Errors of NewServer.
+var (
+	ErrNoUsers      = errors.New("no users")
+	ErrSameID       = errors.New("two users have the same id")
+	ErrManyAlterIDs = fmt.Errorf("more than %d ids in all: lower alterId (0 is right for every client since 2021)", maxLegacyIDs)
+)
+
+// NewServer returns a Server; the configuration's users are copied.
+func NewServer(c ServerConfig) (*Server, error) {
+	s := &Server{
+		forced: c.AEADForced, patience: c.Patience, refused: c.Refused, now: c.Now,
+		authIDs:  newMemory[[16]byte](authIDMemory, memoryLimit),
+		sessions: newMemory[sessionID](sessionMemory, memoryLimit),
+		drain:    newDrainCount(c.Users),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.patience == 0 {
+		s.patience = headerPatience
+	}
+	if s.refused == nil {
+		s.refused = func(transport.StreamConn, error) {}
+	}
+	known, ids := map[ID]bool{}, 0
+	for _, u := range c.Users {
+		if known[u.ID] {
+			return nil, ErrSameID
+		}
+		known[u.ID] = true
+		ids += 1 + u.AlterID
+		key := u.ID.cmdKey()
+		s.users = append(s.users, &serverUser{User: u, cmdKey: key, authID: authIDCipher(key)})
+	}
+	switch {
+	case len(s.users) == 0:
+		return nil, ErrNoUsers
+	case ids > maxLegacyIDs:
+		return nil, ErrManyAlterIDs
+	}
+	s.legacy = newLegacyTable(s.users)
+	return s, nil
+}
+
+// An Incoming is an accepted request. It is the Pending answer of a stream.
+type Incoming struct {
+	User        string
+	Command     Command
+	Destination netaddr.Addr // none for CommandMux
+	Security    Security
+	Legacy      bool // the header was of the MD5 kind
+
+	conn *Conn
+}
+
+var _ transport.Pending = (*Incoming)(nil)
+
+// Accept reads one request from carrier. When it returns an error it has
+// closed carrier: at once for a peer that went away (ErrNoRequest), and for a
+// refused request (*RefusedError) as late as for any other refused one, so
+// that the peer learns nothing of the reason: once a number of bytes came that
+// is the server's secret, or after Patience. Cancelling ctx closes carrier.
+func (s *Server) Accept(ctx context.Context, carrier transport.StreamConn) (*Incoming, error) {
+	_ = carrier.SetReadDeadline(time.Now().Add(s.patience))
+	stop := context.AfterFunc(ctx, func() { _ = carrier.Close() })
+	in := newInbuf(carrier)
+	o := opening{server: s, in: &in, now: s.now()}
+	h, err := o.open()
+	switch {
+	case err == nil && stop():
+		_ = carrier.SetReadDeadline(time.Time{})
+		return s.incoming(&o, h, carrier), nil
+	case err == nil:
+		return nil, context.Cause(ctx)
+	case in.err != nil && !o.judged:
+		stop()
+		_ = carrier.Close()
+		return nil, fmt.Errorf("%w: %w", ErrNoRequest, err)
+	}
+	defer stop()
+	refused := &RefusedError{Reason: err, Tainted: o.tainted}
+	s.refused(carrier, refused)
+	s.exhaust(&in)
+	_ = carrier.Close()
+	return nil, refused
+}
+
+// exhaust reads on until the peer has sent the secret number of bytes or its
+// time is over.
+func (s *Server) exhaust(in *inbuf) {
+	left := int64(s.drain.draw()) - in.total
+	if in.buf != nil {
+		in.r = in.w
+		in.release()
+	}
+	var sink [512]byte
+	for left > 0 && in.err == nil {
+		n, err := in.carrier.Read(sink[:])
+		left -= int64(n)
+		in.err = err
+	}
+}
+
+func (s *Server) incoming(o *opening, h *requestHeader, carrier transport.StreamConn) *Incoming {
+	legacy := o.credential.user != nil
+	keys := deriveResponse(h, legacy)
+	header, stream := keys.seal(nil, h.v, responseEndsApart)
+	conn := &Conn{
+		carrier: carrier,
+		reader:  bodyReader{in: *o.in},
+		writer:  newBodyWriter(responseFormat(h, keys), stream),
+		pending: header,
+	}
+	conn.reader.start(requestFormat(h, legacy), nil)
+	conn.reader.in.release()
+	return &Incoming{
+		User: o.user.Name, Command: h.command, Destination: h.address,
+		Security: h.security, Legacy: legacy, conn: conn,
+	}
+}
+
+// Proceed implements transport.Pending: the answer's header goes out with the
+// first bytes of the destination.
+func (i *Incoming) Proceed(netip.AddrPort) (transport.StreamConn, error) { return i.conn, nil }
+
+// Packets returns the stream of a CommandUDP request as datagrams.
+func (i *Incoming) Packets() *PacketConn { return &PacketConn{conn: i.conn, peer: i.Destination} }
+
+// Abort implements transport.Pending: an authentic answer without data, which
+// is all that VMess can say (section 6).
+func (i *Incoming) Abort(error) error {
+	_ = i.conn.SetWriteDeadline(time.Now().Add(time.Second))
+	return errors.Join(i.conn.CloseWrite(), i.conn.Close())
+}
+
+// An opening is the reading of one request.
+type opening struct {
+	server *Server
+	in     *inbuf
+	now    time.Time
+
+	user       *serverUser
+	credential legacyCredential // of a legacy request
+	judged     bool             // the request was there and found wanting
+	tainted    bool
+}
+
+func (o *opening) open() (*requestHeader, error) {
+	p, err := o.in.take(authIDSize)
+	if err != nil {
+		return nil, err
+	}
+	hash := [16]byte(p)
+	if o.user = o.findAEAD(hash); o.user != nil {
+		if !o.server.authIDs.add(hash, o.now) {
+			return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrReplayed))
+		}
+		return o.openAEAD(hash)
+	}
+	credential, ok := o.server.legacy.find(hash, o.now)
+	switch {
+	case !ok:
+		return nil, o.judge(fmt.Errorf("%w: Not Found", ErrInvalidUser))
+	case o.server.forced:
+		return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrAEADRequired))
+	case credential.tainted:
+		return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrTainted))
+	}
+	o.user, o.credential = credential.user, credential
+	h, err := o.openLegacy()
+	if err != nil && o.judged {
+		o.server.legacy.taint(hash)
+		o.tainted = true
+	}
+	return h, err
+}
+
+// judge marks err as the server's judgement, not the carrier's end.
+func (o *opening) judge(err error) error { o.judged = true; return err }
+
+// findAEAD tries every user's key on an AuthID. A time outside the window is
+// as good as no user.
+func (o *opening) findAEAD(id [16]byte) *serverUser {
+	for _, u := range o.server.users {
+		if unix, ok := openAuthID(u.authID, id); ok && inWindow(unix, o.now) {
+			return u
+		}
+	}
+	return nil
+}
+
+func (o *opening) openAEAD(id [16]byte) (*requestHeader, error) {
+	p, err := o.in.take(sealedLenSize + nonceSize)
+	if err != nil {
+		return nil, err
+	}
+	keys := headerKeys{cmdKey: o.user.cmdKey, authID: id, nonce: [8]byte(p[sealedLenSize:])}
+	length, err := keys.aead(saltLengthKey).Open(nil, keys.nonceFor(saltLengthNonce), p[:sealedLenSize], id[:])
+	if err != nil {
+		return nil, o.judge(fmt.Errorf("%w: AEAD read failed", ErrBadHeader))
+	}
+	if p, err = o.in.take(int(binary.BigEndian.Uint16(length)) + tagSize); err != nil {
+		return nil, err
+	}
+	plain, err := keys.aead(saltHeaderKey).Open(nil, keys.nonceFor(saltHeaderNonce), p, id[:])
+	if err != nil {
+		return nil, o.judge(fmt.Errorf("%w: AEAD read failed", ErrBadHeader))
+	}
+	h, err := readHeader(func(n int) ([]byte, error) {
+		if n > len(plain) {
+			return nil, fmt.Errorf("%w: it is too short", ErrBadHeader)
+		}
+		piece := plain[:n]
+		plain = plain[n:]
+		return piece, nil
+	}, o.fresh)
+	if err != nil {
+		return nil, o.judge(err)
+	}
+	return h, nil
+}
+
+func (o *opening) openLegacy() (*requestHeader, error) {
+	iv := legacyIV(o.credential.unix)
+	stream := cfbDecrypter(o.user.cmdKey[:], iv[:])
+	var carrierErr error
+	h, err := readHeader(func(n int) ([]byte, error) {
+		p, err := o.in.take(n)
+		if err != nil {
+			carrierErr = err
+			return nil, err
+		}
+		stream.XORKeyStream(p, p)
+		return p, nil
+	}, o.fresh)
+	if err != nil && carrierErr == nil {
+		return nil, o.judge(err)
+	}
+	return h, err
+}
+
+// fresh refuses a session that was seen before.
+func (o *opening) fresh(h *requestHeader) error {
+	if !o.server.sessions.add(sessionID{o.user.ID, h.key, h.iv}, o.now) {
+		return ErrDuplicateSession
+	}
+	return nil
+}
