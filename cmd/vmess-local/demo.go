@@ -1,0 +1,41 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"vmess-local/pkg/demo"
+	"vmess-local/pkg/program"
+)
+
+func newDemoCommand() *cobra.Command {
+	var (
+		listen string
+		once   bool
+		log    program.LogFlags
+	)
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole way on this machine, without any server",
+		Long: `Demo starts a server on a free loopback port and the client in front of it,
+fetches one page through the whole way, says what happened step by step, and
+stays usable as a proxy until Ctrl-C. Nothing leaves this machine unless you use
+the proxy for more.`,
+		Example: `  vmess-local demo
+  vmess-local demo --once && echo it works`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := log.New(cmd.ErrOrStderr(), "warn", "text")
+			if err != nil {
+				return err
+			}
+			return demo.Run(cmd.Context(), demo.Options{
+				Listen: listen, AnyPort: !cmd.Flags().Changed("listen"), Once: once,
+				Out: cmd.OutOrStdout(), Log: logger,
+			})
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1080", "local proxy's `ADDR`; its default gives way to a free port when taken")
+	cmd.Flags().BoolVar(&once, "once", false, "exit after the fetch: 0 when it worked, 1 when not")
+	log.Add(cmd)
+	return cmd
+}

@@ -1,0 +1,201 @@
+// Package client assembles vmess-local: from a configuration to a running
+// local proxy whose connections travel as VMess in WebSocket to the server.
+// The data's way is socks, dispatch, vmess, wsconn, netdial.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/dispatch"
+	"vmess-local/pkg/limit"
+	"vmess-local/pkg/logline"
+	"vmess-local/pkg/socks"
+	"vmess-local/pkg/vmess"
+)
+
+const (
+	// firstWait is how long an application may take to speak first. Those that
+	// do have their first bytes ready; those that do not (SSH, SMTP) lose no
+	// more than this.
+	firstWait = 5 * time.Millisecond
+	// wellFor is how long a proof that the server accepts us counts.
+	wellFor = 10 * time.Second
+)
+
+// Options are what a configuration file does not hold.
+type Options struct {
+	// Log gets the client's talk; nil discards it.
+	Log *slog.Logger
+	// LookupEnv looks up environment variables; nil means os.LookupEnv.
+	LookupEnv func(string) (string, bool)
+	// Listener is served instead of one on the configured address. Run closes
+	// it.
+	Listener net.Listener
+}
+
+// A Client is an assembled vmess-local. Its port is bound from New on.
+type Client struct {
+	log      *slog.Logger
+	listener net.Listener
+	front    *socks.Server
+	drain    time.Duration
+	hello    []helloLine
+}
+
+// A helloLine is said at the start of Run.
+type helloLine struct {
+	level slog.Level
+	msg   string
+	attrs []any
+}
+
+// A ListenError means that the local address cannot be listened on.
+type ListenError struct {
+	Addr string
+	Err  error
+}
+
+// Error implements error.
+func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Addr, e.Err) }
+
+// Unwrap returns the system's error.
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// New assembles a client and binds its port. cfg must come from the package
+// config's parser and not change afterwards. A client that is not run must be
+// closed.
+func New(cfg *config.Client, opt Options) (*Client, error) {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.LookupEnv == nil {
+		opt.LookupEnv = os.LookupEnv
+	}
+	c := &Client{log: opt.Log, drain: time.Duration(cfg.Limits.Drain)}
+	account, err := c.account(cfg, opt.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	endpoint, err := newEndpoint(cfg)
+	if err != nil {
+		return nil, err
+	}
+	d := &dispatch.Dispatcher{
+		Dialer:    &vmess.Dialer{Client: account, Endpoint: endpoint},
+		FirstWait: firstWait,
+		Well:      func() bool { return time.Since(account.Answered()) < wellFor },
+		Idle:      time.Duration(cfg.Limits.Idle),
+		Reporter:  &reporter{log: opt.Log},
+	}
+	c.front = &socks.Server{
+		Handler:   d,
+		Dialer:    d,
+		Handshake: time.Duration(cfg.Limits.Handshake),
+		Idle:      time.Duration(cfg.Limits.Idle),
+		MaxConns:  limit.Connections(cfg.Limits.Connections, 2),
+		Report: func(err error, _ netip.AddrPort) {
+			opt.Log.Warn("local side", logline.Text("local side: %v", err), "err", err)
+		},
+	}
+	if cfg.Auth.Username != "" {
+		c.front.Auth = &socks.Auth{Username: string(cfg.Auth.Username), Password: string(cfg.Auth.Password)}
+	}
+	if c.listener = opt.Listener; c.listener == nil {
+		if c.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+			return nil, listenError(cfg.Listen, err)
+		}
+	}
+	return c, nil
+}
+
+func listenError(addr string, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // the address is named by us
+	}
+	return &ListenError{addr, err}
+}
+
+// Addr returns the address of the local proxy, with the real port.
+func (c *Client) Addr() net.Addr { return c.listener.Addr() }
+
+// Close gives the port back. It is for a client that was not run.
+func (c *Client) Close() error { return c.listener.Close() }
+
+// Run serves until ctx is done, and then drains for up to the configured time.
+// It returns nil then, and otherwise why it could not go on.
+func (c *Client) Run(ctx context.Context) error {
+	for _, l := range c.hello {
+		c.log.Log(ctx, l.level, l.msg, l.attrs...)
+	}
+	addr := c.Addr().String()
+	c.log.Info("ready", logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
+	err := c.front.Serve(ctx, c.listener)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.drain)
+	defer cancel()
+	if cut := c.front.Drain(drain); cut != nil && err == nil {
+		c.log.Info("stopped", logline.Text("stopped: connections that were still open after %v were cut", c.drain))
+	}
+	return err
+}
+
+// account makes the VMess side, and the line that says what is in force.
+func (c *Client) account(cfg *config.Client, lookup func(string) (string, bool)) (*vmess.Client, error) {
+	s := &cfg.Server
+	id, err := vmess.ParseID(string(s.ID))
+	if err != nil {
+		return nil, fmt.Errorf("server.id: %w", err)
+	}
+	method, err := vmess.ParseMethod(s.Security, s.GlobalPadding, s.AuthenticatedLength)
+	if err != nil {
+		return nil, fmt.Errorf("server.security: %w", err)
+	}
+	disabled := vmess.AEADDisabled(lookup)
+	var why string
+	switch {
+	case s.AlterID > 0:
+		why = fmt.Sprintf("legacy MD5 authentication, because \"alterId\" is %d%s", s.AlterID, place(cfg, "server.alterId"))
+	case disabled:
+		why = "legacy MD5 authentication, because V2RAY_VMESS_AEAD_DISABLED is true"
+	default:
+		why = "VMessAEAD authentication"
+	}
+	mode := "aead"
+	if s.AlterID > 0 || disabled {
+		mode = "legacy"
+	}
+	c.hello = append(c.hello, helloLine{slog.LevelInfo, "authentication", []any{
+		logline.Text("using %s", why), "mode", mode, "security", method.Security.String(),
+	}})
+	if warning := openPassage(s, method); warning != "" {
+		c.hello = append(c.hello, helloLine{slog.LevelWarn, "security", []any{logline.Text("%s", warning)}})
+	}
+	return vmess.NewClient(vmess.ClientConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method}), nil
+}
+
+// openPassage warns of settings that leave the traffic readable on its way.
+func openPassage(s *config.Remote, m vmess.Method) string {
+	switch {
+	case m.Security == vmess.SecurityNone && !s.TLS.Enabled:
+		return "nothing encrypts the traffic: \"security\" is " + s.Security + " and \"tls.enabled\" is false"
+	case s.TLS.Enabled && s.TLS.AllowInsecure:
+		return "\"tls.allowInsecure\" accepts any certificate: whoever is on the way can pose as the server; pin its certificate with \"tls.pin\" instead"
+	}
+	return ""
+}
+
+// place tells where a key stands in the user's file, as " at FILE:LINE:COLUMN".
+func place(cfg *config.Client, path string) string {
+	if file, line, column, ok := cfg.Place(path); ok {
+		return fmt.Sprintf(" at %s:%d:%d", file, line, column)
+	}
+	return ""
+}
