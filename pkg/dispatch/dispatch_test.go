@@ -1,0 +1,262 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/transporttest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var destination, _ = netaddr.Parse("origin.test:80")
+
+// pending is an inbound's answer: app is the application's end of its stream.
+type pending struct {
+	local     *transporttest.Conn
+	app       *transporttest.Conn
+	proceeded chan struct{}
+	aborted   error
+	refuse    error // what Proceed returns
+}
+
+func newPending() *pending {
+	local, app := transporttest.Pipe(1 << 16)
+	return &pending{local: local, app: app, proceeded: make(chan struct{})}
+}
+
+func (p *pending) Proceed(netip.AddrPort) (transport.StreamConn, error) {
+	if p.refuse != nil {
+		return nil, p.refuse
+	}
+	close(p.proceeded)
+	return p.local, nil
+}
+
+func (p *pending) Abort(cause error) error { p.aborted = cause; return p.local.Close() }
+
+// far is a dialer that hands out one stream.
+type far struct {
+	conn, peer *transporttest.Conn
+	first      []byte
+	dialled    bool
+	flushed    int // writes of no bytes
+	err        error
+}
+
+func newFar() *far {
+	conn, peer := transporttest.Pipe(1 << 16)
+	return &far{conn: conn, peer: peer}
+}
+
+func (f *far) DialStream(_ context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+	f.dialled, f.first = true, append([]byte(nil), first...)
+	if dst != destination {
+		return nil, errors.New("another destination")
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	return &lazy{f.conn, f}, nil
+}
+
+// lazy counts the writes by which a held-back request is sent alone.
+type lazy struct {
+	*transporttest.Conn
+	far *far
+}
+
+func (l *lazy) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		l.far.flushed++
+	}
+	return l.Conn.Write(p)
+}
+
+type reports chan Report
+
+func (r reports) Report(p Report) { r <- p }
+
+// serve runs one request in the bubble of a synctest.
+func serve(d *Dispatcher, p *pending, first []byte) reports {
+	r := make(reports, 1)
+	d.Reporter = r
+	go d.HandleStream(context.Background(), &transport.Request{Destination: destination, First: first, Inbound: "test", Pending: p})
+	return r
+}
+
+func mustRead(t *testing.T, c io.Reader, want string) {
+	t.Helper()
+	p := make([]byte, len(want))
+	if _, err := io.ReadFull(c, p); err != nil || string(p) != want {
+		t.Fatalf("read %q, %v; want %q", p, err, want)
+	}
+}
+
+func end(t *testing.T, p *pending, f *far, r reports) Report {
+	t.Helper()
+	_ = p.app.CloseWrite()
+	_ = f.peer.CloseWrite()
+	return <-r
+}
+
+func TestFirstBytesTravelWithTheRequest(t *testing.T) {
+	for name, well := range map[string]bool{"known to be well": true, "not known": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, f := newPending(), newFar()
+				r := serve(&Dispatcher{Dialer: f, FirstWait: 5 * time.Millisecond, Well: func() bool { return well }}, p, nil)
+				<-p.proceeded
+				synctest.Wait()
+				if f.dialled == well {
+					t.Fatalf("dialled before the application spoke: %v", f.dialled)
+				}
+				_, _ = p.app.Write([]byte("hello"))
+				mustRead(t, f.peer, map[bool]string{true: "", false: "hello"}[well])
+				_, _ = f.peer.Write([]byte("hi"))
+				mustRead(t, p.app, "hi")
+				if well && string(f.first) != "hello" {
+					t.Errorf("dialled with %q", f.first)
+				}
+				if f.flushed != 0 {
+					t.Errorf("%d empty writes", f.flushed)
+				}
+				report := end(t, p, f, r)
+				if report.Err != nil || report.Up != 5 || report.Down != 2 {
+					t.Errorf("reported %+v", report)
+				}
+			})
+		})
+	}
+}
+
+func TestSilentApplication(t *testing.T) {
+	for name, well := range map[string]bool{"known to be well": true, "not known": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, f := newPending(), newFar()
+				start := time.Now()
+				r := serve(&Dispatcher{Dialer: f, FirstWait: 5 * time.Millisecond, Well: func() bool { return well }}, p, nil)
+				_, _ = f.peer.Write([]byte("220 banner"))
+				mustRead(t, p.app, "220 banner")
+				if took := time.Since(start); took > 5*time.Millisecond {
+					t.Errorf("the banner took %v", took)
+				}
+				if f.flushed != 1 {
+					t.Errorf("%d empty writes, want 1", f.flushed)
+				}
+				if report := end(t, p, f, r); report.Err != nil {
+					t.Errorf("reported %+v", report)
+				}
+			})
+		})
+	}
+}
+
+func TestFirstPayloadOfTheInbound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, f := newPending(), newFar()
+		r := serve(&Dispatcher{Dialer: f, FirstWait: time.Hour, Well: func() bool { return true }}, p, []byte("GET"))
+		<-p.proceeded
+		if string(f.first) != "GET" {
+			t.Errorf("dialled with %q", f.first)
+		}
+		if report := end(t, p, f, r); report.Up != 3 {
+			t.Errorf("reported %+v", report)
+		}
+	})
+}
+
+func TestDialFails(t *testing.T) {
+	cause := errors.New("no way")
+	synctest.Test(t, func(t *testing.T) {
+		p, f := newPending(), newFar()
+		f.err = cause
+		report := <-serve(&Dispatcher{Dialer: f, FirstWait: time.Millisecond}, p, nil)
+		var dial *DialError
+		if !errors.Is(p.aborted, cause) || !errors.As(report.Err, &dial) || !errors.Is(report.Err, cause) {
+			t.Errorf("aborted with %v, reported %v", p.aborted, report.Err)
+		}
+		// Success was answered already: all that can be done is a reset.
+		p, f = newPending(), newFar()
+		f.err = cause
+		r := serve(&Dispatcher{Dialer: f, FirstWait: time.Millisecond, Well: func() bool { return true }}, p, nil)
+		report = <-r
+		if _, err := p.app.Read(make([]byte, 1)); !errors.Is(err, transporttest.ErrReset) {
+			t.Errorf("the application reads %v", err)
+		}
+		if p.aborted != nil || !errors.Is(report.Err, cause) {
+			t.Errorf("aborted with %v, reported %v", p.aborted, report.Err)
+		}
+	})
+}
+
+func TestApplicationGone(t *testing.T) {
+	for name, well := range map[string]bool{"known to be well": true, "not known": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, f := newPending(), newFar()
+				_ = p.app.Reset()
+				report := <-serve(&Dispatcher{Dialer: f, FirstWait: time.Second, Well: func() bool { return well }}, p, nil)
+				var side *transport.SideError
+				if !errors.As(report.Err, &side) || side.Side != transport.Local {
+					t.Errorf("reported %v", report.Err)
+				}
+				if f.dialled {
+					if _, err := f.peer.Read(make([]byte, 1)); err == nil {
+						t.Error("the stream to the destination lives on")
+					}
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p, f := newPending(), newFar()
+		p.refuse = errors.New("nobody there")
+		report := <-serve(&Dispatcher{Dialer: f, FirstWait: time.Second}, p, nil)
+		if !errors.Is(report.Err, p.refuse) {
+			t.Errorf("reported %v", report.Err)
+		}
+		if _, err := f.peer.Read(make([]byte, 1)); !errors.Is(err, transporttest.ErrReset) {
+			t.Errorf("the destination reads %v", err)
+		}
+	})
+}
+
+func TestDialStreamIsReported(t *testing.T) {
+	f, r := newFar(), make(reports, 1)
+	d := &Dispatcher{Dialer: f, Reporter: r}
+	c, err := d.DialStream(t.Context(), destination, []byte("first"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.Write([]byte(" second"))
+	_, _ = f.peer.Write([]byte("answer"))
+	mustRead(t, c, "answer")
+	_ = f.peer.Reset()
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Fatal("read after a reset")
+	}
+	_ = c.Close()
+	_ = c.Close()
+	report := <-r
+	if report.Up != 12 || report.Down != 6 || !errors.Is(report.Err, transporttest.ErrReset) {
+		t.Errorf("reported %+v", report)
+	}
+	f.err = errors.New("no way")
+	if _, err := d.DialStream(t.Context(), destination, nil); !errors.Is(err, f.err) {
+		t.Errorf("got %v", err)
+	}
+	if report := <-r; !errors.Is(report.Err, f.err) {
+		t.Errorf("reported %+v", report)
+	}
+}
