@@ -38,6 +38,7 @@ var rules = map[string]rule{
 	"vmess":                   {not: []string{"netdial", "direct", "wsconn", "dispatch", "config"}},
 	"wsconn":                  {not: []string{"vmess", "dispatch", "config", "netdial"}},
 	"netdial":                 {not: []string{"wsconn", "vmess", "config"}},
+	"mux":                     {not: []string{"vmess", "wsconn", "dispatch"}},
 	"direct":                  {not: []string{"vmess", "wsconn"}},
 	"config":                  {only: []string{"netaddr"}},
 	"sharelink":               {only: []string{"config", "netaddr"}},

@@ -22,6 +22,7 @@ import (
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/limit"
 	"vmess-local/pkg/logline"
+	"vmess-local/pkg/mux"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
 	"vmess-local/pkg/wsconn"
@@ -45,6 +46,9 @@ type Options struct {
 // pingAfter is the silence after which a ping is sent: shorter than the 60 s
 // after which nginx, and the 100 s after which CDNs, take a tunnel for dead.
 const pingAfter = 30 * time.Second
+
+// muxPatience bounds a Mux request, none of whose sessions is served.
+const muxPatience = 10 * time.Second
 
 // A Server is an assembled vmess-server. Its port is bound from New on.
 type Server struct {
@@ -219,8 +223,13 @@ func (s *Server) serveStream(ctx context.Context, c *wsconn.Conn, _ *http.Reques
 		}
 		return
 	}
-	if in.Command != vmess.CommandTCP {
-		s.log.Warn("request not served", logline.Text("%s asks for UDP or Mux, which this version does not serve", in.User), "user", in.User, "command", int(in.Command))
+	switch in.Command {
+	case vmess.CommandTCP:
+	case vmess.CommandMux:
+		s.endSessions(in)
+		return
+	default:
+		s.log.Warn("request not served", logline.Text("%s asks for UDP, which this version does not serve", in.User), "user", in.User)
 		_ = in.Abort(errors.ErrUnsupported)
 		return
 	}
@@ -228,6 +237,22 @@ func (s *Server) serveStream(ctx context.Context, c *wsconn.Conn, _ *http.Reques
 	s.dispatch.HandleStream(ctx, &transport.Request{
 		Destination: in.Destination, User: in.User, Source: source, Inbound: "vmess", Pending: in,
 	})
+}
+
+// endSessions answers a Mux request: every session is ended as soon as it is
+// opened. A client that only asks whether it is accepted has its answer then.
+func (s *Server) endSessions(in *vmess.Incoming) {
+	conn, err := in.Proceed(netip.AddrPort{})
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(muxPatience))
+	if err := mux.EndAll(conn); err != nil {
+		s.log.Debug("mux", "user", in.User, "err", err)
+		return
+	}
+	_ = conn.CloseWrite()
 }
 
 // refused logs a refusal at once, in the words that V2Ray's users know. The
