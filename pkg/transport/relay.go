@@ -43,6 +43,10 @@ func (e *SideError) Unwrap() error { return e.Err }
 // but nobody waits for ever for a far end that is gone.
 const tailLimit = time.Minute
 
+// maxRead is the most that is carried at a time: four full VMess chunks
+// (docs/protocol.md 8), which fill a Buffer when they are sealed.
+const maxRead = 4 * 16368
+
 // never keeps a timer from firing until it is reset.
 const never = time.Duration(math.MaxInt64)
 
@@ -209,7 +213,7 @@ func (s *session) copy(dst, src StreamConn, count *atomic.Int64) (readErr, write
 			}
 			buf = GetBuffer()
 		}
-		n, err := src.Read(buf[:])
+		n, err := src.Read(buf[:maxRead])
 		if n > 0 {
 			s.touch()
 			m, werr := dst.Write(buf[:n])
@@ -222,7 +226,7 @@ func (s *session) copy(dst, src StreamConn, count *atomic.Int64) (readErr, write
 		if err != nil {
 			return endOf(err), nil
 		}
-		if n < len(buf)/2 && waiter != nil {
+		if n < maxRead/2 && waiter != nil {
 			buf.Release()
 			buf = nil
 		}

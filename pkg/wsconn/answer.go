@@ -13,7 +13,7 @@ const (
 	maxSeen = 64
 	// bodyWait is how long to wait for the body of a refusal, which is only
 	// for people.
-	bodyWait = time.Second
+	bodyWait = 500 * time.Millisecond
 )
 
 var (

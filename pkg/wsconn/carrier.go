@@ -58,7 +58,8 @@ type carrier struct {
 	control bool   // the current frame is a control frame
 	want    int    // how much data payload gorilla was asked for
 	empty   int    // data frames without payload in a row
-	err     error  // of the connection, as told to gorilla; final
+	err     error  // of the connection; final
+	told    error  // err, once gorilla knows it
 	late    error  // came together with bytes: told after them
 
 	writeErr atomic.Pointer[error] // the first, as gorilla hides it
@@ -72,6 +73,14 @@ func (c *carrier) init(conn net.Conn) {
 
 // Read serves gorilla; see carrier.
 func (c *carrier) Read(b []byte) (int, error) {
+	n, err := c.serve(b)
+	if err != nil {
+		c.told = err
+	}
+	return n, err
+}
+
+func (c *carrier) serve(b []byte) (int, error) {
 	if c.answer != nil {
 		return c.readAnswer(b)
 	}
@@ -86,7 +95,8 @@ func (c *carrier) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	if c.r == c.w {
-		if err := c.fetch(false); err != nil {
+		// Without a waiter the rest of a payload is worth a large buffer.
+		if err := c.fetch(c.control || c.waiter != nil); err != nil {
 			return 0, err
 		}
 	}
@@ -98,11 +108,16 @@ func (c *carrier) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// nextFrame waits for a complete header.
+// nextFrame waits for a complete header. One that is cut off is handed out as
+// it is, for gorilla to judge.
 func (c *carrier) nextFrame() error {
 	h, ok := parseFrameHeader(c.buf[c.r:c.w])
 	for !ok {
 		if err := c.fetch(true); err != nil {
+			c.head = c.w - c.r
+			if c.head > 0 {
+				return nil
+			}
 			return err
 		}
 		h, ok = parseFrameHeader(c.buf[c.r:c.w])
@@ -145,12 +160,12 @@ func (c *carrier) ready() bool {
 	return false
 }
 
-// await waits for the first byte of the current payload.
-func (c *carrier) await() error {
-	if c.r < c.w {
-		return nil
+// await waits for the first byte of the current payload. An error will be
+// told when the payload is read.
+func (c *carrier) await() {
+	if c.r == c.w {
+		_ = c.fetch(true)
 	}
-	return c.fetch(true)
 }
 
 // take copies up to n bytes of the window to b.
@@ -278,7 +293,8 @@ func (c *carrier) Write(b []byte) (int, error) {
 	}
 	n, err := c.conn.Write(b)
 	if err != nil {
-		c.writeErr.CompareAndSwap(nil, &err)
+		first := err // so that only errors cost an allocation
+		c.writeErr.CompareAndSwap(nil, &first)
 	}
 	if c.answer != nil {
 		c.answer.sent = time.Now()

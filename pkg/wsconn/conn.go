@@ -146,8 +146,8 @@ func (c *Conn) openMessage() (err error) {
 }
 
 // WaitRead implements [transport.ReadWaiter]: it waits for the next byte of
-// payload, or the end, and answers what other frames come before. Its error
-// is Read's.
+// payload, or the end, and answers what other frames come before. Read tells
+// why it came back.
 func (c *Conn) WaitRead() error {
 	if err := c.readable(); err != nil || len(c.early) > 0 {
 		return err
@@ -165,7 +165,8 @@ func (c *Conn) waitPayload() error {
 		// Reading nothing makes gorilla go on to a frame with payload.
 		_, err := c.message.Read(nil)
 		if err == nil {
-			return c.carrier.await()
+			c.carrier.await()
+			return nil
 		}
 		if err != io.EOF {
 			return err
@@ -193,7 +194,7 @@ func (c *Conn) readEnd(err error) error {
 		return nil
 	}
 	var closing *websocket.CloseError
-	switch below := c.carrier.err; {
+	switch below := c.carrier.told; {
 	case c.unheard.Load():
 		err = ErrPingTimeout
 	case c.closed.Load():

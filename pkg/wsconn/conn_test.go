@@ -93,19 +93,21 @@ func (e eofMark) Read(p []byte) (int, error) {
 }
 
 func TestReadReset(t *testing.T) {
-	reset := make(chan struct{})
-	c := dial(t, upgraded(t, func(p *rawPeer) {
-		_, _ = p.Write(frame(0x82, []byte("data")))
-		<-reset
-		_ = p.Conn.(*net.TCPConn).SetLinger(0)
-	}))
-	b := make([]byte, minLent)
-	if n, err := c.Read(b); string(b[:n]) != "data" || err != nil {
-		t.Fatalf("read %q, %v", b[:n], err)
-	}
-	close(reset)
-	if _, err := c.Read(b); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("got %v", err)
+	for _, size := range []int{10, minLent} { // waiting without and with a buffer
+		reset := make(chan struct{})
+		c := dial(t, upgraded(t, func(p *rawPeer) {
+			_, _ = p.Write(frame(0x82, []byte("data")))
+			<-reset
+			_ = p.Conn.(*net.TCPConn).SetLinger(0)
+		}))
+		b := make([]byte, size)
+		if n, err := c.Read(b); string(b[:n]) != "data" || err != nil {
+			t.Fatalf("read %q, %v", b[:n], err)
+		}
+		close(reset)
+		if _, err := c.Read(b); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("size %d: got %v", size, err)
+		}
 	}
 }
 
@@ -685,7 +687,7 @@ func TestConcurrentUse(t *testing.T) {
 			}
 		}
 	})
-	for i := range 10 {
+	for i := range 6 {
 		c := dialWith(t, &Dialer{Endpoint: endpoint, Host: "h", Ping: 5 * time.Millisecond}, nil)
 		var all sync.WaitGroup
 		for range 2 {

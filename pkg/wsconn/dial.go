@@ -24,7 +24,7 @@ var (
 const (
 	defaultTimeout = 10 * time.Second
 	// defaultUserAgent is sent in place of Go's, which tells what we are.
-	defaultUserAgent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
+	defaultUserAgent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"
 	protocolHeader   = "Sec-Websocket-Protocol"
 )
 
@@ -188,7 +188,7 @@ func (c *Conn) shakeHands(req *upgradeRequest) (*http.Response, error) {
 	return nil, &HandshakeError{Status: resp.StatusCode, Header: resp.Header.Clone(), Body: body, Err: err}
 }
 
-// upgradeError explains why gorilla got no answer.
+// upgradeError explains a failure that no HTTP status explains.
 func (c *carrier) upgradeError(a *answer, err error) error {
 	below := c.err
 	if below == nil {
@@ -197,6 +197,8 @@ func (c *carrier) upgradeError(a *answer, err error) error {
 		}
 	}
 	switch {
+	case c.answer == nil: // upgraded, but the first message could not be sent
+		return fmt.Errorf("websocket upgrade: %w", err)
 	case a.err != nil: // no HTTP
 		return &ProtocolError{Seen: a.seen, Err: a.err}
 	case below != nil:

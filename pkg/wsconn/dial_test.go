@@ -25,12 +25,14 @@ func TestUpgradeRequestBytes(t *testing.T) {
 		want   string // without the key's value
 	}{
 		{
-			"plain", Dialer{Host: "example.com:8080", Path: "/ray?ed=1"},
+			"plain",
+			Dialer{Host: "example.com:8080", Path: "/ray?ed=1"},
 			"GET /ray?ed=1 HTTP/1.1\r\nHost: example.com:8080\r\nUser-Agent: " + defaultUserAgent + "\r\n" +
 				"Connection: Upgrade\r\nSec-WebSocket-Key: \r\nSec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n\r\n",
 		},
 		{
-			"empty path, headers", Dialer{
+			"empty path, headers",
+			Dialer{
 				Host:   "[2001:db8::1]",
 				Header: http.Header{"user-agent": {"me"}, "X-A": {"1", "2"}, "Host": {"other"}},
 			},
@@ -38,7 +40,8 @@ func TestUpgradeRequestBytes(t *testing.T) {
 				"Connection: Upgrade\r\nSec-WebSocket-Key: \r\nSec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nX-A: 1\r\nX-A: 2\r\n\r\n",
 		},
 		{
-			"no leading slash, fragment", Dialer{Host: "h", Path: "a%20b#c"},
+			"no leading slash, fragment",
+			Dialer{Host: "h", Path: "a%20b#c"},
 			"GET /a%20b%23c HTTP/1.1\r\nHost: h\r\nUser-Agent: " + defaultUserAgent + "\r\n" +
 				"Connection: Upgrade\r\nSec-WebSocket-Key: \r\nSec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n\r\n",
 		},
@@ -192,6 +195,17 @@ func TestUpgradeFails(t *testing.T) {
 			var e *HandshakeError
 			if errors.As(err, &e); len(e.Body) != 1024 {
 				t.Errorf("%d bytes of body", len(e.Body))
+			}
+		}},
+		{"endless body", func(p *rawPeer) string {
+			_, _ = io.WriteString(p, "HTTP/1.1 403 Forbidden\r\n\r\nno")
+			_, _ = io.Copy(io.Discard, p.br) // until the client has had enough
+			return ""
+		}, func(t *testing.T, err error) {
+			status(403)(t, err)
+			var e *HandshakeError
+			if errors.As(err, &e); string(e.Body) != "no" {
+				t.Errorf("body %q", e.Body)
 			}
 		}},
 		{"wrong accept", say("HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"), status(101)},

@@ -39,9 +39,9 @@ type Server struct {
 	// Serve gets each stream in a goroutine of its own and must close it. It
 	// outlives the request, for which net/http would otherwise keep its
 	// buffers, and is unknown to http.Server's Shutdown and Close: whoever
-	// needs to wait for streams must count them. Of r only what a reader of
-	// headers and addresses needs is left: there is no body and its context
-	// is done.
+	// needs to wait for streams must count them. A panic in it is not
+	// recovered. Of r only headers and addresses are left: there is no body
+	// and its context is done.
 	Serve func(ctx context.Context, c *Conn, r *http.Request)
 }
 
