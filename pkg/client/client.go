@@ -36,6 +36,8 @@ type Options struct {
 	Log *slog.Logger
 	// LookupEnv looks up environment variables; nil means os.LookupEnv.
 	LookupEnv func(string) (string, bool)
+	// Now is this computer's clock; nil means time.Now.
+	Now func() time.Time
 	// Listener is served instead of one on the configured address. Run closes
 	// it.
 	Listener net.Listener
@@ -48,6 +50,7 @@ type Client struct {
 	front    *socks.Server
 	drain    time.Duration
 	hello    []helloLine
+	guard    *guard
 }
 
 // A helloLine is said at the start of Run.
@@ -79,21 +82,23 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if opt.LookupEnv == nil {
 		opt.LookupEnv = os.LookupEnv
 	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
 	c := &Client{log: opt.Log, drain: time.Duration(cfg.Limits.Drain)}
-	account, err := c.account(cfg, opt.LookupEnv)
+	account, err := c.account(cfg, opt)
 	if err != nil {
 		return nil, err
 	}
-	endpoint, err := newEndpoint(cfg)
-	if err != nil {
+	if c.guard, err = newGuard(cfg, opt, account); err != nil {
 		return nil, err
 	}
 	d := &dispatch.Dispatcher{
-		Dialer:    &vmess.Dialer{Client: account, Endpoint: endpoint},
+		Dialer:    c.guard,
 		FirstWait: firstWait,
 		Well:      func() bool { return time.Since(account.Answered()) < wellFor },
 		Idle:      time.Duration(cfg.Limits.Idle),
-		Reporter:  &reporter{log: opt.Log},
+		Reporter:  &reporter{log: opt.Log, guard: c.guard},
 	}
 	c.front = &socks.Server{
 		Handler:   d,
@@ -110,6 +115,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	}
 	if c.listener = opt.Listener; c.listener == nil {
 		if c.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+			c.guard.close()
 			return nil, listenError(cfg.Listen, err)
 		}
 	}
@@ -128,7 +134,7 @@ func listenError(addr string, err error) error {
 func (c *Client) Addr() net.Addr { return c.listener.Addr() }
 
 // Close gives the port back. It is for a client that was not run.
-func (c *Client) Close() error { return c.listener.Close() }
+func (c *Client) Close() error { c.guard.close(); return c.listener.Close() }
 
 // Run serves until ctx is done, and then drains for up to the configured time.
 // It returns nil then, and otherwise why it could not go on.
@@ -138,6 +144,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	addr := c.Addr().String()
 	c.log.Info("ready", logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
+	defer c.guard.close()
 	err := c.front.Serve(ctx, c.listener)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.drain)
 	defer cancel()
@@ -148,7 +155,7 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 // account makes the VMess side, and the line that says what is in force.
-func (c *Client) account(cfg *config.Client, lookup func(string) (string, bool)) (*vmess.Client, error) {
+func (c *Client) account(cfg *config.Client, opt Options) (*vmess.Client, error) {
 	s := &cfg.Server
 	id, err := vmess.ParseID(string(s.ID))
 	if err != nil {
@@ -158,7 +165,7 @@ func (c *Client) account(cfg *config.Client, lookup func(string) (string, bool))
 	if err != nil {
 		return nil, fmt.Errorf("server.security: %w", err)
 	}
-	disabled := vmess.AEADDisabled(lookup)
+	disabled := vmess.AEADDisabled(opt.LookupEnv)
 	var why string
 	switch {
 	case s.AlterID > 0:
@@ -178,7 +185,7 @@ func (c *Client) account(cfg *config.Client, lookup func(string) (string, bool))
 	if warning := openPassage(s, method); warning != "" {
 		c.hello = append(c.hello, helloLine{slog.LevelWarn, "security", []any{logline.Text("%s", warning)}})
 	}
-	return vmess.NewClient(vmess.ClientConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method}), nil
+	return vmess.NewClient(vmess.ClientConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method, Now: opt.Now}), nil
 }
 
 // openPassage warns of settings that leave the traffic readable on its way.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"vmess-local/pkg/config"
@@ -17,49 +18,85 @@ import (
 	"vmess-local/pkg/wsconn"
 )
 
-// newEndpoint makes the way to the server: WebSocket over TLS, where enabled,
-// over TCP. limits.dial bounds all of it together.
-func newEndpoint(cfg *config.Client) (transport.StreamEndpoint, error) {
+// A way is how the server is reached: WebSocket over TLS, where enabled, over
+// TCP. limits.dial bounds all of it together.
+type way struct {
+	early atomic.Bool // early data is used
+
+	plain, withEarly *wsconn.Dialer
+	dial             time.Duration
+	// unverified and other serve a second look at a way that failed: the
+	// connection below the WebSocket with any certificate, and the same with
+	// TLS the other way round.
+	unverified, other *netdial.Dialer
+}
+
+func newWay(cfg *config.Client, now func() time.Time) (*way, error) {
 	s := &cfg.Server
 	server, err := netaddr.FromHost(s.Address, uint16(s.Port))
 	if err != nil {
 		return nil, fmt.Errorf("server.address: %w", err)
 	}
-	dial := time.Duration(cfg.Limits.Dial)
-	below := &netdial.Dialer{Server: server, Timeout: dial}
-	if s.TLS.Enabled {
-		if below.TLS, err = newTLS(s); err != nil {
-			return nil, err
-		}
-	}
+	var upstream *url.URL
 	if cfg.Upstream != "" {
-		if below.Upstream, err = url.Parse(string(cfg.Upstream)); err != nil {
+		if upstream, err = url.Parse(string(cfg.Upstream)); err != nil {
 			return nil, fmt.Errorf("upstream: not a URL") // the error itself would show the password
 		}
+	}
+	dial := time.Duration(cfg.Limits.Dial)
+	below := func(t *netdial.TLS) *netdial.Dialer {
+		return &netdial.Dialer{Server: server, Timeout: dial, Upstream: upstream, TLS: t}
+	}
+	var checked, unchecked *netdial.TLS
+	insecure := &netdial.TLS{ServerName: serverName(s), AllowInsecure: true, Now: now}
+	otherTLS := insecure
+	if s.TLS.Enabled {
+		if checked, err = newTLS(s, now); err != nil {
+			return nil, err
+		}
+		unchecked, otherTLS = insecure, nil
 	}
 	header := http.Header{}
 	for k, v := range s.WS.Headers {
 		header.Set(k, v)
 	}
-	ws := &wsconn.Dialer{
-		Endpoint:        below,
-		Host:            hostHeader(s),
-		Path:            s.WS.Path,
-		Header:          header,
-		EarlyData:       s.WS.EarlyData,
-		EarlyDataHeader: s.WS.EarlyDataHeader,
-		Ping:            time.Duration(s.WS.Ping),
-		Timeout:         dial,
+	ws := wsconn.Dialer{
+		Endpoint: below(checked),
+		Host:     hostHeader(s),
+		Path:     s.WS.Path,
+		Header:   header,
+		Ping:     time.Duration(s.WS.Ping),
+		Timeout:  dial,
 	}
-	return transport.EndpointFunc(func(ctx context.Context, first []byte) (transport.StreamConn, error) {
-		ctx, cancel := context.WithTimeout(ctx, dial)
-		defer cancel()
-		return ws.ConnectStream(ctx, first)
-	}), nil
+	plain, withEarly := ws, ws
+	withEarly.EarlyData, withEarly.EarlyDataHeader = s.WS.EarlyData, s.WS.EarlyDataHeader
+	w := &way{
+		plain: &plain, withEarly: &withEarly, dial: dial,
+		unverified: below(unchecked), other: below(otherTLS),
+	}
+	w.early.Store(s.WS.EarlyData > 0)
+	return w, nil
 }
 
-func newTLS(s *config.Remote) (*netdial.TLS, error) {
-	t := &netdial.TLS{ServerName: serverName(s), AllowInsecure: s.TLS.AllowInsecure}
+// ConnectStream implements transport.StreamEndpoint.
+func (w *way) ConnectStream(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	if w.early.Load() {
+		return w.through(w.withEarly).ConnectStream(ctx, first)
+	}
+	return w.through(w.plain).ConnectStream(ctx, first)
+}
+
+// through bounds a dialer by limits.dial.
+func (w *way) through(ws *wsconn.Dialer) transport.StreamEndpoint {
+	return transport.EndpointFunc(func(ctx context.Context, first []byte) (transport.StreamConn, error) {
+		ctx, cancel := context.WithTimeout(ctx, w.dial)
+		defer cancel()
+		return ws.ConnectStream(ctx, first)
+	})
+}
+
+func newTLS(s *config.Remote, now func() time.Time) (*netdial.TLS, error) {
+	t := &netdial.TLS{ServerName: serverName(s), AllowInsecure: s.TLS.AllowInsecure, Now: now}
 	for _, p := range s.TLS.Pin {
 		pin, err := hex.DecodeString(p)
 		if err != nil || len(pin) != 32 {

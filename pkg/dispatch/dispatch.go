@@ -25,6 +25,7 @@ type Report struct {
 	Err      error
 	Up, Down int64 // bytes towards the destination and back
 	Duration time.Duration
+	Quiet    time.Duration // from the last byte moved to the end
 }
 
 // A Reporter hears of every request's end. It is called concurrently and must
@@ -69,7 +70,7 @@ func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
 		o = transport.Relay{Idle: d.Idle}.Run(ctx, f.local, f.remote)
 		err = o.Err()
 	}
-	d.report(Report{Request: r, Err: err, Up: o.Up + f.sent, Down: o.Down, Duration: time.Since(start)})
+	d.report(Report{Request: r, Err: err, Up: o.Up + f.sent, Down: o.Down, Duration: time.Since(start), Quiet: o.Quiet})
 }
 
 func (d *Dispatcher) report(r Report) {

@@ -71,7 +71,8 @@ type Relay struct {
 // An Outcome tells how a relay ended. UpErr and DownErr are nil for directions
 // that ended in order.
 type Outcome struct {
-	Up, Down       int64 // bytes written to remote, to local
+	Up, Down       int64         // bytes written to remote, to local
+	Quiet          time.Duration // from the last byte moved to the end
 	UpErr, DownErr error
 }
 

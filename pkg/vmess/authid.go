@@ -38,11 +38,16 @@ func sealAuthID(block cipher.Block, now time.Time, random [4]byte) (id [16]byte)
 // openAuthID returns the time of an AuthID made with the same key, and false
 // for anything else.
 func openAuthID(block cipher.Block, id [16]byte) (unix int64, ok bool) {
-	block.Decrypt(id[:], id[:])
-	if binary.BigEndian.Uint32(id[12:]) != crc32.ChecksumIEEE(id[:12]) {
+	return tryAuthID(block, id[:], make([]byte, 16))
+}
+
+// tryAuthID is openAuthID for many tries: plain is room for 16 bytes.
+func tryAuthID(block cipher.Block, id, plain []byte) (unix int64, ok bool) {
+	block.Decrypt(plain, id)
+	if binary.BigEndian.Uint32(plain[12:]) != crc32.ChecksumIEEE(plain[:12]) {
 		return 0, false
 	}
-	return int64(binary.BigEndian.Uint64(id[:])), true
+	return int64(binary.BigEndian.Uint64(plain)), true
 }
 
 // inWindow reports whether a request of that time may be served at now.

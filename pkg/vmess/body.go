@@ -15,16 +15,15 @@ var ErrTruncated = fmt.Errorf("the stream ended without its end mark: %w", io.Er
 
 // A bodyReader opens the chunks of one direction.
 type bodyReader struct {
-	in      inbuf
-	chunks  *chunker // nil: a raw body
-	marks   bool     // the far end is known to mark the end always
-	size    chunkSize
-	sized   bool              // size is of the chunk at hand
-	rest    *transport.Buffer // plaintext that did not fit the caller's slice
-	restR   int
-	restW   int
-	err     error // final
-	started bool
+	in     inbuf
+	chunks *chunker // nil: a raw body
+	marks  bool     // the far end is known to mark the end always
+	size   chunkSize
+	sized  bool              // size is of the chunk at hand
+	rest   *transport.Buffer // plaintext that did not fit the caller's slice
+	restR  int
+	restW  int
+	err    error // final
 }
 
 // start gives the reader its format; what is buffered already is the body.
@@ -38,7 +37,6 @@ func (r *bodyReader) start(f bodyFormat, stream cipher.Stream) {
 	if !f.raw() {
 		r.chunks = newChunker(f)
 	}
-	r.started = true
 }
 
 // read fills p with what is there, waiting only when there is nothing.
@@ -222,21 +220,26 @@ func (r *bodyReader) readChunk(p []byte) (int, error) {
 			r.err = r.more()
 			continue
 		}
-		plain := transport.GetBuffer()
-		defer plain.Release()
-		out, err := r.chunks.open(plain[:0], r.in.buf[r.in.r:r.in.r+r.size.data])
-		if err != nil {
-			r.err = err
-			break
-		}
-		r.endChunk()
-		if len(out) == 0 {
-			r.err = io.EOF
-			break
-		}
-		return copy(p, out), nil
+		return r.openPacket(p)
 	}
 	return 0, r.err
+}
+
+// openPacket opens the chunk at hand, which is all there.
+func (r *bodyReader) openPacket(p []byte) (int, error) {
+	plain := transport.GetBuffer()
+	defer plain.Release()
+	out, err := r.chunks.open(plain[:0], r.in.buf[r.in.r:r.in.r+r.size.data])
+	if err != nil {
+		r.err = err
+		return 0, err
+	}
+	r.endChunk()
+	if len(out) == 0 {
+		r.err = io.EOF
+		return 0, io.EOF
+	}
+	return copy(p, out), nil
 }
 
 // waitRead blocks until read would not.
@@ -294,6 +297,16 @@ func (w *bodyWriter) seal(dst, p []byte) []byte {
 	}
 	w.encrypt(dst[start:])
 	return dst
+}
+
+// maxPacket is the largest datagram whose chunk is sure to fit its length
+// field, whatever the padding drawn.
+func (w *bodyWriter) maxPacket() int {
+	n := maxSealed - w.chunks.overhead
+	if w.chunks.padded {
+		n -= maxPadding
+	}
+	return min(n, maxDatagram)
 }
 
 // sealPacket appends one datagram as one chunk.

@@ -23,12 +23,6 @@ const maxChunk = 16384 - tagSize
 // maxPadding is the most padding that a chunk can carry.
 const maxPadding = 63
 
-// sealedSize bounds the size on the wire of n bytes cut into chunks by appendChunks.
-func sealedSize(n int) int {
-	chunks := n/maxChunk + 1
-	return n + chunks*(sealedLenSize+tagSize+maxPadding)
-}
-
 // A bodyFormat is what a header says of its body, and which of the two
 // directions this is.
 type bodyFormat struct {
@@ -77,6 +71,7 @@ type chunker struct {
 	lengths     cipher.AEAD // nil: lengths are not sealed
 	lengthNonce [12]byte
 	lengthCount uint16
+	length      [2]byte // room for one, which would escape elsewhere
 
 	masked, padded bool
 	words          *wordSource // nil unless masked or padded
@@ -208,8 +203,7 @@ func (c *chunker) openSize(field []byte) (chunkSize, error) {
 	padding, mask := c.draw()
 	total := 0
 	if c.lengths != nil {
-		var room [2]byte
-		plain, err := c.lengths.Open(room[:0], c.nextLengthNonce(), field, nil)
+		plain, err := c.lengths.Open(c.length[:0], c.nextLengthNonce(), field, nil)
 		if err != nil {
 			return chunkSize{}, fmt.Errorf("%w: its length does not open", ErrBadChunk)
 		}

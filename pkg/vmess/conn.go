@@ -33,12 +33,17 @@ type Conn struct {
 	// response's header); nil when there is nothing.
 	prologue func() error
 
-	write   sync.Mutex // the writer's side
-	writer  bodyWriter
-	pending []byte // header to send with the first bytes
-	ended   bool   // the end mark is out, or there is none and nothing more may come
+	write    sync.Mutex // the writer's side
+	writer   bodyWriter
+	pending  []byte // header to send with the first bytes
+	closing  bool   // only the end mark may follow
+	ended    bool   // the end mark is out, or there is none and nothing more may come
+	writeErr error  // of the carrier; part of a chunk may be out, so nothing may follow
 
-	hold *endHold // a client's held-back end mark; nil on the server
+	hold   *endHold    // a client's held-back end mark; nil on the server
+	closed atomic.Bool // the carrier is closed
+
+	answered atomic.Bool // a client's: the response's header was authentic
 }
 
 var (
@@ -76,6 +81,13 @@ func (c *Conn) readPrologue() error {
 	return nil // reader.err is what the body's reader returns from now on
 }
 
+// Answered reports whether an authentic response's header was read: the server
+// has accepted the request. It is a client's to ask.
+func (c *Conn) Answered() bool { return c.answered.Load() }
+
+// Carrier returns what the stream travels in.
+func (c *Conn) Carrier() transport.StreamConn { return c.carrier }
+
 // WaitRead implements transport.ReadWaiter.
 func (c *Conn) WaitRead() error { return c.reader.waitRead() }
 
@@ -84,7 +96,7 @@ func (c *Conn) WaitRead() error { return c.reader.waitRead() }
 func (c *Conn) Write(p []byte) (int, error) {
 	c.write.Lock()
 	defer c.write.Unlock()
-	if c.ended {
+	if c.closing {
 		return 0, errEnded
 	}
 	total := 0
@@ -105,43 +117,60 @@ func (c *Conn) writeOnce(p []byte) (int, error) {
 	defer buf.Release()
 	out := append(buf[:0], c.pending...)
 	n := min(len(p), c.writer.fit(len(buf)-len(out)))
-	out = c.writer.seal(out, p[:n])
-	c.pending = nil
-	if _, err := c.carrier.Write(out); err != nil {
+	if err := c.send(c.writer.seal(out, p[:n])); err != nil {
 		return 0, err
 	}
 	return n, nil
+}
+
+// send writes sealed bytes with the header, if it was held back, before them.
+func (c *Conn) send(out []byte) error {
+	if c.writeErr != nil {
+		return c.writeErr
+	}
+	c.pending = nil
+	_, c.writeErr = c.carrier.Write(out)
+	return c.writeErr
 }
 
 // CloseWrite implements transport.StreamConn. Where the body has no end marks
 // ("zero"), the end can only be told by closing the carrier: a client does so
 // when the answer has ended, a server at once.
 func (c *Conn) CloseWrite() error {
-	if c.hold != nil && c.hold.wait(c) {
+	held := c.hold != nil && c.hold.wait(c)
+	c.write.Lock()
+	defer c.write.Unlock()
+	c.closing = true
+	switch {
+	case !held:
+		return c.end()
+	case c.pending != nil:
 		// A request that was held back must not be held back with the end mark.
-		_, err := c.Write(nil)
-		return err
+		return c.send(c.pending)
 	}
-	return c.sendEnd()
+	return nil
 }
 
 // sendEnd sends the end mark, once.
 func (c *Conn) sendEnd() error {
 	c.write.Lock()
 	defer c.write.Unlock()
+	return c.end()
+}
+
+// end is sendEnd for who holds the lock.
+func (c *Conn) end() error {
 	if c.ended {
 		return nil
 	}
-	c.ended = true
-	out := c.writer.sealEnd(append(make([]byte, 0, 256), c.pending...))
-	c.pending = nil
-	if len(out) > 0 {
-		if _, err := c.carrier.Write(out); err != nil {
+	c.closing, c.ended = true, true
+	if out := c.writer.sealEnd(append(make([]byte, 0, 512), c.pending...)); len(out) > 0 {
+		if err := c.send(out); err != nil {
 			return err
 		}
 	}
 	if !c.writer.marks {
-		return c.carrier.Close()
+		return c.closeCarrier()
 	}
 	return nil
 }
@@ -164,9 +193,17 @@ func (c *Conn) WaitPeerClose() {
 // Close closes the carrier, without an end mark that was not sent yet: an end
 // that CloseWrite held back is sent first.
 func (c *Conn) Close() error {
-	if c.hold != nil && c.hold.stop() {
+	if c.hold != nil && c.hold.stop() && c.writer.marks && !c.closed.Load() {
 		_ = c.carrier.SetWriteDeadline(time.Now().Add(time.Second))
-		_ = c.sendEnd()
+		_ = c.sendEnd() // which may be under way
+	}
+	return c.closeCarrier()
+}
+
+// closeCarrier closes the carrier, once.
+func (c *Conn) closeCarrier() error {
+	if c.closed.Swap(true) {
+		return nil
 	}
 	return c.carrier.Close()
 }
@@ -176,6 +213,7 @@ func (c *Conn) Reset() error {
 	if c.hold != nil {
 		c.hold.stop()
 	}
+	c.closed.Store(true)
 	return transport.Reset(c.carrier)
 }
 
@@ -185,13 +223,16 @@ func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }
 // RemoteAddr implements net.Conn by the carrier's.
 func (c *Conn) RemoteAddr() net.Addr { return c.carrier.RemoteAddr() }
 
-// SetDeadline implements net.Conn by the carrier's.
+// SetDeadline implements net.Conn by the carrier's; a passed deadline ends its
+// direction for good, for part of a chunk may have gone through.
 func (c *Conn) SetDeadline(t time.Time) error { return c.carrier.SetDeadline(t) }
 
-// SetReadDeadline implements net.Conn by the carrier's.
+// SetReadDeadline implements net.Conn by the carrier's; a passed deadline ends
+// reading for good.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.carrier.SetReadDeadline(t) }
 
-// SetWriteDeadline implements net.Conn by the carrier's.
+// SetWriteDeadline implements net.Conn by the carrier's; a passed deadline
+// ends writing for good.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.carrier.SetWriteDeadline(t) }
 
 // An endHold decides when a client's end mark goes out.
@@ -259,9 +300,13 @@ func (h *endHold) onRead(c *Conn, err error) {
 	}
 }
 
-// release lets a held-back end mark go at once.
-func (h *endHold) release() {
-	h.apart.Store(true)
+// learn takes note of whether the server lets directions end apart: then a
+// held-back end mark goes at once.
+func (h *endHold) learn(apart bool) {
+	h.apart.Store(apart)
+	if !apart {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.timer != nil && !h.stopped {
@@ -269,21 +314,21 @@ func (h *endHold) release() {
 	}
 }
 
-// stop ends the waiting and reports whether an end mark was still held back.
+// stop ends the waiting and reports whether an end mark was ever held back; it
+// may be on its way.
 func (h *endHold) stop() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	held := h.holding.Load() && !h.stopped
 	h.stopped = true
 	if h.timer != nil {
 		h.timer.Stop()
 	}
-	return held
+	return h.holding.Load()
 }
 
 // ErrDatagramSize is returned for datagrams that are empty or too large for a
-// chunk.
-var ErrDatagramSize = errors.New("a datagram has 1 to 65,497 bytes")
+// chunk. Padding may need up to 63 bytes of it.
+var ErrDatagramSize = errors.New("a datagram has 1 to 65,497 bytes, and to 65,456 with padding")
 
 // maxDatagram is the largest datagram that our own ends exchange.
 const maxDatagram = 65497
@@ -310,27 +355,34 @@ func (c *PacketConn) ReadPacket(p []byte) (int, netaddr.Addr, error) {
 // WritePacket implements transport.PacketConn. to is ignored: all datagrams go
 // to the request's address.
 func (c *PacketConn) WritePacket(p []byte, _ netaddr.Addr) error {
-	if len(p) == 0 || len(p) > maxDatagram {
-		return ErrDatagramSize
-	}
 	c.conn.write.Lock()
 	defer c.conn.write.Unlock()
-	if c.conn.ended {
+	switch {
+	case len(p) == 0 || len(p) > c.conn.writer.maxPacket():
+		return ErrDatagramSize
+	case c.conn.closing:
 		return errEnded
 	}
 	buf := transport.GetBuffer()
 	defer buf.Release()
-	out := c.conn.writer.sealPacket(append(buf[:0], c.conn.pending...), p)
-	c.conn.pending = nil
-	_, err := c.conn.carrier.Write(out)
-	return err
+	return c.conn.send(c.conn.writer.sealPacket(append(buf[:0], c.conn.pending...), p))
 }
 
-// Close ends the association, with an end mark.
+// Close ends the association, with an end mark if it was ever begun.
 func (c *PacketConn) Close() error {
-	_ = c.conn.carrier.SetWriteDeadline(time.Now().Add(time.Second))
-	_ = c.conn.sendEnd()
+	if !c.conn.closed.Load() {
+		_ = c.conn.carrier.SetWriteDeadline(time.Now().Add(time.Second))
+		c.conn.endPackets()
+	}
 	return c.conn.Close()
+}
+
+func (c *Conn) endPackets() {
+	c.write.Lock()
+	defer c.write.Unlock()
+	if c.hold == nil || c.pending == nil { // not a request that was never sent
+		_ = c.end()
+	}
 }
 
 // noAnswer turns the end of a carrier that gave no byte of an answer into

@@ -153,6 +153,10 @@ func checkFormat(h *requestHeader) error {
 	default:
 		return fmt.Errorf("%w: unknown security type %d", ErrBadHeader, h.security)
 	}
+	f := requestFormat(h, false)
+	if h.command == CommandUDP && f.raw() {
+		return fmt.Errorf("%w: bad packet connection: datagrams without chunks have no borders", ErrBadHeader)
+	}
 	if h.option.has(OptionPadding) && !h.option.has(OptionMasking) {
 		return fmt.Errorf("%w: padding without masking", ErrBadHeader)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/md5"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/google/uuid"
@@ -12,15 +13,18 @@ import (
 // ErrBadID is wrapped by ParseID's errors, which never hold the text itself.
 var ErrBadID = errors.New("not a user id")
 
-// An ID is a user's secret of 16 bytes (section 1). It prints as nothing
-// useful on purpose; use Text for its UUID form.
+// An ID is a user's secret of 16 bytes (section 1). It prints, and marshals, as
+// nothing useful on purpose; use Text for its UUID form.
 type ID [16]byte
 
 // String keeps ids out of logs.
 func (ID) String() string { return "(user id)" }
 
-// GoString keeps ids out of logs.
-func (ID) GoString() string { return "(user id)" }
+// Format keeps ids out of logs, whatever the verb.
+func (id ID) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, id.String()) }
+
+// MarshalText keeps ids out of logs that are written as JSON.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
 // Text returns the id as a UUID in lower case with dashes.
 func (id ID) Text() string { return uuid.UUID(id).String() }

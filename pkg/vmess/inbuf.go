@@ -14,10 +14,14 @@ type inbuf struct {
 	carrier io.Reader
 	waiter  transport.ReadWaiter // the carrier, when it can wait
 	stream  cipher.Stream        // decrypts all that comes in (aes-128-cfb bodies)
-	buf     *transport.Buffer
-	r, w    int
-	total   int64 // bytes received so far
-	err     error // what ended the carrier
+	// small, when not 0, is the size of the first buffer: who has proved
+	// nothing yet costs no more.
+	small int
+	buf   []byte            // nil while there is nothing in it
+	lent  *transport.Buffer // whose memory buf is; nil for a small one
+	r, w  int
+	total int64 // bytes received so far
+	err   error // what ended the carrier
 }
 
 func newInbuf(carrier io.Reader) inbuf {
@@ -63,15 +67,15 @@ func (b *inbuf) fill() error {
 		return b.err
 	}
 	if b.buf == nil {
-		if err := b.wait(); err != nil {
-			b.err = err
-			return err
-		}
-		b.buf, b.r, b.w = transport.GetBuffer(), 0, 0
+		_ = b.wait() // Read tells the error in its own words
+		b.open()
 	}
 	if b.r > 0 {
-		b.w = copy(b.buf[:], b.buf[b.r:b.w])
+		b.w = copy(b.buf, b.buf[b.r:b.w])
 		b.r = 0
+	}
+	if b.w == len(b.buf) {
+		b.grow()
 	}
 	n, err := b.carrier.Read(b.buf[b.w:])
 	if b.stream != nil {
@@ -86,6 +90,26 @@ func (b *inbuf) fill() error {
 		}
 	}
 	return nil
+}
+
+func (b *inbuf) open() {
+	b.r, b.w = 0, 0
+	if b.small > 0 {
+		b.buf, b.small = make([]byte, b.small), 0
+		return
+	}
+	b.lent = transport.GetBuffer()
+	b.buf = b.lent[:]
+}
+
+// grow makes room behind a small buffer. A lent one holds whatever the
+// protocol demands in one piece.
+func (b *inbuf) grow() {
+	if b.lent == nil {
+		b.lent = transport.GetBuffer()
+		b.w = copy(b.lent[:], b.buf)
+		b.buf = b.lent[:]
+	}
 }
 
 // wait blocks until the carrier has something, where it can.
@@ -106,8 +130,11 @@ func (b *inbuf) decryptFrom(stream cipher.Stream) {
 
 // release gives the buffer back if nothing is in it.
 func (b *inbuf) release() {
-	if b.buf != nil && b.r == b.w {
-		b.buf.Release()
-		b.buf = nil
+	if b.buf == nil || b.r != b.w {
+		return
 	}
+	if b.lent != nil {
+		b.lent.Release()
+	}
+	b.buf, b.lent = nil, nil
 }

@@ -27,18 +27,25 @@ func kdf(key []byte, path ...[]byte) [32]byte {
 const hmacBlock = 64
 
 func nest(path [][]byte, message []byte) [32]byte {
-	hmacKey, hash := []byte("VMess AEAD KDF"), sha256.Sum256
+	hmacKey := []byte("VMess AEAD KDF")
 	if n := len(path); n > 0 {
 		hmacKey = path[n-1]
-		hash = func(m []byte) [32]byte { return nest(path[:n-1], m) }
 	}
 	if len(hmacKey) > hmacBlock {
-		short := hash(hmacKey)
+		short := below(path, hmacKey)
 		hmacKey = short[:]
 	}
 	var room [512]byte
-	inner := hash(append(padKey(room[:0], hmacKey, 0x36), message...))
-	return hash(append(padKey(room[:0], hmacKey, 0x5c), inner[:]...))
+	inner := below(path, append(padKey(room[:0], hmacKey, 0x36), message...))
+	return below(path, append(padKey(room[:0], hmacKey, 0x5c), inner[:]...))
+}
+
+// below is the hash function of a nest's HMAC.
+func below(path [][]byte, message []byte) [32]byte {
+	if len(path) == 0 {
+		return sha256.Sum256(message)
+	}
+	return nest(path[:len(path)-1], message)
 }
 
 // padKey appends the HMAC key, padded to a block and xored with pad.

@@ -14,10 +14,11 @@ const legacyWindow = 2*int64(TimeWindow/time.Second) + 1
 type legacyTable struct {
 	ids []legacyID
 
-	mu     sync.Mutex
-	at     int64 // the second that the table was brought up to
-	hashes map[[16]byte]*legacyCredential
-	second map[int64][][16]byte // to forget them by
+	mu      sync.Mutex
+	at      int64 // the second that the table was brought up to
+	hashes  map[[16]byte]legacyCredential
+	second  map[int64][][16]byte // to forget them by
+	tainted map[[16]byte]int64   // burnt hashes and their seconds
 }
 
 type legacyID struct {
@@ -25,16 +26,16 @@ type legacyID struct {
 	user *serverUser
 }
 
-// A legacyCredential is what one hash stands for. Once it met a replay or a
-// corrupted request it is tainted: refused as long as it would be good.
+// A legacyCredential is what one hash stands for.
 type legacyCredential struct {
-	user    *serverUser
-	unix    int64
-	tainted bool
+	user *serverUser
+	unix int64
 }
 
 func newLegacyTable(users []*serverUser) *legacyTable {
-	t := &legacyTable{hashes: map[[16]byte]*legacyCredential{}, second: map[int64][][16]byte{}}
+	t := &legacyTable{
+		hashes: map[[16]byte]legacyCredential{}, second: map[int64][][16]byte{}, tainted: map[[16]byte]int64{},
+	}
 	for _, u := range users {
 		t.ids = append(t.ids, legacyID{u.ID, u})
 		for _, id := range u.ID.alterIDs(u.AlterID) {
@@ -44,25 +45,22 @@ func newLegacyTable(users []*serverUser) *legacyTable {
 	return t
 }
 
-// find returns a copy of what the hash stands for now.
-func (t *legacyTable) find(hash [16]byte, now time.Time) (c legacyCredential, ok bool) {
+// find returns what the hash stands for now. Once it met a replay or a
+// corrupted request it is tainted: to be refused as long as it would be good.
+func (t *legacyTable) find(hash [16]byte, now time.Time) (c legacyCredential, tainted, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.advance(now.Unix())
-	p, ok := t.hashes[hash]
-	if !ok {
-		return legacyCredential{}, false
-	}
-	return *p, true
+	c, ok = t.hashes[hash]
+	_, tainted = t.tainted[hash]
+	return c, tainted, ok
 }
 
 // taint burns a credential.
-func (t *legacyTable) taint(hash [16]byte) {
+func (t *legacyTable) taint(hash [16]byte, c legacyCredential) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p, ok := t.hashes[hash]; ok {
-		p.tainted = true
-	}
+	t.tainted[hash] = c.unix
 }
 
 // advance makes the table that of the window around now, wherever the clock
@@ -81,6 +79,12 @@ func (t *legacyTable) advance(now int64) {
 			delete(t.second, s)
 		}
 	}
+	// A clock that is set back by a little makes old credentials good again.
+	for h, s := range t.tainted {
+		if s < from-legacyWindow || s > to+legacyWindow {
+			delete(t.tainted, h)
+		}
+	}
 	for s := from; s <= to; s++ {
 		if _, ok := t.second[s]; !ok {
 			t.learn(s)
@@ -92,7 +96,7 @@ func (t *legacyTable) learn(unix int64) {
 	hashes := make([][16]byte, len(t.ids))
 	for i, id := range t.ids {
 		hashes[i] = legacyHash(id.id, unix)
-		t.hashes[hashes[i]] = &legacyCredential{user: id.user, unix: unix}
+		t.hashes[hashes[i]] = legacyCredential{user: id.user, unix: unix}
 	}
 	t.second[unix] = hashes
 }

@@ -28,7 +28,7 @@ func (m *memory[K]) add(key K, at time.Time) bool {
 	switch age := at.Sub(m.since); {
 	case age >= 2*m.keep:
 		m.now, m.old, m.since = map[K]struct{}{}, nil, at
-	case age >= m.keep:
+	case age >= m.keep, age <= -m.keep: // the clock may have been set back
 		m.now, m.old, m.since = map[K]struct{}{}, m.now, at
 	}
 	if _, known := m.now[key]; known {

@@ -54,7 +54,7 @@ func (k responseKeys) open(in *inbuf, v byte) (option byte, stream cipher.Stream
 	var plain []byte
 	if k.legacy {
 		stream = cfbDecrypter(k.key[:], k.iv[:])
-		plain, err = openLegacyResponse(in, stream)
+		plain, err = openLegacyResponse(in, stream, v)
 	} else {
 		plain, err = k.openAEADResponse(in)
 	}
@@ -67,14 +67,14 @@ func (k responseKeys) open(in *inbuf, v byte) (option byte, stream cipher.Stream
 	return plain[1], stream, nil
 }
 
-func openLegacyResponse(in *inbuf, stream cipher.Stream) ([]byte, error) {
+func openLegacyResponse(in *inbuf, stream cipher.Stream, v byte) ([]byte, error) {
 	p, err := in.take(4)
 	if err != nil {
 		return nil, err
 	}
 	plain := append([]byte(nil), p...)
 	stream.XORKeyStream(plain, plain)
-	if plain[2] != 0 {
+	if plain[2] != 0 && plain[0] == v { // else its length is not one
 		command, err := in.take(int(plain[3]))
 		if err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -104,6 +105,9 @@ const (
 	// An AuthID may carry a time up to the window ahead and is good up to the
 	// window behind it.
 	authIDMemory = 2*TimeWindow + time.Second
+	// openingBuffer is what a connection costs before it has authenticated: a
+	// whole header with a name of usual length.
+	openingBuffer = 512
 	// memoryLimit bounds each generation of remembered requests.
 	memoryLimit = 1 << 20
 	// maxLegacyIDs bounds the ids, derived ones included, that legacy requests
@@ -116,6 +120,8 @@ var (
 	ErrNoUsers      = errors.New("no users")
 	ErrSameID       = errors.New("two users have the same id")
 	ErrManyAlterIDs = fmt.Errorf("more than %d ids in all: lower alterId (0 is right for every client since 2021)", maxLegacyIDs)
+
+	errNegativeAlterID = errors.New("an alterId is negative")
 )
 
 // NewServer returns a Server; the configuration's users are copied.
@@ -137,11 +143,14 @@ func NewServer(c ServerConfig) (*Server, error) {
 	}
 	known, ids := map[ID]bool{}, 0
 	for _, u := range c.Users {
-		if known[u.ID] {
+		switch {
+		case known[u.ID]:
 			return nil, ErrSameID
+		case u.AlterID < 0:
+			return nil, errNegativeAlterID
 		}
 		known[u.ID] = true
-		ids += 1 + u.AlterID
+		ids += 1 + min(u.AlterID, maxLegacyIDs)
 		key := u.ID.cmdKey()
 		s.users = append(s.users, &serverUser{User: u, cmdKey: key, authID: authIDCipher(key)})
 	}
@@ -154,6 +163,9 @@ func NewServer(c ServerConfig) (*Server, error) {
 	s.legacy = newLegacyTable(s.users)
 	return s, nil
 }
+
+// Format keeps the users' keys out of logs, whatever the verb.
+func (s *Server) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "(vmess server)") }
 
 // An Incoming is an accepted request. It is the Pending answer of a stream.
 type Incoming struct {
@@ -177,7 +189,8 @@ func (s *Server) Accept(ctx context.Context, carrier transport.StreamConn) (*Inc
 	_ = carrier.SetReadDeadline(time.Now().Add(s.patience))
 	stop := context.AfterFunc(ctx, func() { _ = carrier.Close() })
 	in := newInbuf(carrier)
-	o := opening{server: s, in: &in, now: s.now()}
+	in.small = openingBuffer
+	o := opening{server: s, in: &in}
 	h, err := o.open()
 	switch {
 	case err == nil && stop():
@@ -250,7 +263,7 @@ func (i *Incoming) Abort(error) error {
 type opening struct {
 	server *Server
 	in     *inbuf
-	now    time.Time
+	now    time.Time // when the request came: tunnels may wait long for theirs
 
 	user       *serverUser
 	credential legacyCredential // of a legacy request
@@ -264,25 +277,28 @@ func (o *opening) open() (*requestHeader, error) {
 		return nil, err
 	}
 	hash := [16]byte(p)
+	o.now = o.server.now()
 	if o.user = o.findAEAD(hash); o.user != nil {
 		if !o.server.authIDs.add(hash, o.now) {
 			return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrReplayed))
 		}
 		return o.openAEAD(hash)
 	}
-	credential, ok := o.server.legacy.find(hash, o.now)
+	credential, tainted, ok := o.server.legacy.find(hash, o.now)
 	switch {
 	case !ok:
 		return nil, o.judge(fmt.Errorf("%w: Not Found", ErrInvalidUser))
 	case o.server.forced:
 		return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrAEADRequired))
-	case credential.tainted:
+	case tainted:
 		return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrTainted))
 	}
 	o.user, o.credential = credential.user, credential
 	h, err := o.openLegacy()
-	if err != nil && o.judged {
-		o.server.legacy.taint(hash)
+	// Not for a request that is whole and asks for what is not served: others
+	// of the same user and second share the credential.
+	if errors.Is(err, errChecksum) || errors.Is(err, ErrDuplicateSession) {
+		o.server.legacy.taint(hash, credential)
 		o.tainted = true
 	}
 	return h, err
@@ -294,8 +310,9 @@ func (o *opening) judge(err error) error { o.judged = true; return err }
 // findAEAD tries every user's key on an AuthID. A time outside the window is
 // as good as no user.
 func (o *opening) findAEAD(id [16]byte) *serverUser {
+	plain := make([]byte, len(id))
 	for _, u := range o.server.users {
-		if unix, ok := openAuthID(u.authID, id); ok && inWindow(unix, o.now) {
+		if unix, ok := tryAuthID(u.authID, id[:], plain); ok && inWindow(unix, o.now) {
 			return u
 		}
 	}

@@ -1,0 +1,306 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
+)
+
+// silence is how long a first flight may stay unanswered on a server that is
+// not known to accept us before somebody asks.
+const silence = 3 * time.Second
+
+// maxKept is the most payload that is kept until the first answer, so that a
+// refused request can be sent again. A request that sent more is not repeated.
+const maxKept = 16 << 10
+
+// A guarded stream is one request to the server. Until the server has answered
+// it authentically, it can be sent again in another connection: a refused
+// request was never carried out. Afterwards it is the stream itself.
+type guarded struct {
+	guard *guard
+	dst   netaddr.Addr
+	start time.Time
+
+	conn    atomic.Pointer[vmess.Conn]
+	settled atomic.Bool // answered, or failed for good: conn stays what it is
+	asked   atomic.Bool // the application said something and waits for an answer
+
+	mu     sync.Mutex
+	sent   []byte // payload so far
+	lost   bool   // more was sent than is kept
+	ended  bool   // CloseWrite was called
+	closed bool
+	tries  int   // how often it was sent again
+	fatal  error // what reads and writes get once it failed for good
+	timer  *time.Timer
+
+	judging sync.Mutex                         // one judgement at a time
+	redial  atomic.Pointer[context.CancelFunc] // ends a resend under way
+}
+
+var (
+	_ transport.StreamConn = (*guarded)(nil)
+	_ transport.ReadWaiter = (*guarded)(nil)
+	_ transport.Resetter   = (*guarded)(nil)
+	_ transport.PeerWaiter = (*guarded)(nil)
+)
+
+// Read implements net.Conn.
+func (x *guarded) Read(p []byte) (int, error) {
+	for {
+		c := x.conn.Load()
+		n, err := c.Read(p)
+		if x.settled.Load() && x.conn.Load() == c {
+			return n, x.verdict(err)
+		}
+		if n > 0 || err == nil || c.Answered() {
+			x.settle()
+			if n == 0 && err == io.EOF && x.asked.Load() {
+				x.guard.empty(x)
+			}
+			return n, err
+		}
+		if err := x.judge(c, err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// judge decides what becomes of a request whose connection c ended without an
+// answer: nil when another connection has taken its place.
+func (x *guarded) judge(c *vmess.Conn, err error) error {
+	x.judging.Lock()
+	defer x.judging.Unlock()
+	x.mu.Lock()
+	closed, fatal := x.closed, x.fatal
+	x.mu.Unlock()
+	switch {
+	case fatal != nil:
+		return fatal
+	case closed:
+		return err
+	case x.conn.Load() != c:
+		return nil
+	}
+	if !refusedLike(err) {
+		x.settle()
+		return err
+	}
+	return x.act(x.guard.refused(x, err))
+}
+
+// act does what the guard decided.
+func (x *guarded) act(d decision) error {
+	if d.again {
+		err := x.resend()
+		if err == nil {
+			return nil
+		}
+		if d.err == nil {
+			d.err = err
+		}
+	}
+	x.fail(d.err)
+	return d.err
+}
+
+// refusedLike reports whether a connection that gave no answer ended as those
+// of refused requests do: by a close or, with unread bytes left, a reset.
+func refusedLike(err error) bool {
+	return errors.Is(err, vmess.ErrNoAnswer) || errors.Is(err, vmess.ErrBadResponse) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// silent is called when the first flight stayed unanswered.
+func (x *guarded) silent() {
+	if x.settled.Load() {
+		return
+	}
+	c := x.conn.Load()
+	d := x.guard.silent(x)
+	if d.wait || x.settled.Load() {
+		return
+	}
+	x.judging.Lock()
+	defer x.judging.Unlock()
+	if x.settled.Load() || x.conn.Load() != c {
+		return
+	}
+	if x.act(d) != nil {
+		_ = c.Reset() // frees the reader, which finds the verdict
+	}
+}
+
+// settle ends the guarding.
+func (x *guarded) settle() {
+	if x.settled.Swap(true) {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sent = nil
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+}
+
+// fail ends the guarding with an error.
+func (x *guarded) fail(err error) {
+	x.mu.Lock()
+	x.fatal = err
+	x.mu.Unlock()
+	x.settle()
+}
+
+// verdict returns what a read or write of a failed stream gets instead of err.
+func (x *guarded) verdict(err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.fatal != nil {
+		return x.fatal
+	}
+	return err
+}
+
+var errNotKept = errors.New("too much was sent to send it again")
+
+// resend sends the request again in a fresh connection.
+func (x *guarded) resend() error {
+	old := x.conn.Load()
+	_ = old.Reset() // frees a writer that holds the lock
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.closed:
+		return net.ErrClosed
+	case x.lost:
+		return errNotKept
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), x.guard.dialTime)
+	defer cancel()
+	x.redial.Store(&cancel)
+	fresh, err := x.guard.dialer.DialStream(ctx, x.dst, x.sent)
+	if err != nil {
+		return err
+	}
+	c := fresh.(*vmess.Conn)
+	if len(x.sent) == 0 {
+		_, err = c.Write(nil)
+	}
+	if err == nil && x.ended {
+		err = c.CloseWrite()
+	}
+	if err != nil {
+		_ = c.Reset()
+		return err
+	}
+	x.tries++
+	x.conn.Store(c)
+	if x.timer != nil {
+		x.timer.Reset(silence)
+	}
+	return nil
+}
+
+// WaitRead implements transport.ReadWaiter.
+func (x *guarded) WaitRead() error { return x.conn.Load().WaitRead() }
+
+// Write implements net.Conn. Before the first answer a connection that broke is
+// the reader's affair: it may yet be replaced.
+func (x *guarded) Write(p []byte) (int, error) {
+	if x.settled.Load() {
+		n, err := x.conn.Load().Write(p)
+		return n, x.verdict(err)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.fatal != nil:
+		return 0, x.fatal
+	case x.closed || x.settled.Load():
+		return x.conn.Load().Write(p)
+	}
+	x.asked.Store(len(p) > 0 || x.asked.Load())
+	if x.lost = x.lost || len(x.sent)+len(p) > maxKept; x.lost {
+		x.sent = nil
+	} else {
+		x.sent = append(x.sent, p...)
+	}
+	x.watch()
+	n, err := x.conn.Load().Write(p)
+	if err != nil && !x.lost {
+		return len(p), nil
+	}
+	return n, err
+}
+
+// watch starts the clock of the first flight, where nobody knows the server.
+func (x *guarded) watch() {
+	if x.timer == nil && !x.guard.known() {
+		x.timer = time.AfterFunc(silence, x.silent)
+	}
+}
+
+// CloseWrite implements transport.StreamConn.
+func (x *guarded) CloseWrite() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.ended = true
+	x.asked.Store(false)
+	err := x.conn.Load().CloseWrite()
+	if err != nil && !x.settled.Load() && !x.lost {
+		return nil // as in Write
+	}
+	return err
+}
+
+// Close implements net.Conn.
+func (x *guarded) Close() error { x.stop(); return x.conn.Load().Close() }
+
+// Reset implements transport.Resetter.
+func (x *guarded) Reset() error { x.stop(); return x.conn.Load().Reset() }
+
+func (x *guarded) stop() {
+	// A resend holds the lock while it dials, and its connection must not
+	// outlive the stream.
+	if cancel := x.redial.Load(); cancel != nil {
+		(*cancel)()
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.closed = true
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+}
+
+// WaitPeerClose implements transport.PeerWaiter.
+func (x *guarded) WaitPeerClose() { x.conn.Load().WaitPeerClose() }
+
+// LocalAddr implements net.Conn.
+func (x *guarded) LocalAddr() net.Addr { return x.conn.Load().LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (x *guarded) RemoteAddr() net.Addr { return x.conn.Load().RemoteAddr() }
+
+// SetDeadline implements net.Conn.
+func (x *guarded) SetDeadline(t time.Time) error { return x.conn.Load().SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn.
+func (x *guarded) SetReadDeadline(t time.Time) error { return x.conn.Load().SetReadDeadline(t) }
+
+// SetWriteDeadline implements net.Conn.
+func (x *guarded) SetWriteDeadline(t time.Time) error { return x.conn.Load().SetWriteDeadline(t) }

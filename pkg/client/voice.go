@@ -1,0 +1,101 @@
+package client
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/logline"
+)
+
+// foldTime is how long repeats of a failure are counted before they are told.
+const foldTime = time.Minute
+
+// A voice tells failures to people: each once, and then how often it came
+// again.
+type voice struct {
+	log    *slog.Logger
+	server string
+
+	mu     sync.Mutex
+	told   map[diagnose.Cause]*telling
+	closed bool
+}
+
+// A telling is a failure that was told and is not over yet.
+type telling struct {
+	verdict diagnose.Verdict
+	since   time.Time
+	again   int
+	timer   *time.Timer
+}
+
+func newVoice(log *slog.Logger, server string) *voice {
+	return &voice{log: log, server: server, told: map[diagnose.Cause]*telling{}}
+}
+
+// say tells a verdict, or counts it when the same was told a moment ago.
+func (o *voice) say(v diagnose.Verdict) {
+	if v.IsZero() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	if t := o.told[v.Cause]; t != nil {
+		t.again++
+		t.verdict = v
+		return
+	}
+	t := &telling{verdict: v, since: time.Now()}
+	t.timer = time.AfterFunc(foldTime, func() { o.sum(t) })
+	o.told[v.Cause] = t
+	o.log.Error(v.Sentence, logline.Text("%s\n%s", v.Line(), v.FixLine()),
+		"cause", string(v.Cause), "fix", v.Fix, "confidence", v.Confidence.String(), "server", o.server, "count", 1)
+}
+
+// sum tells how often a failure came again, and ends its telling if it did not.
+func (o *voice) sum(t *telling) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	if t.again == 0 {
+		delete(o.told, t.verdict.Cause)
+		return
+	}
+	o.repeat(t)
+	t.again, t.since = 0, time.Now()
+	t.timer.Reset(foldTime)
+}
+
+func (o *voice) repeat(t *telling) {
+	v := t.verdict
+	o.log.Error(v.Sentence, logline.Text("%s", diagnose.Folded(v, t.again, time.Since(t.since))),
+		"cause", string(v.Cause), "fix", v.Fix, "confidence", v.Confidence.String(), "server", o.server, "count", t.again)
+}
+
+// healed tells what was put right.
+func (o *voice) healed(c diagnose.Cause, what string) {
+	o.log.Info("healed", logline.Text("%s", what), "cause", string(c), "healed", what, "server", o.server)
+}
+
+// close tells the repeats that were not told yet, and then nothing any more.
+func (o *voice) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	o.closed = true
+	for _, t := range o.told {
+		t.timer.Stop()
+		if t.again > 0 {
+			o.repeat(t)
+		}
+	}
+}

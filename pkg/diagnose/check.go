@@ -1,0 +1,169 @@
+package diagnose
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// A Status is what came of a step.
+type Status uint8
+
+// The statuses.
+const (
+	Pass Status = iota
+	Fail
+	Skip
+)
+
+// String returns "pass", "fail" or "skip".
+func (s Status) String() string {
+	switch s {
+	case Pass:
+		return "pass"
+	case Fail:
+		return "fail"
+	default:
+		return "skip"
+	}
+}
+
+// MarshalText is String, for JSON.
+func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// The names of the steps, in the order in which they are taken.
+const (
+	StepConfiguration = "configuration"
+	StepDNS           = "dns"
+	StepTCP           = "tcp"
+	StepTLS           = "tls"
+	StepUpgrade       = "upgrade"
+	StepAccount       = "account"
+	StepClock         = "clock"
+	StepDestination   = "destination"
+	StepUDP           = "udp"
+)
+
+// Steps returns the names of all steps in order.
+func Steps() []string {
+	return []string{
+		StepConfiguration, StepDNS, StepTCP, StepTLS, StepUpgrade,
+		StepAccount, StepClock, StepDestination, StepUDP,
+	}
+}
+
+// A CheckStep is one step of a check.
+type CheckStep struct {
+	Name   string
+	Status Status
+	Took   time.Duration // 0: not measured
+	Detail string        // what was found, in one line; may be empty
+}
+
+// A Report is a step-by-step check. Its zero value has room for steps; it must
+// not be used concurrently.
+type Report struct {
+	Server  string // the server's name for people, or address; may be empty
+	Steps   []CheckStep
+	Verdict Verdict // the first failure's; zero when all is well
+}
+
+// Add appends a step.
+func (r *Report) Add(name string, status Status, took time.Duration, detail string) {
+	r.Steps = append(r.Steps, CheckStep{name, status, took, detail})
+}
+
+// Complete appends, as skipped, the steps that are missing.
+func (r *Report) Complete() {
+	have := make(map[string]bool, len(r.Steps))
+	for _, step := range r.Steps {
+		have[step.Name] = true
+	}
+	for _, name := range Steps() {
+		if !have[name] {
+			r.Add(name, Skip, 0, "")
+		}
+	}
+}
+
+// OK reports whether all is well: no step failed and there is no verdict.
+func (r *Report) OK() bool {
+	for _, step := range r.Steps {
+		if step.Status == Fail {
+			return false
+		}
+	}
+	return r.Verdict.IsZero()
+}
+
+// WriteText writes the report for people: an aligned table and, after an empty
+// line, the verdict's two lines or "all is well".
+func (r *Report) WriteText(w io.Writer) error {
+	var b strings.Builder
+	names, times := 0, 0
+	for _, step := range r.Steps {
+		names = max(names, utf8.RuneCountInString(step.Name))
+		times = max(times, len(took(step)))
+	}
+	for _, step := range r.Steps {
+		line := fmt.Sprintf("%-4s  %-*s  %*s  %s", step.Status, names, step.Name, times, took(step), clean(step.Detail, 200))
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	b.WriteByte('\n')
+	switch {
+	case !r.Verdict.IsZero():
+		b.WriteString("error: " + r.Verdict.Line() + "\n" + r.Verdict.FixLine() + "\n")
+	case r.OK():
+		b.WriteString("all is well\n")
+	default:
+		b.WriteString("not all is well\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// took prints milliseconds, to tenths below ten.
+func took(step CheckStep) string {
+	ms := float64(step.Took) / float64(time.Millisecond)
+	switch {
+	case step.Took == 0:
+		return ""
+	case ms < 10:
+		return fmt.Sprintf("%.1f ms", ms)
+	}
+	return fmt.Sprintf("%.0f ms", ms)
+}
+
+type stepJSON struct {
+	Name   string  `json:"name"`
+	Status Status  `json:"status"`
+	MS     float64 `json:"ms"`
+	Detail string  `json:"detail,omitempty"`
+}
+
+type reportJSON struct {
+	OK      bool       `json:"ok"`
+	Server  string     `json:"server,omitempty"`
+	Steps   []stepJSON `json:"steps"`
+	Verdict *Verdict   `json:"verdict"`
+}
+
+// WriteJSON writes the report for programs: ok, server, steps (name, status,
+// ms, detail) and the verdict, which is null when all is well.
+func (r *Report) WriteJSON(w io.Writer) error {
+	out := reportJSON{OK: r.OK(), Server: r.Server, Steps: make([]stepJSON, 0, len(r.Steps))}
+	for _, step := range r.Steps {
+		ms := float64(step.Took.Round(10*time.Microsecond)) / float64(time.Millisecond)
+		out.Steps = append(out.Steps, stepJSON{step.Name, step.Status, ms, step.Detail})
+	}
+	if !r.Verdict.IsZero() {
+		out.Verdict = &r.Verdict
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(out)
+}

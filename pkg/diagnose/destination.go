@@ -1,0 +1,108 @@
+package diagnose
+
+import (
+	"strings"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+)
+
+// An End is how a request ended beyond an account that is fine.
+type End uint8
+
+// The ends.
+const (
+	StillSilent End = iota // nothing has come back yet, or ever did
+	NoData                 // an authentic answer that ended without data
+	NoWord                 // closed without any answer
+)
+
+// DestinationFacts are what is known of a request that the server accepted.
+type DestinationFacts struct {
+	End   End
+	After time.Duration // from the request to its end, or to now
+	// Account is what a probe found: not tried where the server's answer to
+	// the request itself, or to an earlier one, proves the account.
+	Account ProbeResult
+	// To is the destination. It is only looked at, and named if Show is set:
+	// destinations are private.
+	To   netaddr.Addr
+	Show bool
+}
+
+// Destination judges a request that brought no data though the account is
+// fine.
+func Destination(f DestinationFacts, s Setting) Verdict {
+	v := destination(f)
+	if f.Account == ProbeHeld {
+		v.Confidence = Possible
+	}
+	v.Evidence = append(v.Evidence, "the account at "+s.server()+" is fine", "the request ended after "+spoken(f.After))
+	return v
+}
+
+func destination(f DestinationFacts) Verdict {
+	what := "the destination"
+	if f.Show && f.To.IsValid() {
+		what = clean(f.To.String(), 60)
+	}
+	local := f.To.IsName() && localName(f.To.Host())
+	private := f.To.IsValid() && !f.To.IsName() && (f.To.IP().IsPrivate() || f.To.IP().IsLoopback() || f.To.IP().IsLinkLocalUnicast())
+	switch {
+	case f.End == StillSilent && private:
+		return Verdict{
+			Cause: DestinationNoAnswer, Confidence: Likely,
+			Sentence: "the server accepted the request, but " + what + " is private: many servers drop those in silence",
+			Fix:      "exempt private addresses from the proxy in your browser or system",
+		}
+	case f.End == StillSilent:
+		return Verdict{
+			Cause: DestinationNoAnswer, Confidence: Likely,
+			Sentence: "the server accepted the request; " + what + " does not answer" + since(f.After),
+			Fix:      "try another destination; if all are silent, look at the server's own connection",
+		}
+	case local:
+		return Verdict{
+			Cause: DestinationUnresolvable, Confidence: Likely,
+			Sentence: "the server accepted the request but cannot know the name of " + what + ": it belongs to a local network",
+			Fix:      "exempt local names from the proxy in your browser or system, or use a public name",
+		}
+	case private:
+		return Verdict{
+			Cause: DestinationRefused, Confidence: Likely,
+			Sentence: "the server accepted us but does not go to " + what + ": private addresses are mostly forbidden there",
+			Fix:      "exempt private addresses from the proxy, or allow them at the server (egress.allowPrivate in vmess-server)",
+		}
+	}
+	v := Verdict{
+		Cause: DestinationRefused, Confidence: Likely,
+		Sentence: "the server accepted us; " + what + " refused it, or its name does not resolve there",
+		Fix:      "check the destination's name and port; the server's log tells which",
+	}
+	if f.To.IsValid() && !f.To.IsName() {
+		v.Sentence = "the server accepted us; " + what + " refused the server's connection"
+	}
+	if f.End == NoWord && f.Account == ProbeNotTried {
+		v.Confidence = Possible
+	}
+	return v
+}
+
+func since(d time.Duration) string {
+	if d < time.Second {
+		return ""
+	}
+	return " (" + spoken(d) + " so far)"
+}
+
+// localName reports whether only a local network can know a name: it has no
+// dot, or a suffix that is reserved for that (RFC 6761, RFC 6762, RFC 8375).
+func localName(name string) bool {
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	top := name[strings.LastIndexByte(name, '.')+1:]
+	switch top {
+	case name, "local", "localhost", "lan", "home", "internal", "intranet", "corp", "test", "invalid", "onion":
+		return true
+	}
+	return strings.HasSuffix(name, ".home.arpa")
+}

@@ -1,0 +1,43 @@
+package diagnose_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"vmess-local/pkg/diagnose"
+)
+
+const docsHead = "# Failures: what they mean and what to do\n\n" +
+	"<!-- Written by: go test ./pkg/diagnose -run TestDocs -update -->\n\n" +
+	"Every failure is told in two lines: the cause's id with what happened and how sure that is, and what to do.\n\n" +
+	"    error: vmess.aead-required: the server refuses MD5 authentication (it enforces VMessAEAD) [3 of 3 attempts; certain]\n" +
+	"    fix: set \"alterId\": 0 at config.json:9:18\n\n" +
+	"*certain*: what was seen has one meaning. *likely*: another cause would be rare. *possible*: the signals allow several. " +
+	"The message itself is more exact than this page: it names your server, path and key, and where the key stands in your file. " +
+	"`vmess-local check` walks the whole way step by step and ends with the same words.\n"
+
+func docs() string {
+	titles := map[string]string{
+		"config": "The configuration", "listen": "The local port", "dns": "The server's name", "tcp": "The connection to the server",
+		"upstream": "The company proxy", "tls": "TLS", "ws": "WebSocket", "vmess": "The account", "tunnel": "Connections in use",
+		"destination": "Beyond the server", "limit": "Limits", "local": "Local programs",
+	}
+	var b strings.Builder
+	b.WriteString(docsHead)
+	var group string
+	for _, c := range diagnose.Causes() {
+		kind, _, _ := strings.Cut(string(c.Cause), ".")
+		if kind != group {
+			group = kind
+			fmt.Fprintf(&b, "\n## %s\n", titles[kind])
+		}
+		fmt.Fprintf(&b, "\n### `%s`\n\n%s\n\n- **Recognised by:** %s\n- **What to do:** %s\n", c.Cause, c.Means, c.Recognised, c.Fix)
+	}
+	return b.String()
+}
+
+func TestDocs(t *testing.T) {
+	golden(t, filepath.Join("..", "..", "docs", "failures.md"), docs())
+}

@@ -1,0 +1,167 @@
+package diagnose
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"strconv"
+)
+
+// ListenFacts are what else is known when a local address cannot be had.
+type ListenFacts struct {
+	Place  string // of "listen" in the user's file, as "config.json:2:13"; may be empty
+	Holder Holder // who has the port, where the system tells
+	Free   string // a free address to offer; may be empty
+	System string // the operating system as runtime.GOOS names it; "": this one
+}
+
+// at names "listen" and its place.
+func (f ListenFacts) at() string {
+	if f.Place == "" {
+		return `"listen"`
+	}
+	return `"listen" at ` + f.Place
+}
+
+// Listen judges why the local address cannot be listened on.
+func Listen(err error, addr string, f ListenFacts) Verdict {
+	v := listen(err, addr, f)
+	v.Evidence = append(v.Evidence, clean(err.Error(), 200))
+	return v
+}
+
+func listen(err error, addr string, f ListenFacts) Verdict {
+	switch {
+	case isErrno(err, addressInUse):
+		return inUse(addr, f)
+	case isErrno(err, noSuchAddress):
+		return Verdict{
+			Cause: ListenDenied, Confidence: Certain,
+			Sentence: "no address of this computer is " + addr,
+			Fix:      "write 127.0.0.1 and a port, or one of this computer's addresses, as " + f.at(),
+		}
+	case isErrno(err, tooManyFiles):
+		return limitOfFiles(`"limits.connections"`)
+	case isErrno(err, forbidden):
+		return denied(addr, f)
+	}
+	return Verdict{
+		Cause: ListenDenied, Confidence: Likely,
+		Sentence: "the system does not let us listen on " + addr + ": " + clean(err.Error(), 80),
+		Fix:      "choose another address as " + f.at(),
+	}
+}
+
+func inUse(addr string, f ListenFacts) Verdict {
+	v := Verdict{
+		Cause: ListenInUse, Confidence: Certain,
+		Sentence: "another program already listens on " + addr,
+		Fix:      "stop that program, or choose another port as " + f.at(),
+	}
+	if f.Holder.PID != 0 {
+		v.Sentence = fmt.Sprintf("%s (process %d) already listens on %s", first(clean(f.Holder.Name, 30), "another program"), f.Holder.PID, addr)
+	}
+	if f.Free != "" {
+		v.Fix = fmt.Sprintf("stop that program, or set %q as %s: it is free", f.Free, f.at())
+	}
+	return v
+}
+
+func denied(addr string, f ListenFacts) Verdict {
+	free := first(f.Free, "127.0.0.1:1080")
+	v := Verdict{
+		Cause: ListenDenied, Confidence: Certain,
+		Sentence: "the system does not let us listen on " + addr,
+		Fix:      fmt.Sprintf("set a port above 1023, like %q, as %s", free, f.at()),
+	}
+	if first(f.System, runtime.GOOS) == "windows" {
+		v.Sentence += ": Windows has reserved the port (Hyper-V, WSL)"
+		v.Fix = fmt.Sprintf("set another port, like %q, as %s; netsh int ipv4 show excludedportrange protocol=tcp lists the reserved ones", free, f.at())
+		return v
+	}
+	if _, port, err := net.SplitHostPort(addr); err == nil {
+		if n, err := strconv.Atoi(port); err == nil && n > 0 && n < 1024 {
+			v.Sentence += ": ports below 1024 are for administrators"
+		}
+	}
+	return v
+}
+
+// A LocalFault is what a local program does wrong.
+type LocalFault uint8
+
+// The faults.
+const (
+	FaultNoise    LocalFault = iota // neither SOCKS nor HTTP proxy
+	FaultTLS                        // TLS to the proxy port
+	FaultSilence                    // no whole request in time
+	FaultAuth                       // wrong or no user name and password
+	FaultTooMany                    // one connection more than limits.connections
+	FaultCommand                    // a SOCKS command that is not supported
+	FaultLoop                       // it asked for this very proxy
+	FaultLanguage                   // a web page of the proxy's port was asked for
+)
+
+// LocalFacts are what is known of the program.
+type LocalFacts struct {
+	Client string // its address; may be empty
+	Listen string // the proxy's address
+	Limit  int    // FaultTooMany: how many may be open
+	Place  string // of "auth" or "limits.connections" in the user's file; may be empty
+}
+
+// Local judges what a program on this side does wrong.
+func Local(fault LocalFault, f LocalFacts) Verdict {
+	who := "a program"
+	if f.Client != "" {
+		who += " at " + f.Client
+	}
+	proxy := first(f.Listen, "this address")
+	v := Verdict{
+		Cause: LocalBadHandshake, Confidence: Certain,
+		Fix: "set that program to SOCKS5 or HTTP proxy at " + proxy,
+	}
+	switch fault {
+	case FaultTLS:
+		v.Sentence = who + " speaks TLS to the proxy port, which speaks SOCKS and plain HTTP"
+		v.Fix = "set that program to HTTP proxy (not HTTPS proxy) or SOCKS5 at " + proxy
+	case FaultSilence:
+		v.Sentence = who + " connected and made no whole request in time"
+	case FaultAuth:
+		v.Cause = LocalBadAuth
+		v.Sentence = who + " gave a wrong user name or password, or none"
+		v.Fix = "enter the user name and password of " + placed(`"auth"`, f.Place) + " in that program"
+	case FaultTooMany:
+		v.Cause = LimitConnections
+		v.Sentence = "a connection was turned away: " + plural(f.Limit, "connection") + " are open, which is the limit"
+		v.Fix = "close what is not needed, or raise " + placed(`"limits.connections"`, f.Place) + " and the limit of open files"
+	case FaultCommand:
+		v.Sentence = who + " asked for a SOCKS command that is not supported"
+		v.Fix = "let that program use CONNECT or UDP ASSOCIATE; BIND cannot be carried by VMess"
+	case FaultLoop:
+		v.Sentence = who + " asked the proxy for a connection to the proxy itself"
+		v.Fix = "exempt " + proxy + " from the proxy in that program"
+	case FaultLanguage:
+		v.Sentence = who + " asked for a web page at " + proxy + ", which is a proxy"
+		v.Fix = "enter " + proxy + " as SOCKS5 or HTTP proxy in the settings, not as a web address"
+	default:
+		v.Sentence = who + " speaks neither SOCKS nor HTTP proxy"
+	}
+	return v
+}
+
+func placed(key, place string) string {
+	if place == "" {
+		return key
+	}
+	return key + " at " + place
+}
+
+// limitOfFiles is the verdict for the system's limit of open files.
+func limitOfFiles(key string) Verdict {
+	return Verdict{
+		Cause: LimitConnections, Confidence: Certain,
+		Sentence: "too many files are open: the system allows this program no more connections",
+		Fix:      "raise the limit of open files (ulimit -n), or lower " + key,
+	}
+}

@@ -1,0 +1,233 @@
+package diagnose
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"vmess-local/pkg/mux"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/wsconn"
+)
+
+// A Prober asks a server what it thinks of us, in ways that touch nothing: at
+// most a name that cannot exist is looked up by the server (docs/diagnosis.md
+// 3 b and d). It never runs by itself and may be used concurrently.
+type Prober struct {
+	// Endpoint is the way to the server, without early data.
+	Endpoint transport.StreamEndpoint
+	// EarlyEndpoint is the way with early data; needed where it is used.
+	EarlyEndpoint transport.StreamEndpoint
+	// Below is the same without the WebSocket. Its TLS may be unverified: the
+	// Date read there informs, and a probe decides.
+	Below transport.StreamEndpoint
+	// Other is like Below with TLS where that has none, and without it where
+	// it has.
+	Other transport.StreamEndpoint
+	// TLS tells whether Below speaks TLS.
+	TLS bool
+	// Host is the Host header of plain requests.
+	Host string
+	// EarlyData tells whether the configured way uses early data.
+	EarlyData bool
+	// Account is whom to ask for.
+	Account *vmess.Client
+	// Now is this computer's clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Times of a probe. V2Ray answers an accepted one after 1.0 s; what is refused
+// is closed after one round trip, where the request can be filled.
+const (
+	acceptTime  = 1200 * time.Millisecond
+	connectTime = 10 * time.Second
+	leastWait   = 200 * time.Millisecond
+)
+
+// probeName is what the server is asked for: no such name can exist (RFC 6761).
+var probeName, _ = netaddr.FromHost("probe.invalid", 80)
+
+// Ask asks the server whether it accepts a request of the mode, signed with
+// this computer's clock plus offset.
+func (p *Prober) Ask(ctx context.Context, m vmess.Mode, offset time.Duration) ProbeResult {
+	return p.ask(ctx, p.Endpoint, m, offset)
+}
+
+// AskEarly is Ask by way of EarlyEndpoint: the request travels in the upgrade.
+func (p *Prober) AskEarly(ctx context.Context, m vmess.Mode, offset time.Duration) ProbeResult {
+	return p.ask(ctx, p.EarlyEndpoint, m, offset)
+}
+
+func (p *Prober) ask(ctx context.Context, way transport.StreamEndpoint, m vmess.Mode, offset time.Duration) ProbeResult {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	d := &vmess.Dialer{Client: p.Account.Fork(m, offset), Endpoint: way}
+	open := mux.Frame{Session: 1, Status: mux.StatusNew, Network: mux.NetworkTCP, Address: probeName}
+	conn, err := d.DialMux(ctx, open.Append(nil, nil))
+	if err != nil {
+		return ProbeFailed
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	_ = conn.SetReadDeadline(time.Now().Add(acceptTime + 3*roundTrip(conn)))
+	_, err = conn.Read(make([]byte, 64))
+	if ctx.Err() != nil && !conn.Answered() {
+		return ProbeNotTried // somebody lost interest
+	}
+	return judge(conn, err, m)
+}
+
+// judge says what the end of a probe's read means.
+func judge(conn *vmess.Conn, err error, m vmess.Mode) ProbeResult {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case conn.Answered():
+		return ProbeAccepted
+	case errors.Is(err, vmess.ErrBadResponse):
+		return ProbeBadAnswer
+	case errors.As(err, &timeout) && timeout.Timeout():
+		if m == vmess.ModeAEAD {
+			return ProbeHeld // filled, so a refusal would have shown
+		}
+		return ProbeSilent
+	}
+	return ProbeRefused
+}
+
+// roundTrip is what the upgrade took, at least leastWait.
+func roundTrip(conn *vmess.Conn) time.Duration {
+	if ws, ok := conn.Carrier().(*wsconn.Conn); ok {
+		h := ws.Handshake()
+		return max(h.Received.Sub(h.Sent), leastWait)
+	}
+	return leastWait
+}
+
+// lookTime bounds a second look at a failed way: the user's request waits.
+const lookTime = 2500 * time.Millisecond
+
+// Look takes a second look at a way to the server that failed with err, where
+// that can tell more.
+func (p *Prober) Look(ctx context.Context, err error) WayFacts {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	f := WayFacts{Now: p.now()}
+	var (
+		certificate *netdial.CertificateError
+		step        *netdial.Error
+		status      *wsconn.HandshakeError
+	)
+	switch {
+	case errors.As(err, &certificate):
+		if skew, err := p.Skew(ctx); err == nil {
+			f.Skew = &skew
+		}
+	case errors.As(err, &step):
+		if step.Step == netdial.StepTLS {
+			f.OtherTLS = p.otherAnswers(ctx)
+		}
+	case errors.As(err, &status):
+		if p.EarlyData {
+			f.WithoutEarlyData = p.upgrades(ctx)
+		}
+	default:
+		f.OtherTLS = p.otherAnswers(ctx)
+	}
+	return f
+}
+
+// upgrades reports whether the way works without early data.
+func (p *Prober) upgrades(ctx context.Context) Known {
+	conn, err := p.Endpoint.ConnectStream(ctx, nil)
+	if err != nil {
+		return No
+	}
+	_ = conn.Close()
+	return Yes
+}
+
+// otherAnswers reports whether the port speaks TLS where it is not configured,
+// or plain HTTP where TLS is.
+func (p *Prober) otherAnswers(ctx context.Context) Known {
+	conn, err := p.Other.ConnectStream(ctx, nil)
+	if err != nil {
+		return No
+	}
+	defer conn.Close()
+	if !p.TLS {
+		return Yes // the handshake went through
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	if _, err := p.get(conn); err != nil {
+		return No
+	}
+	return Yes
+}
+
+// errNoDate means that an answer told no time.
+var errNoDate = errors.New("no Date in the answer")
+
+// Skew measures how far this computer's clock is ahead of the server's
+// (negative: behind), by the Date of a plain request for a path that does not
+// exist. It is good to about a second.
+func (p *Prober) Skew(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	conn, err := p.Below.ConnectStream(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	sent, start := p.now(), time.Now()
+	header, err := p.get(conn)
+	if err != nil {
+		return 0, err
+	}
+	return SkewOf(sent.Add(time.Since(start)/2), header.Get("Date"))
+}
+
+// get asks for a path that does not exist and returns the answer's header.
+func (p *Prober) get(conn net.Conn) (http.Header, error) {
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	path := strings.ToLower(rand.Text()[:10])
+	if _, err := fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\nConnection: close\r\n\r\n", path, p.Host); err != nil {
+		return nil, err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 32<<10)), nil)
+	if err != nil {
+		return nil, err
+	}
+	_ = resp.Body.Close()
+	return resp.Header, nil
+}
+
+func (p *Prober) now() time.Time {
+	if p.Now != nil {
+		return p.Now()
+	}
+	return time.Now()
+}
+
+// SkewOf returns how far now is ahead of a Date header. The header counts
+// whole seconds, so its middle is meant.
+func SkewOf(now time.Time, date string) (time.Duration, error) {
+	server, err := http.ParseTime(date)
+	if err != nil {
+		return 0, errNoDate
+	}
+	return now.Sub(server.Add(500 * time.Millisecond)), nil
+}

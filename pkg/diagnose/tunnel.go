@@ -1,0 +1,194 @@
+package diagnose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/wsconn"
+)
+
+// TunnelFacts are how an established connection ended.
+type TunnelFacts struct {
+	Err      error         // of the relay or the stream
+	Age      time.Duration // since it was established
+	IdleFor  time.Duration // since the last byte of payload either way
+	Up, Down int64         // bytes of payload
+	Answered bool          // the server answered the request authentically
+	// Unmarked: Err is nil, but the end came without VMess's end mark from a
+	// server that otherwise sends it.
+	Unmarked bool
+	// OthersEnded is how many other tunnels ended at the same moment.
+	OthersEnded int
+	// ServerRefusesNow: a connection attempt made since is refused.
+	ServerRefusesNow bool
+	// SeenBefore: an earlier tunnel ended after the same idle time.
+	SeenBefore bool
+}
+
+// Tunnel judges the end of an established connection. ok is false for an
+// orderly end, for one that this side wanted, and for vmess.ErrNoAnswer, which
+// [Account] judges.
+func Tunnel(f TunnelFacts, s Setting) (v Verdict, ok bool) {
+	if f.Err == nil {
+		return unmarkedEnd(f, s)
+	}
+	if ordinary(f.Err) {
+		return Verdict{}, false
+	}
+	v = tunnel(f, s)
+	v.Evidence = append(v.Evidence,
+		fmt.Sprintf("after %s, idle for %s, %d bytes up and %d down", spoken(f.Age), spoken(f.IdleFor), f.Up, f.Down),
+		clean(f.Err.Error(), 200))
+	return v, true
+}
+
+func ordinary(err error) bool {
+	var side *transport.SideError
+	return err == io.EOF || errors.Is(err, context.Canceled) || errors.Is(err, transport.ErrIdle) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, vmess.ErrNoAnswer) ||
+		errors.As(err, &side) && side.Side == transport.Local
+}
+
+// unmarkedEnd recognises V2Ray's connIdle, which ends a tunnel politely.
+func unmarkedEnd(f TunnelFacts, s Setting) (Verdict, bool) {
+	cut, found := cutterOf(f.IdleFor)
+	if !f.Unmarked || !found || !cut.core {
+		return Verdict{}, false
+	}
+	return idleCut(f, s), true
+}
+
+func tunnel(f TunnelFacts, s Setting) Verdict {
+	var closed *wsconn.CloseError
+	switch {
+	case errors.Is(f.Err, vmess.ErrBadResponse):
+		return badResponse(s)
+	case f.ServerRefusesNow:
+		return serverGone(f, Certain, s.server()+" went away: the connection ended and new ones are refused",
+			"start the service on the server again, or wait for its restart")
+	case errors.Is(f.Err, vmess.ErrBadChunk), errors.Is(f.Err, wsconn.ErrBadFrame):
+		return tunnelReset(s, "damaged data came through the connection to "+s.server()+": something on the way alters it", Likely)
+	case errors.Is(f.Err, wsconn.ErrPingTimeout), isTimeout(f.Err):
+		return serverGone(f, Likely, s.server()+" stopped answering: the server, or the network on the way, is gone",
+			"check this computer's network connection; new connections are made by themselves")
+	case looksIdle(f):
+		return idleCut(f, s)
+	case f.OthersEnded > 0:
+		return serverGone(f, Likely, fmt.Sprintf("%s ended %s at one moment: it was restarted, or the network changed",
+			s.server(), plural(f.OthersEnded+1, "connection")), "nothing, if that happens once; else look at the server's log")
+	case errors.As(f.Err, &closed) && closed.Code == 1012: // service restart
+		return serverGone(f, Certain, s.server()+" restarts", "wait a moment: new connections are made by themselves")
+	case errors.As(f.Err, &closed):
+		return tunnelReset(s, fmt.Sprintf("%s closed the connection with WebSocket code %d", s.server(), closed.Code), Certain)
+	case !f.Answered:
+		return tunnelReset(s, "the connection to "+s.server()+" was "+how(f.Err)+" at the first bytes, before any answer", Likely)
+	}
+	return tunnelReset(s, fmt.Sprintf("the connection to %s was %s in use, after %s", s.server(), how(f.Err), spoken(f.Age)), Likely)
+}
+
+func how(err error) string {
+	if isReset(err) {
+		return "reset"
+	}
+	return "cut"
+}
+
+func serverGone(f TunnelFacts, c Confidence, sentence, fix string) Verdict {
+	v := Verdict{Cause: TunnelServerGone, Confidence: c, Sentence: sentence, Fix: fix}
+	if f.OthersEnded > 0 {
+		v.Basis = plural(f.OthersEnded+1, "connection")
+	}
+	return v
+}
+
+func tunnelReset(s Setting, sentence string, c Confidence) Verdict {
+	return Verdict{
+		Cause: TunnelReset, Confidence: c, Sentence: sentence,
+		Fix: "once: try again; often: look at the server's log and at what is between here and " + clean(s.Address, 50) + " (CDN, antivirus, router)",
+	}
+}
+
+// A cutter is something on the way that ends idle connections.
+type cutter struct {
+	after time.Duration
+	who   string
+	fix   string
+	core  bool // V2Ray itself, which pings do not keep awake
+}
+
+func cutters() []cutter {
+	return []cutter{
+		{60 * time.Second, "nginx's proxy_read_timeout is 60 s", "raise proxy_read_timeout in nginx", false},
+		{100 * time.Second, "Cloudflare and other CDNs allow 100 s", "", false},
+		{300 * time.Second, "V2Ray's connIdle is 300 s", `raise "connIdle" in the policy of the server's V2Ray`, true},
+		{600 * time.Second, "V2Ray ends tunnels after 600 s (twice its connIdle)", `raise "connIdle" in the policy of the server's V2Ray`, true},
+	}
+}
+
+// cutterOf finds who is known to cut after such a silence: the timers of
+// servers are exact, and the network adds less than a second.
+func cutterOf(idle time.Duration) (cutter, bool) {
+	for _, c := range cutters() {
+		if d := idle - c.after; d > -time.Second && d < 1500*time.Millisecond {
+			return c, true
+		}
+	}
+	return cutter{}, false
+}
+
+// leastIdle is the shortest silence that may be blamed for an end.
+const leastIdle = 20 * time.Second
+
+func looksIdle(f TunnelFacts) bool {
+	var closed *wsconn.CloseError
+	switch {
+	case errors.As(f.Err, &closed):
+		return false
+	case f.SeenBefore:
+		return f.IdleFor >= time.Second
+	case f.OthersEnded > 0:
+		_, found := cutterOf(f.IdleFor)
+		return found
+	}
+	return f.IdleFor >= leastIdle
+}
+
+func idleCut(f TunnelFacts, s Setting) Verdict {
+	c, found := cutterOf(f.IdleFor)
+	v := Verdict{
+		Cause: TunnelIdleCut, Confidence: Likely,
+		Sentence: fmt.Sprintf("something on the way to %s ends connections that are idle for %s", s.server(), spoken(f.IdleFor)),
+	}
+	switch {
+	case found:
+		v.Sentence = fmt.Sprintf("the connection to %s was ended after %s of silence: %s", s.server(), spoken(c.after), c.who)
+	case !f.SeenBefore:
+		v.Confidence = Possible
+		v.Sentence = fmt.Sprintf("the connection to %s was ended after %s of silence", s.server(), spoken(f.IdleFor))
+	}
+	if f.SeenBefore {
+		v.Confidence, v.Basis = Certain, "again"
+	}
+	v.Fix = wakeful(c, s)
+	return v
+}
+
+// wakeful says how to keep a connection from being cut.
+func wakeful(c cutter, s Setting) string {
+	ping := s.set("ws.ping", `"30s"`)
+	switch {
+	case c.core:
+		return c.fix + ", or let the application send something now and then"
+	case s.Ping > 0 && s.Ping <= 30*time.Second:
+		return "pings do not help here: " + first(c.fix, "raise the idle limit of what stands between, or avoid it")
+	case c.fix != "":
+		return ping + ", or " + c.fix
+	}
+	return ping
+}

@@ -1,0 +1,283 @@
+package diagnose
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"vmess-local/pkg/wsconn"
+)
+
+// Texts by which servers say that TLS was expected (docs/diagnosis.md 3g).
+var tlsWanted = [...]string{
+	"client sent an http request to an https server", // Go: V2Ray, Xray
+	"plain http request was sent to https port",      // nginx, Cloudflare
+	"speaking plain http to an ssl-enabled server",   // Apache
+}
+
+func wantsTLS(body []byte) bool {
+	text := strings.ToLower(string(body))
+	for _, t := range tlsWanted {
+		if strings.Contains(text, t) {
+			return true
+		}
+	}
+	return false
+}
+
+func needsTLS(s Setting, why string) Verdict {
+	return Verdict{
+		Cause: WSNeedsTLS, Confidence: Certain,
+		Sentence: s.server() + " " + why + ": the port wants TLS",
+		Fix:      s.set("tls.enabled", "true"),
+	}
+}
+
+func earlyDataLost(s Setting) Verdict {
+	return Verdict{
+		Cause: WSEarlyDataRefused, Confidence: Certain,
+		Sentence: s.server() + " works without early data and fails with it: it is not set up for it",
+		Fix:      s.set("ws.earlyData", "0"),
+	}
+}
+
+// refusedUpgrade judges an HTTP answer that did not upgrade.
+func refusedUpgrade(e *wsconn.HandshakeError, s Setting) Verdict {
+	v := byStatus(e, s)
+	v.Evidence = append(v.Evidence, fmt.Sprintf("status %d, Server %q, Content-Type %q, a body of %d bytes or more",
+		e.Status, clean(e.Server(), 60), clean(e.Header.Get("Content-Type"), 60), len(e.Body)))
+	return v
+}
+
+func byStatus(e *wsconn.HandshakeError, s Setting) Verdict {
+	switch status := e.Status; {
+	case status == http.StatusSwitchingProtocols:
+		return Verdict{
+			Cause: WSNotWebSocket, Confidence: Certain,
+			Sentence: who(e) + " agrees to the upgrade, but with headers that are not a WebSocket's",
+			Fix:      "check " + s.at("ws.path") + " and what stands between: it changes the headers of the upgrade",
+		}
+	case status == http.StatusBadRequest, status == http.StatusUpgradeRequired:
+		return badRequest(e, s)
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return forbiddenUpgrade(e, s)
+	case status == http.StatusNotFound, status == http.StatusGone:
+		return notFound(e, s)
+	case status >= 502 && status <= 504, status >= 520 && status <= 530:
+		return badGateway(e, s)
+	case status >= 301 && status <= 303, status == 307, status == 308:
+		return redirect(e, s)
+	case status >= 200 && status < 300:
+		return webSite(e, s)
+	}
+	return unexpectedStatus(e, s)
+}
+
+// who names what answered.
+func who(e *wsconn.HandshakeError) string {
+	if name := clean(e.Server(), 30); name != "" {
+		return name
+	}
+	return "the server"
+}
+
+// isCore reports whether the answer is the proxy core's own: V2Ray, Xray and
+// sing-box send neither a body nor a Server header.
+func isCore(e *wsconn.HandshakeError) bool { return e.Server() == "" && len(e.Body) == 0 }
+
+func isCDN(e *wsconn.HandshakeError) bool { return strings.EqualFold(e.Server(), "cloudflare") }
+
+func (s Setting) showPath() string { return clean(s.Path, 40) }
+func (s Setting) showHost() string { return clean(s.Host, 50) }
+
+func notFound(e *wsconn.HandshakeError, s Setting) Verdict {
+	v := Verdict{Cause: WSNotFound, Confidence: Certain}
+	switch {
+	case isCore(e), e.Server() == "" && strings.TrimSpace(string(e.Body)) == "404 page not found":
+		v.Sentence = fmt.Sprintf("the proxy server itself answers %d: its path is not %s", e.Status, s.showPath())
+		v.Fix = "correct " + s.at("ws.path") + ": it must be the server's, letter by letter"
+	default:
+		v.Sentence = fmt.Sprintf("%s answers %d: it has nothing at %s for the host %s", who(e), e.Status, s.showPath(), s.showHost())
+		v.Fix = "correct " + s.at("ws.path") + " or " + s.at("ws.host") + ": the web server has no location for them"
+	}
+	return v
+}
+
+func badRequest(e *wsconn.HandshakeError, s Setting) Verdict {
+	v := Verdict{Cause: WSBadRequest, Confidence: Likely}
+	body := strings.ToLower(string(e.Body))
+	switch {
+	case wantsTLS(e.Body) && !s.TLS:
+		return needsTLS(s, "answers 400, an HTTP request was sent to its HTTPS port")
+	case wantsTLS(e.Body):
+		v.Confidence = Certain
+		v.Sentence = "the front server opens TLS and passes plain HTTP on, but what is behind it wants TLS again"
+		v.Fix = "on the server: turn TLS off in V2Ray behind the web server, or pass on with https"
+	case strings.Contains(body, `bad "upgrade" header`), strings.Contains(body, `bad "connection" header`), e.Status == http.StatusUpgradeRequired:
+		v.Confidence = Certain
+		v.Sentence = fmt.Sprintf("%s answers %d: something on the way dropped the Upgrade header", who(e), e.Status)
+		v.Fix = `in nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"`
+	case isCDN(e):
+		v.Sentence = "cloudflare answers 400: WebSockets are off there, or the port is not one of its HTTP ports"
+		v.Fix = "turn WebSockets on at the CDN, and check " + s.at("port") + " and " + s.at("ws.host")
+	case e.Server() == "":
+		v.Sentence = "the proxy server itself answers 400: no WebSocket upgrade reached it"
+		v.Fix = `in a web server in front pass the Upgrade and Connection headers on; check that ` + s.at("ws.path") + " is exact"
+	default:
+		v.Sentence = fmt.Sprintf("%s answers 400 to the WebSocket upgrade of %s at %s", who(e), s.showPath(), s.showHost())
+		v.Fix = "check " + s.at("ws.host") + " and " + s.at("ws.path") + ", and that the web server passes Upgrade and Connection on"
+	}
+	return v
+}
+
+func forbiddenUpgrade(e *wsconn.HandshakeError, s Setting) Verdict {
+	v := Verdict{
+		Cause: WSForbidden, Confidence: Likely,
+		Sentence: fmt.Sprintf("%s answers %d: %s is forbidden for the host %s", who(e), e.Status, s.showPath(), s.showHost()),
+		Fix:      "check " + s.at("ws.host") + " and " + s.at("ws.path") + ", and the access rules of the web server",
+	}
+	if isCDN(e) {
+		v.Sentence = fmt.Sprintf("cloudflare answers %d for the host %s: its bot rules, or WebSockets are off", e.Status, s.showHost())
+		v.Fix = "at the CDN: turn WebSockets on and exempt the path from bot and firewall rules; check " + s.at("ws.host")
+	}
+	return v
+}
+
+func badGateway(e *wsconn.HandshakeError, s Setting) Verdict {
+	v := Verdict{
+		Cause: WSBadGateway, Confidence: Likely,
+		Sentence: fmt.Sprintf("%s answers %d: it does not reach the V2Ray behind it", who(e), e.Status),
+		Fix:      "on the server: start V2Ray, and check that proxy_pass for " + s.showPath() + " names its address and port",
+	}
+	cloudflare := map[int]string{
+		520: "the server gives it an answer it does not understand", 521: "the server refuses its connection",
+		522: "the server does not answer it", 523: "the server is out of its reach", 524: "the server answers it too late",
+		525: "its TLS handshake with the server fails", 526: "the server's certificate is invalid", 530: "it cannot resolve the server's name",
+	}[e.Status]
+	if cloudflare != "" {
+		v.Confidence = Certain
+		v.Sentence = fmt.Sprintf("%s answers %d: %s", who(e), e.Status, cloudflare)
+		v.Fix = "at the CDN: check the DNS record and the SSL mode of " + s.showHost() + "; on the server: start the web server"
+	}
+	if e.Status == http.StatusServiceUnavailable {
+		v.Sentence = fmt.Sprintf("%s answers 503: the V2Ray behind it is down, or no site is set up for the host %s", who(e), s.showHost())
+		v.Fix = "check " + s.at("ws.host") + " and " + s.at("tls.serverName") + "; on the server: start V2Ray"
+	}
+	return v
+}
+
+func redirect(e *wsconn.HandshakeError, s Setting) Verdict {
+	v := Verdict{
+		Cause: WSRedirect, Confidence: Certain,
+		Sentence: fmt.Sprintf("%s answers %d and sends us to %s", who(e), e.Status, location(e.Location())),
+		Fix:      "check " + s.at("ws.host") + " and " + s.at("ws.path") + ": they lead to a web site, not to V2Ray",
+	}
+	if to, err := url.Parse(e.Location()); err == nil && strings.EqualFold(to.Scheme, "https") && !s.TLS {
+		port := first(to.Port(), "443")
+		if !plainName(port) {
+			port = "443"
+		}
+		v.Fix = s.set("tls.enabled", "true") + " and " + strings.TrimPrefix(s.set("port", port), "set ")
+	}
+	return v
+}
+
+// location shows where a redirect leads, without what may be private in it.
+func location(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || raw == "" {
+		return "nowhere"
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return clean(u.String(), 60)
+}
+
+func webSite(e *wsconn.HandshakeError, s Setting) Verdict {
+	what := "something else than a WebSocket"
+	if strings.Contains(e.Header.Get("Content-Type"), "html") {
+		what = "a web page"
+	}
+	return Verdict{
+		Cause: WSNotWebSocket, Confidence: Certain,
+		Sentence: fmt.Sprintf("%s answers %d with %s at %s for the host %s", who(e), e.Status, what, s.showPath(), s.showHost()),
+		Fix:      "correct " + s.at("ws.path") + " or " + s.at("ws.host") + ": a web site answers there, not V2Ray",
+	}
+}
+
+func unexpectedStatus(e *wsconn.HandshakeError, s Setting) Verdict {
+	v := Verdict{
+		Cause: WSUnexpectedStatus, Confidence: Certain,
+		Sentence: clean(fmt.Sprintf("%s answers %d %s to the WebSocket upgrade", who(e), e.Status, http.StatusText(e.Status)), 150),
+		Fix:      "check " + s.at("ws.path") + " and " + s.at("ws.host") + ", and look into the log of the web server",
+	}
+	switch e.Status {
+	case http.StatusProxyAuthRequired:
+		v.Fix = "a proxy on the way wants a password: name it in " + s.at("/upstream")
+	case http.StatusMisdirectedRequest:
+		v.Fix = "make " + s.at("tls.serverName") + " and " + s.at("ws.host") + " the same name"
+	case http.StatusTooManyRequests:
+		v.Fix = "wait a while: the web server limits how many requests it takes from this address"
+	}
+	return v
+}
+
+// garbledUpgrade judges an answer that is no HTTP/1.1.
+func garbledUpgrade(e *wsconn.ProtocolError, s Setting) Verdict {
+	what := protocolOf(e.Seen)
+	v := Verdict{
+		Cause: WSNotHTTP, Confidence: Certain,
+		Sentence: fmt.Sprintf("%s answers the WebSocket upgrade with %s", s.server(), what),
+		Fix:      "check " + s.at("port") + ": no web server and no V2Ray answers there",
+	}
+	switch {
+	case isTLSRecord(e.Seen) && !s.TLS:
+		return needsTLS(s, "answers HTTP with a TLS record")
+	case isTLSRecord(e.Seen):
+		v.Fix = "on the server: TLS is on twice, in front and behind; turn one off"
+	case isHTTP2(e.Seen):
+		v.Fix = "turn HTTP/2 off for this port on the server: a WebSocket upgrade needs HTTP/1.1"
+	case strings.HasPrefix(string(e.Seen), "HTTP/"):
+		v.Sentence = s.server() + " answers the WebSocket upgrade with broken HTTP"
+		v.Fix = "look at what stands between: it damages the answer; check " + s.at("port")
+	}
+	return v
+}
+
+func silentUpgrade(after time.Duration, s Setting, f WayFacts) Verdict {
+	switch {
+	case f.OtherTLS == Yes && !s.TLS:
+		return needsTLS(s, "is silent to plain HTTP and answers TLS")
+	case f.OtherTLS == Yes:
+		return notTLS(s, "is silent to TLS and answers plain HTTP", Certain)
+	}
+	within := "in time"
+	if after > 0 {
+		within = "within " + spoken(after)
+	}
+	v := Verdict{
+		Cause: WSSilent, Confidence: Certain,
+		Sentence: s.server() + " takes the connection but does not answer the WebSocket upgrade " + within,
+		Fix:      "check " + s.at("port") + " and " + s.at("tls.enabled") + "; if both are right, look at the server: it hangs or is overloaded",
+	}
+	if !s.TLS && f.OtherTLS == Unknown {
+		v.Fix = "if the server uses TLS: " + s.set("tls.enabled", "true") + "; else check " + s.at("port") + " and whether the server hangs"
+	}
+	return v
+}
+
+func cutUpgrade(err error, s Setting, f WayFacts) Verdict {
+	if f.OtherTLS == Yes && !s.TLS {
+		return needsTLS(s, "hangs up on plain HTTP and answers TLS")
+	}
+	how := "closed"
+	if isReset(err) {
+		how = "reset"
+	}
+	return Verdict{
+		Cause: WSReset, Confidence: Certain,
+		Sentence: fmt.Sprintf("the connection to %s was %s before it answered the WebSocket upgrade", s.server(), how),
+		Fix:      "check " + s.at("port") + " and " + s.at("tls.enabled") + "; if another network works, something on the way cuts it",
+	}
+}

@@ -1,0 +1,87 @@
+package diagnose
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/transport"
+)
+
+// upstream judges a failure at the company proxy.
+func upstream(e *netdial.Error, s Setting) Verdict {
+	proxy := "the proxy " + first(s.Upstream, clean(e.Addr, 60))
+	key := s.at("/upstream")
+	var answer *netdial.UpstreamError
+	if errors.As(e.Err, &answer) {
+		return upstreamAnswer(answer, s, proxy, key)
+	}
+	v := Verdict{Cause: UpstreamFailed, Confidence: Certain, Fix: "check " + key + ", and that you are in the network the proxy belongs to"}
+	var d *net.DNSError
+	switch {
+	case errors.Is(e.Err, netdial.ErrUpstreamScheme), errors.Is(e.Err, netdial.ErrUpstreamHost):
+		v.Sentence = clean(e.Err.Error(), 120)
+		v.Fix = `write "http://HOST:PORT" or "socks5://HOST:PORT" as ` + key
+	case errors.As(e.Err, &d) && d.IsNotFound:
+		v.Sentence = "the name of " + proxy + " does not exist"
+	case e.Step == netdial.StepDNS:
+		v.Sentence = "the name of " + proxy + " cannot be resolved"
+	case e.Timeout():
+		v.Sentence = fmt.Sprintf("no answer from %s within %s", proxy, spoken(e.Took))
+	case transport.CodeOf(e.Err) == transport.CodeConnectionRefused:
+		v.Sentence = proxy + " is not there: its port refuses the connection"
+	case e.Step == netdial.StepTCP:
+		v.Sentence = proxy + " cannot be reached"
+	default:
+		v.Sentence = proxy + " ended the connection without an answer"
+		v.Confidence = Likely
+	}
+	return v
+}
+
+func upstreamAnswer(a *netdial.UpstreamError, s Setting, proxy, key string) Verdict {
+	switch {
+	case a.Auth:
+		return upstreamAuth(a, proxy, key)
+	case a.Status == 0:
+		return Verdict{
+			Cause: UpstreamFailed, Confidence: Certain,
+			Sentence: proxy + " answers something else than expected: is it a proxy of that kind?",
+			Fix:      "check scheme (http or socks5), host and port of " + key,
+		}
+	case a.Status == 2, a.Status >= 400 && a.Status < 500 && a.Status != 408 && a.Status != 429:
+		return Verdict{
+			Cause: UpstreamRefused, Confidence: Certain,
+			Sentence: fmt.Sprintf("%s does not connect to %s: %s", proxy, s.server(), answerText(a)),
+			Fix:      "ask for the server to be allowed there, or use a port that the proxy lets through (mostly 443) as " + s.at("port"),
+		}
+	}
+	return Verdict{
+		Cause: UpstreamFailed, Confidence: Certain,
+		Sentence: fmt.Sprintf("%s cannot reach %s: %s", proxy, s.server(), answerText(a)),
+		Fix:      "check " + s.at("address") + " and " + s.at("port") + ", and that the server is up",
+	}
+}
+
+func upstreamAuth(a *netdial.UpstreamError, proxy, key string) Verdict {
+	offers := ""
+	if len(a.Schemes) > 0 {
+		offers = " (it offers " + clean(listed(a.Schemes, 4), 60) + ")"
+	}
+	v := Verdict{
+		Cause: UpstreamAuth, Confidence: Certain,
+		Sentence: proxy + " wants a user name and password, or others" + offers,
+		Fix:      `write them into ` + key + ` as "http://USER:PASSWORD@HOST:PORT"`,
+	}
+	if len(a.Schemes) > 0 && !strings.Contains(strings.ToLower(strings.Join(a.Schemes, " ")), "basic") {
+		v.Sentence = proxy + " wants a kind of authentication that is not spoken here" + offers
+		v.Fix = "run a helper that speaks it, such as cntlm or px, and name that in " + key
+	}
+	return v
+}
+
+func answerText(a *netdial.UpstreamError) string {
+	return clean(fmt.Sprintf("%d %s", a.Status, a.Text), 60)
+}
