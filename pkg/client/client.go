@@ -11,9 +11,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/limit"
 	"vmess-local/pkg/logline"
@@ -60,14 +62,16 @@ type helloLine struct {
 	attrs []any
 }
 
-// A ListenError means that the local address cannot be listened on.
+// A ListenError means that the local address cannot be listened on. Its text
+// is the cause and, in a second line, the fix.
 type ListenError struct {
-	Addr string
-	Err  error
+	Addr    string
+	Verdict diagnose.Verdict
+	Err     error
 }
 
 // Error implements error.
-func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Addr, e.Err) }
+func (e *ListenError) Error() string { return e.Verdict.Line() + "\n" + e.Verdict.FixLine() }
 
 // Unwrap returns the system's error.
 func (e *ListenError) Unwrap() error { return e.Err }
@@ -106,9 +110,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 		Handshake: time.Duration(cfg.Limits.Handshake),
 		Idle:      time.Duration(cfg.Limits.Idle),
 		MaxConns:  limit.Connections(cfg.Limits.Connections, 2),
-		Report: func(err error, _ netip.AddrPort) {
-			opt.Log.Warn("local side", logline.Text("local side: %v", err), "err", err)
-		},
+		Report:    func(err error, source netip.AddrPort) { c.localFault(cfg, err, source) },
 	}
 	if cfg.Auth.Username != "" {
 		c.front.Auth = &socks.Auth{Username: string(cfg.Auth.Username), Password: string(cfg.Auth.Password)}
@@ -116,18 +118,49 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if c.listener = opt.Listener; c.listener == nil {
 		if c.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
 			c.guard.close()
-			return nil, listenError(cfg.Listen, err)
+			return nil, listenError(cfg, err)
 		}
 	}
 	return c, nil
 }
 
-func listenError(addr string, err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err // the address is named by us
+func listenError(cfg *config.Client, err error) error {
+	addr := cfg.Listen
+	return &ListenError{addr, diagnose.Listen(err, addr, diagnose.ListenFacts{
+		Place: strings.TrimPrefix(place(cfg, "listen"), " at "), Holder: diagnose.HolderOf(addr), Free: diagnose.FreeAddress(addr),
+	}), err}
+}
+
+// localFault names what went wrong between an application and the proxy.
+func (c *Client) localFault(cfg *config.Client, err error, source netip.AddrPort) {
+	faults := []struct {
+		err   error
+		fault diagnose.LocalFault
+		key   string
+	}{
+		{socks.ErrTLS, diagnose.FaultTLS, ""},
+		{socks.ErrHandshakeTimeout, diagnose.FaultSilence, ""},
+		{socks.ErrBadAuth, diagnose.FaultAuth, "auth"},
+		{socks.ErrTooMany, diagnose.FaultTooMany, "limits.connections"},
+		{socks.ErrCommand, diagnose.FaultCommand, ""},
+		{socks.ErrLoop, diagnose.FaultLoop, ""},
+		{socks.ErrBadHandshake, diagnose.FaultNoise, ""},
 	}
-	return &ListenError{addr, err}
+	for _, f := range faults {
+		if !errors.Is(err, f.err) {
+			continue
+		}
+		facts := diagnose.LocalFacts{Listen: c.Addr().String(), Limit: c.front.MaxConns}
+		if source.IsValid() {
+			facts.Client = source.Addr().String()
+		}
+		if f.key != "" {
+			facts.Place = strings.TrimPrefix(place(cfg, f.key), " at ")
+		}
+		c.guard.voice.say(diagnose.Local(f.fault, facts))
+		return
+	}
+	c.log.Warn("local side", "err", err)
 }
 
 // Addr returns the address of the local proxy, with the real port.

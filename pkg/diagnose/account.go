@@ -170,7 +170,7 @@ func wrongClock(sig AccountSignals, s Setting) Verdict {
 		return Verdict{
 			Cause: VMessRefused, Confidence: Possible,
 			Sentence: "the server refused requests and then accepted one: its filter against replays errs now and then",
-			Fix:      "try again; if it happens often, restart V2Ray on the server and keep " + s.at("/heal.refused") + " on",
+			Fix:      `try again; if it happens often, restart V2Ray on the server ("heal.refused" repeats such requests by itself)`,
 		}
 	}
 	result := sig.ServerTime
@@ -228,7 +228,7 @@ func unknownUser(sig AccountSignals, s Setting) Verdict {
 func undecided(sig AccountSignals, s Setting) Verdict {
 	v := Verdict{
 		Cause: VMessRefused, Confidence: Possible,
-		Sentence: "the server refuses us: either the id is wrong or this computer's clock (it tells no time to compare)",
+		Sentence: "the server refuses us: either the id is wrong or this computer's clock (the server tells no time)",
 		Fix:      "check this computer's clock, then " + s.at("id"),
 	}
 	switch {

@@ -45,10 +45,16 @@ func certificateVerdict(e *netdial.CertificateError, s Setting, f WayFacts) Verd
 	case errors.As(e.Err, &name):
 		return wrongName(e, s)
 	case errors.As(e.Err, &invalid) && invalid.Reason == x509.Expired:
-		return outOfDate(invalid.Cert, s, f)
-	case errors.As(e.Err, &unknown), errors.As(e.Err, &roots):
+		return outOfDate(invalid.Cert, "the certificate", s, f)
+	case errors.As(e.Err, &roots):
+		return Verdict{
+			Cause: TLSUnknownIssuer, Confidence: Certain,
+			Sentence: "this computer has no root certificates, so it trusts no certificate at all",
+			Fix:      `install them (the package ca-certificates on Linux), or name a file of authorities in "tls.caFile"`,
+		}
+	case errors.As(e.Err, &unknown):
 		if cert := outdatedIssuer(e.Chain, f.now()); cert != nil {
-			return outOfDate(cert, s, f)
+			return outOfDate(cert, "the intermediate certificate", s, f)
 		}
 		return unknownIssuer(e, s)
 	}
@@ -120,7 +126,7 @@ func plainName(name string) bool {
 
 // outOfDate judges dates. A certificate that would be valid at the server's
 // time tells of a wrong clock.
-func outOfDate(cert *x509.Certificate, s Setting, f WayFacts) Verdict {
+func outOfDate(cert *x509.Certificate, what string, s Setting, f WayFacts) Verdict {
 	now := f.now()
 	when := "expired on " + day(cert.NotAfter)
 	if now.Before(cert.NotBefore) {
@@ -130,14 +136,14 @@ func outOfDate(cert *x509.Certificate, s Setting, f WayFacts) Verdict {
 		if there := now.Add(-*f.Skew); !there.Before(cert.NotBefore) && !there.After(cert.NotAfter) {
 			return Verdict{
 				Cause: VMessClockSkew, Confidence: Likely,
-				Sentence: "this computer's clock is " + ahead(*f.Skew) + ": by it the certificate " + when,
+				Sentence: "this computer's clock is " + ahead(*f.Skew) + ": by it " + what + " " + when,
 				Fix:      "set this computer's clock (turn on automatic time)",
 			}
 		}
 	}
 	v := Verdict{
 		Cause: TLSExpired, Confidence: Certain,
-		Sentence: fmt.Sprintf("the certificate of %s %s", s.server(), when),
+		Sentence: fmt.Sprintf("%s of %s %s", what, s.server(), when),
 		Fix:      "renew the certificate on the server and reload the web server",
 	}
 	if f.Skew == nil {
@@ -179,6 +185,9 @@ func unknownIssuer(e *netdial.CertificateError, s Setting) Verdict {
 			Sentence: s.server() + " does not send the intermediate certificate " + issuer(leaf),
 			Fix:      "let the server send the full chain (fullchain.pem, not cert.pem); until then " + s.set("tls.pin", pinned(e)),
 		}
+	}
+	if publicIssuer(leaf) {
+		pin = "update this computer's root certificates; " + pin
 	}
 	return Verdict{
 		Cause: TLSUnknownIssuer, Confidence: Certain,

@@ -157,7 +157,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	out := reportJSON{OK: r.OK(), Server: r.Server, Steps: make([]stepJSON, 0, len(r.Steps))}
 	for _, step := range r.Steps {
 		ms := float64(step.Took.Round(10*time.Microsecond)) / float64(time.Millisecond)
-		out.Steps = append(out.Steps, stepJSON{step.Name, step.Status, ms, step.Detail})
+		out.Steps = append(out.Steps, stepJSON{step.Name, step.Status, ms, clean(step.Detail, 200)})
 	}
 	if !r.Verdict.IsZero() {
 		out.Verdict = &r.Verdict

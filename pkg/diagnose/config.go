@@ -28,11 +28,11 @@ func configFix(p config.Problem) string {
 	case p.Cause == config.CauseUnreadable:
 		return unreadableFix(p)
 	case p.Cause == config.CauseNeedsAuth:
-		return "set auth.username and auth.password, or a loopback address like 127.0.0.1:1080" + where
+		return "set auth.username and auth.password, or write a loopback address like 127.0.0.1:1080" + where
 	case p.DidYouMean != "":
-		return "did you mean " + strconv.Quote(p.DidYouMean) + "?"
+		return "did you mean " + strconv.Quote(p.DidYouMean) + "? write " + first(p.Want, "that") + where
 	case p.Want != "" && p.Cause == config.CauseMissing:
-		return "add " + strconv.Quote(lastKey(p.Path)) + ": " + p.Want
+		return "add " + strconv.Quote(lastKey(p.Path)) + " (" + p.Want + ")" + where
 	case p.Want != "":
 		return "write " + p.Want + where
 	case strings.Contains(p.Message, "given twice"):

@@ -210,6 +210,7 @@ func TestHealed(t *testing.T) {
 		diagnose.HealedClock(-time.Hour):                             "healed: vmess.clock-skew: signing with the server's time, this clock is 3600 s behind",
 		diagnose.HealedAEAD(s):                                       `healed: vmess.aead-required: using VMessAEAD, the server refuses MD5; to make it last: set "alterId": 0 at config.json:9:16`,
 		diagnose.HealedEarlyData(s):                                  `healed: ws.early-data-refused: going on without early data; to make it last: set "ws.earlyData": 0 at config.json:10:68`,
+		diagnose.HintBareAddresses():                                 "hint: a program resolves names itself before it asks the proxy, so its DNS sees what you visit: let it use \"socks5h\", or turn on \"proxy DNS\" there",
 		diagnose.HealedRefused(1):                                    "healed: vmess.refused: 1 request refused by the server's replay filter sent again",
 	} {
 		if got != want {
@@ -235,7 +236,7 @@ func TestPlaces(t *testing.T) {
 		want string
 	}{
 		{fixture(t, 4, true), `set "alterId": 0 at config.json:9:16`},
-		{absent, `set "alterId": 0 of "server" in my.json`},
+		{absent, `set "alterId": 0 in "server" of my.json`},
 		{link, `set "alterId": 0 in the configuration that "vmess-local link import" makes of the link`},
 	} {
 		if got := diagnose.Account(refused, c.s).Fix; got != c.want {

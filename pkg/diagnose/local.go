@@ -92,14 +92,14 @@ type LocalFault uint8
 
 // The faults.
 const (
-	FaultNoise    LocalFault = iota // neither SOCKS nor HTTP proxy
-	FaultTLS                        // TLS to the proxy port
-	FaultSilence                    // no whole request in time
-	FaultAuth                       // wrong or no user name and password
-	FaultTooMany                    // one connection more than limits.connections
-	FaultCommand                    // a SOCKS command that is not supported
-	FaultLoop                       // it asked for this very proxy
-	FaultLanguage                   // a web page of the proxy's port was asked for
+	FaultNoise   LocalFault = iota // neither SOCKS nor HTTP proxy
+	FaultTLS                       // TLS to the proxy port
+	FaultSilence                   // no whole request in time
+	FaultAuth                      // wrong or no user name and password
+	FaultTooMany                   // one connection more than limits.connections
+	FaultCommand                   // a SOCKS command that is not supported
+	FaultLoop                      // it asked for this very proxy
+	FaultWebPage                   // a web page of the proxy's port was asked for
 )
 
 // LocalFacts are what is known of the program.
@@ -141,7 +141,7 @@ func Local(fault LocalFault, f LocalFacts) Verdict {
 	case FaultLoop:
 		v.Sentence = who + " asked the proxy for a connection to the proxy itself"
 		v.Fix = "exempt " + proxy + " from the proxy in that program"
-	case FaultLanguage:
+	case FaultWebPage:
 		v.Sentence = who + " asked for a web page at " + proxy + ", which is a proxy"
 		v.Fix = "enter " + proxy + " as SOCKS5 or HTTP proxy in the settings, not as a web address"
 	default:
@@ -155,6 +155,14 @@ func placed(key, place string) string {
 		return key
 	}
 	return key + " at " + place
+}
+
+// HintBareAddresses is said once when programs send addresses in place of
+// names: then they, not the server, resolve names, and their resolver learns
+// what is visited.
+func HintBareAddresses() string {
+	return `hint: a program resolves names itself before it asks the proxy, so its DNS sees what you visit: ` +
+		`let it use "socks5h", or turn on "proxy DNS" there`
 }
 
 // limitOfFiles is the verdict for the system's limit of open files.

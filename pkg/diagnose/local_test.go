@@ -50,7 +50,7 @@ func localCases() []judged {
 	local("silence", diagnose.FaultSilence, f, diagnose.LocalBadHandshake)
 	local("command", diagnose.FaultCommand, f, diagnose.LocalBadHandshake)
 	local("loop", diagnose.FaultLoop, f, diagnose.LocalBadHandshake)
-	local("web page", diagnose.FaultLanguage, f, diagnose.LocalBadHandshake)
+	local("web page", diagnose.FaultWebPage, f, diagnose.LocalBadHandshake)
 	local("password", diagnose.FaultAuth, diagnose.LocalFacts{Client: f.Client, Place: "config.json:3:11"}, diagnose.LocalBadAuth)
 	local("too many", diagnose.FaultTooMany, diagnose.LocalFacts{Limit: 512}, diagnose.LimitConnections)
 	return cases

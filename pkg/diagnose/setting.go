@@ -112,7 +112,7 @@ func (s Setting) named(key, value string) string {
 	case s.File != "" && strings.HasPrefix(key, "/"):
 		return quoted + " in " + s.File
 	case s.File != "":
-		return quoted + ` of "` + first(s.Section, "server") + `" in ` + s.File
+		return quoted + ` in "` + first(s.Section, "server") + `" of ` + s.File
 	case value != "":
 		return quoted + ` in the configuration that "vmess-local link import" makes of the link`
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
+	"vmess-local/pkg/config"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
 	"vmess-local/pkg/wsconn"
@@ -70,20 +72,24 @@ func tunnel(f TunnelFacts, s Setting) Verdict {
 	case errors.Is(f.Err, vmess.ErrBadResponse):
 		return badResponse(s)
 	case f.ServerRefusesNow:
-		return serverGone(f, Certain, s.server()+" went away: the connection ended and new ones are refused",
+		v := serverGone(Certain, s.server()+" went away: the connection ended and new ones are refused",
 			"start the service on the server again, or wait for its restart")
+		if f.OthersEnded > 0 {
+			v.Basis = plural(f.OthersEnded+1, "connection") + " ended"
+		}
+		return v
 	case errors.Is(f.Err, vmess.ErrBadChunk), errors.Is(f.Err, wsconn.ErrBadFrame):
 		return tunnelReset(s, "damaged data came through the connection to "+s.server()+": something on the way alters it", Likely)
 	case errors.Is(f.Err, wsconn.ErrPingTimeout), isTimeout(f.Err):
-		return serverGone(f, Likely, s.server()+" stopped answering: the server, or the network on the way, is gone",
+		return serverGone(Likely, s.server()+" stopped answering: the server, or the network on the way, is gone",
 			"check this computer's network connection; new connections are made by themselves")
 	case looksIdle(f):
 		return idleCut(f, s)
 	case f.OthersEnded > 0:
-		return serverGone(f, Likely, fmt.Sprintf("%s ended %s at one moment: it was restarted, or the network changed",
+		return serverGone(Likely, fmt.Sprintf("%s ended %s at one moment: it was restarted, or the network changed",
 			s.server(), plural(f.OthersEnded+1, "connection")), "nothing, if that happens once; else look at the server's log")
 	case errors.As(f.Err, &closed) && closed.Code == 1012: // service restart
-		return serverGone(f, Certain, s.server()+" restarts", "wait a moment: new connections are made by themselves")
+		return serverGone(Certain, s.server()+" restarts", "wait a moment: new connections are made by themselves")
 	case errors.As(f.Err, &closed):
 		return tunnelReset(s, fmt.Sprintf("%s closed the connection with WebSocket code %d", s.server(), closed.Code), Certain)
 	case !f.Answered:
@@ -99,12 +105,8 @@ func how(err error) string {
 	return "cut"
 }
 
-func serverGone(f TunnelFacts, c Confidence, sentence, fix string) Verdict {
-	v := Verdict{Cause: TunnelServerGone, Confidence: c, Sentence: sentence, Fix: fix}
-	if f.OthersEnded > 0 {
-		v.Basis = plural(f.OthersEnded+1, "connection")
-	}
-	return v
+func serverGone(c Confidence, sentence, fix string) Verdict {
+	return Verdict{Cause: TunnelServerGone, Confidence: c, Sentence: sentence, Fix: fix}
 }
 
 func tunnelReset(s Setting, sentence string, c Confidence) Verdict {
@@ -175,19 +177,21 @@ func idleCut(f TunnelFacts, s Setting) Verdict {
 	if f.SeenBefore {
 		v.Confidence, v.Basis = Certain, "again"
 	}
-	v.Fix = wakeful(c, s)
+	v.Fix = wakeful(c, f.IdleFor, s)
 	return v
 }
 
-// wakeful says how to keep a connection from being cut.
-func wakeful(c cutter, s Setting) string {
-	ping := s.set("ws.ping", `"30s"`)
+// wakeful says how to keep a connection from being cut after such a silence.
+func wakeful(c cutter, idle time.Duration, s Setting) string {
 	switch {
 	case c.core:
 		return c.fix + ", or let the application send something now and then"
-	case s.Ping > 0 && s.Ping <= 30*time.Second:
+	case s.Ping > 0 && s.Ping < idle:
 		return "pings do not help here: " + first(c.fix, "raise the idle limit of what stands between, or avoid it")
-	case c.fix != "":
+	}
+	every := min(30*time.Second, max(time.Second, (idle/2).Truncate(time.Second)))
+	ping := s.set("ws.ping", strconv.Quote(config.Duration(every).String()))
+	if c.fix != "" {
 		return ping + ", or " + c.fix
 	}
 	return ping

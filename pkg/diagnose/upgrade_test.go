@@ -6,9 +6,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/wsconn"
@@ -105,4 +108,30 @@ func upgradeCases(t *testing.T) []judged {
 	add("closed, TLS answered", cut(io.EOF), ws, other, diagnose.WSNeedsTLS, certain)
 	add("reset", cut(os.NewSyscallError("read", syscall.ECONNRESET)), wss, none, diagnose.WSReset, certain)
 	return cases
+}
+
+// FuzzUpgrade: whatever a stranger answers, the words stay one short line.
+func FuzzUpgrade(f *testing.F) {
+	f.Add(404, "nginx", "text/html", "https://a/", []byte("body"), true)
+	f.Add(301, "\x1b[31m\u202e", "\r\n", "https://u:p@h:\"1\"/?q", []byte("Client sent an HTTP request to an HTTPS server"), false)
+	f.Add(0, "", "", "", []byte{0x15, 3, 1}, false)
+	f.Fuzz(func(t *testing.T, status int, server, kind, location string, body []byte, secure bool) {
+		s := diagnose.Setting{Address: "a", Port: 1, Path: "/", Host: "a", ServerName: "a", TLS: secure}
+		header := http.Header{"Server": {server}, "Content-Type": {kind}, "Location": {location}}
+		for _, err := range []error{
+			&wsconn.HandshakeError{Status: status, Header: header, Body: body, Err: io.EOF},
+			&wsconn.ProtocolError{Seen: body[:min(len(body), 64)], Err: io.EOF},
+			errors.New(server),
+		} {
+			v, ok := diagnose.Way(err, s, diagnose.WayFacts{})
+			if !ok || v.Fix == "" || utf8.RuneCountInString(v.Line()) > 260 {
+				t.Fatalf("%v: %+v", ok, v)
+			}
+			for _, text := range append(v.Evidence, v.Line(), v.FixLine()) {
+				if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) }) {
+					t.Fatalf("%q", text)
+				}
+			}
+		}
+	})
 }

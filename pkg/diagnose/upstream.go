@@ -73,7 +73,7 @@ func upstreamAuth(a *netdial.UpstreamError, proxy, key string) Verdict {
 	v := Verdict{
 		Cause: UpstreamAuth, Confidence: Certain,
 		Sentence: proxy + " wants a user name and password, or others" + offers,
-		Fix:      `write them into ` + key + ` as "http://USER:PASSWORD@HOST:PORT"`,
+		Fix:      "write them into " + key + ", before the host: USER:PASSWORD@HOST:PORT",
 	}
 	if len(a.Schemes) > 0 && !strings.Contains(strings.ToLower(strings.Join(a.Schemes, " ")), "basic") {
 		v.Sentence = proxy + " wants a kind of authentication that is not spoken here" + offers
@@ -83,5 +83,8 @@ func upstreamAuth(a *netdial.UpstreamError, proxy, key string) Verdict {
 }
 
 func answerText(a *netdial.UpstreamError) string {
+	if a.Status < 100 { // SOCKS, whose codes say nothing to people
+		return clean(a.Text, 60)
+	}
 	return clean(fmt.Sprintf("%d %s", a.Status, a.Text), 60)
 }

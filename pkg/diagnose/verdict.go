@@ -99,7 +99,7 @@ func plural(n int, noun string) string {
 	return strconv.Itoa(n) + " " + noun + "s"
 }
 
-// spoken writes a duration as people do: "350 ms", "10 s", "7 min", "2 h",
+// spoken writes a duration as people do: "350 ms", "10 s", "20 min", "1.5 h",
 // "3 days".
 func spoken(d time.Duration) string {
 	count := func(unit time.Duration, name string) string {
@@ -110,9 +110,9 @@ func spoken(d time.Duration) string {
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d < 10*time.Second:
 		return count(time.Second, "s")
-	case d < 10*time.Minute:
+	case d <= 15*time.Minute:
 		return strconv.FormatInt(int64(d.Round(time.Second)/time.Second), 10) + " s"
-	case d < 2*time.Hour:
+	case d < time.Hour:
 		return strconv.FormatInt(int64(d.Round(time.Minute)/time.Minute), 10) + " min"
 	case d < 48*time.Hour:
 		return count(time.Hour, "h")

@@ -116,7 +116,7 @@ func dns(e *netdial.Error, s Setting, f WayFacts) Verdict {
 	case e.Timeout(), found && d.IsTimeout:
 		return Verdict{
 			Cause: DNSTimeout, Confidence: sure,
-			Sentence: fmt.Sprintf("%s does not answer: who is %s?%s", resolver, name, offline),
+			Sentence: fmt.Sprintf("%s does not answer when asked for %s%s", resolver, name, offline),
 			Fix:      "check that this computer is online and its DNS setting; or " + direct,
 		}
 	}

@@ -1,0 +1,231 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/wsconn"
+)
+
+// checkAnswer is how long a destination may take to answer in a check.
+const checkAnswer = 5 * time.Second
+
+// Check walks the way of a configuration step by step and says what came of
+// each, and of the first that failed cause and fix. It needs no running
+// client and does not disturb one. target, unless it is the zero value, is a
+// destination to reach through the server; nothing else beyond it is touched.
+func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.Addr) (*diagnose.Report, error) {
+	opt.Log = slog.New(slog.DiscardHandler) // the report says it all
+	if opt.LookupEnv == nil {
+		opt.LookupEnv = os.LookupEnv
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	account, err := new(Client).account(cfg, opt)
+	if err != nil {
+		return nil, err
+	}
+	g, err := newGuard(cfg, opt, account)
+	if err != nil {
+		return nil, err
+	}
+	defer g.close()
+	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server}}
+	k.configuration(cfg)
+	if k.way(ctx, cfg) && k.account(ctx) && target.IsValid() {
+		k.destination(ctx, target)
+	}
+	k.report.Complete()
+	return k.report, nil
+}
+
+// A checker is one check under way.
+type checker struct {
+	guard  *guard
+	report *diagnose.Report
+}
+
+func (k *checker) configuration(cfg *config.Client) {
+	file, _, _, ok := cfg.Place("server")
+	if !ok {
+		file = "a link"
+	}
+	k.report.Add(diagnose.StepConfiguration, diagnose.Pass, 0, file)
+}
+
+// way connects and upgrades, and reports whether that went well.
+func (k *checker) way(ctx context.Context, cfg *config.Client) bool {
+	var steps []netdial.Progress
+	below := k.guard.way.plain.Endpoint.(*netdial.Dialer)
+	below.OnStep = func(p netdial.Progress) {
+		if p.Done {
+			steps = append(steps, p)
+		}
+	}
+	start := time.Now()
+	conn, err := k.guard.way.through(k.guard.way.plain).ConnectStream(ctx, nil)
+	took := time.Since(start)
+	below.OnStep = nil
+	seen := k.steps(steps)
+	k.passed(cfg, seen)
+	if err == nil {
+		h := conn.(*wsconn.Conn).Handshake()
+		_ = conn.Close()
+		detail := "the server upgrades to WebSocket"
+		if s := h.Header.Get("Server"); s != "" {
+			detail += "; Server: " + s
+		}
+		k.report.Add(diagnose.StepUpgrade, diagnose.Pass, h.Received.Sub(h.Sent), detail)
+		return true
+	}
+	var step *netdial.Error
+	if !errors.As(err, &step) {
+		k.report.Add(diagnose.StepUpgrade, diagnose.Fail, took, "")
+	}
+	k.report.Verdict, _ = diagnose.Way(err, k.guard.setting, k.guard.prober.Look(ctx, err))
+	return false
+}
+
+// steps adds what the dialling told, and returns which steps there were.
+func (k *checker) steps(steps []netdial.Progress) map[string]bool {
+	seen := map[string]bool{}
+	for _, p := range steps {
+		name := map[netdial.Step]string{
+			netdial.StepDNS: diagnose.StepDNS, netdial.StepTCP: diagnose.StepTCP,
+			netdial.StepUpstream: diagnose.StepTCP, netdial.StepTLS: diagnose.StepTLS,
+		}[p.Step]
+		seen[name] = true
+		status, detail := diagnose.Pass, stepDetail(p)
+		if p.Err != nil && !p.Remembered {
+			status, detail = diagnose.Fail, ""
+		}
+		k.report.Add(name, status, p.Took, detail)
+	}
+	return seen
+}
+
+func stepDetail(p netdial.Progress) string {
+	switch {
+	case p.Step == netdial.StepDNS:
+		return p.Addr + " is " + addresses(p.Addrs)
+	case p.Step == netdial.StepUpstream:
+		return "the upstream proxy leads to " + p.Addr
+	case p.TLS != nil && len(p.TLS.PeerCertificates) > 0:
+		leaf := p.TLS.PeerCertificates[0]
+		return fmt.Sprintf("certificate good until %s", leaf.NotAfter.Format(time.DateOnly))
+	case p.Remote.IsValid():
+		return p.Remote.String()
+	}
+	return p.Addr
+}
+
+func addresses(list []netip.Addr) string {
+	texts := make([]string, 0, len(list))
+	for _, a := range list {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, ", ")
+}
+
+// passed says why steps were not taken that did not have to be.
+func (k *checker) passed(cfg *config.Client, seen map[string]bool) {
+	if _, err := netip.ParseAddr(cfg.Server.Address); err == nil && !seen[diagnose.StepDNS] {
+		k.report.Add(diagnose.StepDNS, diagnose.Skip, 0, "the address is an IP address")
+	}
+	if !cfg.Server.TLS.Enabled {
+		k.report.Add(diagnose.StepTLS, diagnose.Skip, 0, `"tls.enabled" is false`)
+	}
+}
+
+// account asks whether the server accepts us, and for its clock.
+func (k *checker) account(ctx context.Context) bool {
+	g := k.guard
+	start := time.Now()
+	result := g.prober.Ask(ctx, g.account.Mode(), 0)
+	if result == diagnose.ProbeAccepted && g.way.early.Load() && !accepts(g.prober.AskEarly(ctx, g.account.Mode(), 0)) {
+		result = diagnose.ProbeNotTried
+	}
+	ok := accepts(result)
+	if ok {
+		detail := "the server accepts the id by VMessAEAD"
+		if g.account.Legacy() {
+			detail = "the server accepts the id by legacy MD5"
+		}
+		k.report.Add(diagnose.StepAccount, diagnose.Pass, time.Since(start), detail)
+	} else {
+		sig := g.ask(ctx, result == diagnose.ProbeBadAnswer)
+		k.report.Add(diagnose.StepAccount, diagnose.Fail, time.Since(start), "")
+		k.report.Verdict = diagnose.Account(sig, g.setting)
+	}
+	start = time.Now()
+	skew, err := g.prober.Skew(ctx)
+	switch {
+	case err != nil:
+		k.report.Add(diagnose.StepClock, diagnose.Skip, time.Since(start), "the server tells no time")
+	case skew.Abs() > skewLimit:
+		k.report.Add(diagnose.StepClock, diagnose.Fail, time.Since(start), clockDetail(skew))
+		ok = ok && k.report.Verdict.IsZero()
+	default:
+		k.report.Add(diagnose.StepClock, diagnose.Pass, time.Since(start), clockDetail(skew))
+	}
+	return ok
+}
+
+func clockDetail(skew time.Duration) string {
+	switch seconds := skew.Round(time.Second); {
+	case seconds == 0:
+		return "this computer and the server agree"
+	case seconds > 0:
+		return fmt.Sprintf("this computer is %v ahead of the server", seconds)
+	default:
+		return fmt.Sprintf("this computer is %v behind the server", -seconds)
+	}
+}
+
+// destination asks the target anything at all: its first byte proves the whole
+// way.
+func (k *checker) destination(ctx context.Context, target netaddr.Addr) {
+	ctx, cancel := context.WithTimeout(ctx, k.guard.dialTime+checkAnswer)
+	defer cancel()
+	start := time.Now()
+	question := "HEAD / HTTP/1.1\r\nHost: " + target.Host() + "\r\nConnection: close\r\n\r\n"
+	d := &vmess.Dialer{Client: k.guard.account, Endpoint: k.guard.way}
+	conn, err := d.DialStream(ctx, target, []byte(question))
+	n := 0
+	if err == nil {
+		defer conn.Close()
+		_ = conn.SetReadDeadline(time.Now().Add(checkAnswer))
+		n, err = conn.Read(make([]byte, 512))
+	}
+	if n > 0 {
+		k.report.Add(diagnose.StepDestination, diagnose.Pass, time.Since(start), target.String()+" answers")
+		return
+	}
+	k.report.Add(diagnose.StepDestination, diagnose.Fail, time.Since(start), "")
+	end := diagnose.StillSilent
+	switch {
+	case err == io.EOF:
+		end = diagnose.NoData
+	case errors.Is(err, vmess.ErrNoAnswer):
+		end = diagnose.NoWord
+	}
+	k.report.Verdict = diagnose.Destination(diagnose.DestinationFacts{
+		End: end, After: time.Since(start), Account: diagnose.ProbeAccepted, To: target, Show: true,
+	}, k.guard.setting)
+}
+
+var _ transport.StreamEndpoint = (*way)(nil)
