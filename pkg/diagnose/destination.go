@@ -37,7 +37,14 @@ func Destination(f DestinationFacts, s Setting) Verdict {
 	if f.Account == ProbeHeld {
 		v.Confidence = Possible
 	}
-	v.Evidence = append(v.Evidence, "the account at "+s.server()+" is fine", "the request ended after "+spoken(f.After))
+	v.Evidence = append(v.Evidence, "the account at "+s.server()+" is fine")
+	switch {
+	case f.After <= 0:
+	case f.End == StillSilent:
+		v.Evidence = append(v.Evidence, "nothing came back within "+spoken(f.After))
+	default:
+		v.Evidence = append(v.Evidence, "the request ended after "+spoken(f.After))
+	}
 	return v
 }
 

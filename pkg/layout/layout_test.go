@@ -43,10 +43,12 @@ var rules = map[string]rule{
 	"config":                  {only: []string{"netaddr"}},
 	"sharelink":               {only: []string{"config", "netaddr"}},
 	"setup":                   {not: []string{"client", "server"}},
+	"diagnose":                {not: []string{"socks", "dispatch", "client", "server"}},
 	"client":                  {not: []string{"server", "demo", "program"}},
 	"server":                  {not: []string{"client", "demo", "program"}},
 	"demo":                    {not: []string{"program"}},
 	"program":                 {not: runtime},
+	"program/programtest":     {not: runtime},
 }
 
 // owners are the only packages that may import a library.
