@@ -211,7 +211,7 @@ func (w *watched) Write(p []byte) (int, error) {
 }
 
 func (w *watched) note(op string, err error) {
-	if err != nil && !errors.Is(err, io.EOF) && !w.closed.Load() {
+	if err != nil && err != io.EOF && !w.closed.Load() {
 		err = &transport.SideError{Side: transport.Remote, Op: op, Err: err}
 		w.failed.CompareAndSwap(nil, &err)
 	}

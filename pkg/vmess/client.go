@@ -173,7 +173,7 @@ func (c *Client) seal(dst []byte, h *requestHeader, m Mode, payload int) []byte 
 	case ModeLegacyAlter:
 		return sealLegacy(dst, c.cmdKey, c.alter, c.Now(), plain)
 	}
-	if k := c.Kind(); k == KindUnknown || k == KindV2Ray {
+	if c.Kind() != KindSing {
 		size := authIDSize + sealedLenSize + nonceSize + len(plain) + tagSize + payload
 		if fill := flightFloor + rand.IntN(flightSpread) - size; fill > 0 {
 			plain = append(plain, make([]byte, fill)...)

@@ -386,10 +386,10 @@ func (c *Conn) endPackets() {
 }
 
 // noAnswer turns the end of a carrier that gave no byte of an answer into
-// ErrNoAnswer.
+// ErrNoAnswer, which wraps how it ended.
 func noAnswer(in *inbuf, err error) error {
 	if in.total == 0 && ends(err) {
-		return ErrNoAnswer
+		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -399,5 +399,7 @@ func noAnswer(in *inbuf, err error) error {
 
 // ErrNoAnswer is returned by reads when the server closed the connection
 // without any answer: it refused the request, or could not reach the
-// destination and is of the kind that does not say so (section 15).
+// destination and is of the kind that does not say so (section 15). The error
+// is io.EOF too when the carrier ended in order, as refusals do, and
+// io.ErrUnexpectedEOF when it just broke off.
 var ErrNoAnswer = errors.New("the server closed the connection without an answer")

@@ -11,6 +11,7 @@ import (
 	"os"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"vmess-local/pkg/netaddr"
@@ -64,7 +65,7 @@ func TestStreamContractOverTCP(t *testing.T) {
 func TestTransfer(t *testing.T) {
 	large := 3 << 20
 	if raceEnabled {
-		large = 1 << 19
+		large = 1 << 18
 	}
 	s := newTestServer(t, ServerConfig{})
 	for _, st := range append(styles(), rawStyles()...) {
@@ -263,6 +264,40 @@ func TestFirstFlightLayout(t *testing.T) {
 	}
 	if h.iv == [16]byte{} || h.key == [16]byte{} || h.iv == h.key {
 		t.Error("the keys are not random")
+	}
+}
+
+// A refusal must show after one round trip: the first flight alone has all the
+// bytes that a server reads before it closes. Only sing-box and mihomo need
+// none.
+func TestFirstFlightOutlastsDrain(t *testing.T) {
+	for _, k := range []Kind{KindUnknown, KindOwn, KindV2Ray, KindSing} {
+		for _, payload := range []int{0, 1, 3000, firstFlight} {
+			synctest.Test(t, func(t *testing.T) {
+				c := gcm.client(otherID)
+				c.kind.Store(uint32(k))
+				near, far := transporttest.Pipe(1 << 17)
+				conn := dialOver(t, c, near, string(make([]byte, payload)))
+				mustWrite(t, conn, "")
+				s := newTestServer(t, ServerConfig{})
+				s.drain = drainCount{base: 3265, spread: 64} // the most there is
+				begin := time.Now()
+				_, err := s.Accept(t.Context(), far)
+				quick := time.Since(begin) == 0
+				if !errors.Is(err, ErrInvalidUser) || quick != (k != KindSing || payload == firstFlight) {
+					t.Errorf("kind %d, %d bytes of payload: refused after %v, %v", k, payload, time.Since(begin), err)
+				}
+				_ = conn.Close()
+			})
+		}
+	}
+	lengths := map[int]bool{}
+	for range 100 {
+		_, r := recording(t, gcm.client(testID), []byte("x"))
+		lengths[len(r.writes[0])] = true
+	}
+	if len(lengths) < 30 {
+		t.Errorf("%d different lengths in 100 flights", len(lengths))
 	}
 }
 
