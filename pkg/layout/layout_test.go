@@ -39,6 +39,7 @@ var rules = map[string]rule{
 	"wsconn":                  {not: []string{"vmess", "dispatch", "config", "netdial"}},
 	"netdial":                 {not: []string{"wsconn", "vmess", "config"}},
 	"mux":                     {not: []string{"vmess", "wsconn", "dispatch"}},
+	"warm":                    {not: []string{"vmess", "config"}},
 	"direct":                  {not: []string{"vmess", "wsconn"}},
 	"config":                  {only: []string{"netaddr"}},
 	"sharelink":               {only: []string{"config", "netaddr"}},

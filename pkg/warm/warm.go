@@ -1,0 +1,304 @@
+// Package warm keeps ready-made streams of an endpoint, so that a new
+// connection does not wait for TCP, TLS and an upgrade. How many follows the
+// demand; without any there are none, because a server takes each that closes
+// unused for a rejected request.
+package warm
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vmess-local/pkg/transport"
+)
+
+const (
+	// demandWindow is how far back demand is looked at.
+	demandWindow = 10 * time.Second
+	// shortLife is the age below which a far end that closes a ready stream is
+	// taken to want none, for restPause.
+	shortLife = time.Second
+	restPause = time.Minute
+	// dialTimeout bounds the making of one stream.
+	dialTimeout = 15 * time.Second
+)
+
+// Options say how a Pool works.
+type Options struct {
+	// Max is the most streams kept ready; 0 keeps none.
+	Max int
+	// Idle is how long a stream is kept unused. A far end that closes them
+	// earlier makes it shorter.
+	Idle time.Duration
+}
+
+// Stats are a Pool's counters since its start.
+type Stats struct {
+	Ready  int   // now
+	Used   int64 // streams that served a connection
+	Wasted int64 // streams that were made and never used
+}
+
+// A Pool is a [transport.StreamEndpoint] that hands out a ready stream where
+// it has one and connects otherwise. It may be used concurrently and must be
+// closed.
+type Pool struct {
+	endpoint transport.StreamEndpoint
+	max      int
+
+	ctx    context.Context // ends the making of streams
+	cancel context.CancelFunc
+	making sync.WaitGroup
+
+	mu     sync.Mutex
+	ready  []*stream // oldest first
+	dials  int       // streams being made
+	takes  []time.Time
+	life   time.Duration // how long an unused stream is kept
+	rest   time.Time     // none are made before
+	closed bool
+
+	used, wasted atomic.Int64
+}
+
+var _ transport.StreamEndpoint = (*Pool)(nil)
+
+// NewPool returns a Pool of endpoint.
+func NewPool(endpoint transport.StreamEndpoint, o Options) *Pool {
+	p := &Pool{endpoint: endpoint, max: o.Max, life: o.Idle}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// ConnectStream implements transport.StreamEndpoint. A ready stream that turns
+// out dead before anything was sent is replaced in silence.
+func (p *Pool) ConnectStream(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	for s := p.take(); s != nil; s = p.next() {
+		if len(first) == 0 {
+			return s, nil
+		}
+		// A write fails only on a stream that had ended before: nothing of
+		// first has arrived then.
+		if _, err := s.Write(first); err == nil {
+			return s, nil
+		}
+		_ = s.Close()
+	}
+	return p.endpoint.ConnectStream(ctx, first)
+}
+
+// Ready reports whether a ready stream is at hand.
+func (p *Pool) Ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.ready) > 0
+}
+
+// Stats returns the counters.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Stats{Ready: len(p.ready), Used: p.used.Load(), Wasted: p.wasted.Load()}
+}
+
+// Close closes the ready streams and makes no more; streams handed out live
+// on.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	ready := p.ready
+	p.ready = nil
+	p.mu.Unlock()
+	p.cancel()
+	for _, s := range ready {
+		p.waste(s)
+	}
+	p.making.Wait()
+	return nil
+}
+
+// take notes the demand, returns a ready stream or nil, and has others made.
+func (p *Pool) take() *stream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.max == 0 || p.closed {
+		return nil
+	}
+	now := time.Now()
+	p.takes = append(recent(p.takes, now), now)
+	if len(p.takes) > 2*p.max {
+		p.takes = p.takes[1:] // more would change nothing
+	}
+	s := p.pop()
+	p.refill(now)
+	return s
+}
+
+// next returns a ready stream or nil.
+func (p *Pool) next() *stream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pop()
+}
+
+func (p *Pool) pop() *stream {
+	if len(p.ready) == 0 {
+		return nil
+	}
+	s := p.ready[0]
+	p.ready = p.ready[1:]
+	s.expiry.Stop()
+	p.used.Add(1)
+	return s
+}
+
+func recent(takes []time.Time, now time.Time) []time.Time {
+	for len(takes) > 0 && now.Sub(takes[0]) > demandWindow {
+		takes = takes[1:]
+	}
+	return takes
+}
+
+// refill has streams made until there are half as many as were asked for of
+// late, at least one.
+func (p *Pool) refill(now time.Time) {
+	if now.Before(p.rest) {
+		return
+	}
+	want := min(p.max, (len(p.takes)+1)/2)
+	for n := want - len(p.ready) - p.dials; n > 0; n-- {
+		p.dials++
+		p.making.Go(p.make)
+	}
+}
+
+// make makes one stream and keeps it.
+func (p *Pool) make() {
+	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
+	defer cancel()
+	conn, err := p.endpoint.ConnectStream(ctx, nil)
+	p.mu.Lock()
+	p.dials--
+	if err != nil || p.closed {
+		p.mu.Unlock()
+		if err == nil {
+			_ = conn.Close()
+		}
+		return
+	}
+	s := newStream(conn)
+	p.ready = append(p.ready, s)
+	s.expiry = time.AfterFunc(p.life, func() { p.drop(s, false) })
+	p.mu.Unlock()
+	if s.waiter != nil {
+		go p.watch(s)
+	}
+}
+
+// watch returns when the stream has something to read, or its end: while it is
+// ready, either is its end.
+func (p *Pool) watch(s *stream) {
+	_ = s.waiter.WaitRead()
+	close(s.watched)
+	p.drop(s, true)
+}
+
+// drop takes a stream out that has grown too old or, early, was ended by the
+// far end.
+func (p *Pool) drop(s *stream, early bool) {
+	p.mu.Lock()
+	at := -1
+	for i, r := range p.ready {
+		if r == s {
+			at = i
+		}
+	}
+	if at < 0 { // handed out, or gone
+		p.mu.Unlock()
+		return
+	}
+	p.ready = append(p.ready[:at:at], p.ready[at+1:]...)
+	s.expiry.Stop()
+	if age := time.Since(s.made); early {
+		if age < shortLife {
+			p.rest = time.Now().Add(restPause)
+		}
+		p.life = min(p.life, max(age*4/5, shortLife))
+	}
+	p.mu.Unlock()
+	p.waste(s)
+}
+
+func (p *Pool) waste(s *stream) {
+	s.expiry.Stop()
+	p.wasted.Add(1)
+	_ = s.StreamConn.Close()
+}
+
+// A stream is one that waits for its use, with somebody watching it: what ends
+// it is noticed at once, and pings are answered. The watcher is its reader
+// until the first byte of an answer.
+type stream struct {
+	transport.StreamConn
+	waiter  transport.ReadWaiter // of StreamConn; nil when it cannot wait
+	made    time.Time
+	expiry  *time.Timer
+	watched chan struct{} // closed when the watcher has ended
+	joined  bool          // the reader knows that
+}
+
+var (
+	_ transport.ReadWaiter = (*stream)(nil)
+	_ transport.Resetter   = (*stream)(nil)
+	_ transport.PeerWaiter = (*stream)(nil)
+)
+
+func newStream(c transport.StreamConn) *stream {
+	s := &stream{StreamConn: c, made: time.Now(), watched: make(chan struct{})}
+	if s.waiter, _ = c.(transport.ReadWaiter); s.waiter == nil {
+		close(s.watched) // nobody can watch it
+	}
+	return s
+}
+
+// join waits for the watcher. It is the reader's to call.
+func (s *stream) join() {
+	if !s.joined {
+		<-s.watched
+		s.joined = true
+	}
+}
+
+// Read implements net.Conn.
+func (s *stream) Read(b []byte) (int, error) {
+	s.join()
+	return s.StreamConn.Read(b)
+}
+
+// WaitRead implements transport.ReadWaiter.
+func (s *stream) WaitRead() error {
+	s.join()
+	if s.waiter == nil {
+		return nil
+	}
+	return s.waiter.WaitRead()
+}
+
+// Reset implements transport.Resetter.
+func (s *stream) Reset() error { return transport.Reset(s.StreamConn) }
+
+// WaitPeerClose implements transport.PeerWaiter.
+func (s *stream) WaitPeerClose() {
+	s.join()
+	if w, ok := s.StreamConn.(transport.PeerWaiter); ok {
+		w.WaitPeerClose()
+		return
+	}
+	var sink [256]byte
+	for {
+		if _, err := s.StreamConn.Read(sink[:]); err != nil {
+			return
+		}
+	}
+}
