@@ -317,6 +317,11 @@ func (c *counted) WaitRead() error {
 	return nil
 }
 
+// ReadLazy implements transport.LazyReader.
+func (c *counted) ReadLazy(head, most int) (*transport.Buffer, int, error) {
+	return transport.ReadLazy(c.StreamConn, head, most)
+}
+
 // Reset implements transport.Resetter.
 func (c *counted) Reset() error {
 	if !c.closed.Swap(true) {

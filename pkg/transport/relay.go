@@ -200,21 +200,10 @@ func (s *session) directionOver() (both bool) {
 
 // copy moves bytes until src ends (nil, nil) or one side fails.
 func (s *session) copy(dst, src StreamConn, count *atomic.Int64) (readErr, writeErr error) {
-	waiter, _ := src.(ReadWaiter)
-	var buf *Buffer
-	defer func() {
-		if buf != nil {
-			buf.Release()
-		}
-	}()
+	in := newLazily(src)
+	defer in.release()
 	for {
-		if buf == nil {
-			if waiter != nil {
-				_ = waiter.WaitRead() // Read tells the error in its own words
-			}
-			buf = GetBuffer()
-		}
-		n, err := src.Read(buf[:maxRead])
+		buf, n, err := in.read()
 		if n > 0 {
 			s.touch()
 			m, werr := dst.Write(buf[:n])
@@ -227,10 +216,48 @@ func (s *session) copy(dst, src StreamConn, count *atomic.Int64) (readErr, write
 		if err != nil {
 			return endOf(err), nil
 		}
-		if n < maxRead/2 && waiter != nil {
-			buf.Release()
-			buf = nil
+		if n < maxRead/2 {
+			in.release() // more is not at hand: the wait may be long
 		}
+	}
+}
+
+// lazily reads a stream with a buffer that is held only while much comes.
+type lazily struct {
+	src    StreamConn
+	lazy   LazyReader
+	waiter ReadWaiter
+	buf    *Buffer
+}
+
+func newLazily(src StreamConn) *lazily {
+	l := &lazily{src: src}
+	l.lazy, _ = src.(LazyReader)
+	l.waiter, _ = src.(ReadWaiter)
+	return l
+}
+
+// read returns the buffer with n bytes in it, which stays l's.
+func (l *lazily) read() (buf *Buffer, n int, err error) {
+	switch {
+	case l.buf != nil:
+	case l.lazy != nil:
+		l.buf, n, err = l.lazy.ReadLazy(0, maxRead)
+		return l.buf, n, err
+	case l.waiter != nil:
+		_ = l.waiter.WaitRead() // Read tells the error in its own words
+		l.buf = GetBuffer()
+	default:
+		l.buf = GetBuffer()
+	}
+	n, err = l.src.Read(l.buf[:maxRead])
+	return l.buf, n, err
+}
+
+func (l *lazily) release() {
+	if l.buf != nil {
+		l.buf.Release()
+		l.buf = nil
 	}
 }
 

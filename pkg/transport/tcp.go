@@ -13,6 +13,7 @@ func NewTCP(c *net.TCPConn) StreamConn {
 	t := &tcpConn{TCPConn: c}
 	t.raw, _ = c.SyscallConn() // nil only for a closed connection
 	t.poll = t.readable
+	t.lazy.read = t.readLazily
 	return t
 }
 
@@ -23,6 +24,17 @@ type tcpConn struct {
 	// lost is the error that WaitRead met. The system tells it once and an end
 	// from then on, so every later read must be told it from here.
 	lost error
+	lazy lazyRead
+}
+
+// A lazyRead is a ReadLazy under way: what its callback is asked for, and what
+// it found.
+type lazyRead struct {
+	read       func(fd uintptr) bool // bound once, as poll
+	head, most int
+	buf        *Buffer
+	n          int
+	err        error
 }
 
 // Read implements net.Conn.
@@ -51,4 +63,5 @@ var (
 	_ StreamConn = (*tcpConn)(nil)
 	_ Resetter   = (*tcpConn)(nil)
 	_ ReadWaiter = (*tcpConn)(nil)
+	_ LazyReader = (*tcpConn)(nil)
 )

@@ -7,3 +7,16 @@ package transport
 func (t *tcpConn) WaitRead() error { return nil }
 
 func (t *tcpConn) readable(uintptr) bool { return true }
+
+// ReadLazy implements [LazyReader] without its laziness.
+func (t *tcpConn) ReadLazy(head, most int) (*Buffer, int, error) {
+	b := GetBuffer()
+	n, err := t.Read(b[head : head+most])
+	if n == 0 {
+		b.Release()
+		return nil, 0, err
+	}
+	return b, n, err
+}
+
+func (t *tcpConn) readLazily(uintptr) bool { return true }

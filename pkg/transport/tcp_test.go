@@ -186,3 +186,48 @@ func BenchmarkTCPWaitRead(b *testing.B) {
 		_ = w.WaitRead()
 	}
 }
+
+func TestReadLazy(t *testing.T) {
+	a, b := streamPair(t)
+	lazy := a.(transport.LazyReader)
+	if _, err := b.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	p, n, err := lazy.ReadLazy(3, 100)
+	if err != nil || string(p[3:3+n]) != "hello" {
+		t.Fatalf("read %q, %v", p[3:3+n], err)
+	}
+	p.Release()
+	if _, err := b.Write(make([]byte, 200)); err != nil {
+		t.Fatal(err)
+	}
+	if p, n, err = lazy.ReadLazy(0, 100); err != nil || n != 100 {
+		t.Fatalf("read %d bytes, %v; want 100", n, err)
+	}
+	p.Release()
+	if p, n, err = lazy.ReadLazy(0, 150); err != nil || n != 100 {
+		t.Fatalf("read %d bytes, %v; want the other 100", n, err)
+	}
+	p.Release()
+	_ = b.CloseWrite()
+	if p, n, err := lazy.ReadLazy(0, 100); p != nil || n != 0 || err != io.EOF {
+		t.Fatalf("at the end %d bytes, %v", n, err)
+	}
+}
+
+func TestReadLazyErrors(t *testing.T) {
+	a, b := streamPair(t)
+	_ = transport.Reset(b)
+	if p, _, err := a.(transport.LazyReader).ReadLazy(0, 100); p != nil || !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("after a reset: %v", err)
+	}
+	c, _ := streamPair(t)
+	_ = c.SetReadDeadline(time.Now().Add(-time.Second))
+	if p, _, err := c.(transport.LazyReader).ReadLazy(0, 100); p != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("after the deadline: %v", err)
+	}
+	_ = c.Close()
+	if p, _, err := c.(transport.LazyReader).ReadLazy(0, 100); p != nil || err == nil {
+		t.Fatalf("after Close: %v", err)
+	}
+}

@@ -3,6 +3,7 @@
 package transport
 
 import (
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -33,11 +34,62 @@ func (t *tcpConn) readable(fd uintptr) bool {
 			return false
 		case nil:
 		default:
-			t.lost = &net.OpError{
-				Op: "read", Net: "tcp", Source: t.LocalAddr(), Addr: t.RemoteAddr(),
-				Err: os.NewSyscallError("recvfrom", err),
-			}
+			t.lost = t.readError("recvfrom", err)
 		}
 		return true
+	}
+}
+
+// ReadLazy implements [LazyReader].
+func (t *tcpConn) ReadLazy(head, most int) (*Buffer, int, error) {
+	if t.lost != nil || t.raw == nil {
+		return nil, 0, t.lostOr(net.ErrClosed)
+	}
+	t.lazy.head, t.lazy.most = head, most
+	if err := t.raw.Read(t.lazy.read); err != nil {
+		return nil, 0, err
+	}
+	b, n, err := t.lazy.buf, t.lazy.n, t.lazy.err
+	t.lazy.buf, t.lazy.n, t.lazy.err = nil, 0, nil
+	return b, n, err
+}
+
+func (t *tcpConn) lostOr(err error) error {
+	if t.lost != nil {
+		return t.lost
+	}
+	return err
+}
+
+// readLazily reads into a buffer that it gives back when the socket is empty.
+func (t *tcpConn) readLazily(fd uintptr) bool {
+	l := &t.lazy
+	b := GetBuffer()
+	for {
+		n, err := syscall.Read(int(fd), b[l.head:l.head+l.most])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case n > 0:
+			l.buf, l.n = b, n
+			return true
+		}
+		b.Release()
+		switch err {
+		case syscall.EAGAIN:
+			return false
+		case nil:
+			l.err = io.EOF
+		default:
+			l.err = t.readError("read", err)
+		}
+		return true
+	}
+}
+
+func (t *tcpConn) readError(call string, err error) error {
+	return &net.OpError{
+		Op: "read", Net: "tcp", Source: t.LocalAddr(), Addr: t.RemoteAddr(),
+		Err: os.NewSyscallError(call, err),
 	}
 }

@@ -38,6 +38,31 @@ type StreamConn interface {
 // the reader: it may not run beside Read.
 type ReadWaiter interface{ WaitRead() error }
 
+// A LazyReader is a ReadWaiter that waits and reads in one go, into a buffer
+// that is lent only when there is something to read.
+type LazyReader interface {
+	// ReadLazy reads up to most bytes to behind the first head bytes of the
+	// returned Buffer, which is then the caller's to release; it is nil when n
+	// is 0. head and most fit a Buffer together. It counts as the reader.
+	ReadLazy(head, most int) (b *Buffer, n int, err error)
+}
+
+// ReadLazy reads from c as a LazyReader does, as far as c lets it.
+func ReadLazy(c StreamConn, head, most int) (b *Buffer, n int, err error) {
+	if l, ok := c.(LazyReader); ok {
+		return l.ReadLazy(head, most)
+	}
+	if w, ok := c.(ReadWaiter); ok {
+		_ = w.WaitRead()
+	}
+	b = GetBuffer()
+	if n, err = c.Read(b[head : head+most]); n == 0 {
+		b.Release()
+		b = nil
+	}
+	return b, n, err
+}
+
 // A Resetter can end a stream so that the far end sees an error instead of an
 // orderly end (TCP: RST). Reset also closes.
 type Resetter interface{ Reset() error }

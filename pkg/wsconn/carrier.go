@@ -44,6 +44,7 @@ const (
 type carrier struct {
 	conn   net.Conn
 	waiter transport.ReadWaiter // conn, where it can wait without a buffer
+	lazy   transport.LazyReader // conn, where it can do so and read in one go
 	watch  *pinger              // nil when pings are off
 	answer *answer              // not nil until the response head is read
 
@@ -68,6 +69,7 @@ type carrier struct {
 func (c *carrier) init(conn net.Conn) {
 	c.conn = conn
 	c.waiter, _ = conn.(transport.ReadWaiter)
+	c.lazy, _ = conn.(transport.LazyReader)
 	c.buf = c.own[:]
 }
 
@@ -244,9 +246,8 @@ func (c *carrier) fetch(idle bool) error {
 		c.watch.reading.Store(true)
 		defer c.watch.reading.Store(false)
 	}
-	c.makeRoom(idle)
 	for range maxIdleReads {
-		n, err := c.conn.Read(c.buf[c.w:])
+		n, err := c.readMore(idle)
 		if n > 0 {
 			c.w += n
 			c.late = err
@@ -262,6 +263,28 @@ func (c *carrier) fetch(idle bool) error {
 	}
 	c.err = io.ErrNoProgress
 	return c.err
+}
+
+// readMore reads once to behind the window, with room made for it.
+func (c *carrier) readMore(idle bool) (int, error) {
+	if !idle || c.lazy == nil {
+		c.makeRoom(idle)
+		return c.conn.Read(c.buf[c.w:])
+	}
+	if !c.lent {
+		c.settle()
+	}
+	if c.lent || c.pool != nil {
+		c.move(c.buf)
+		return c.conn.Read(c.buf[c.w:])
+	}
+	head := c.w - c.r
+	p, n, err := c.lazy.ReadLazy(head, transport.BufferSize-head)
+	if p != nil {
+		c.move(p[:])
+		c.pool = p
+	}
+	return n, err
 }
 
 // makeRoom sees to it that there is room behind the window. An idle wait is
