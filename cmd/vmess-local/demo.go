@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"strings"
+
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/client"
 	"vmess-local/pkg/demo"
 	"vmess-local/pkg/program"
 )
@@ -22,19 +26,30 @@ stays usable as a proxy until Ctrl-C. Nothing leaves this machine unless you use
 the proxy for more.`,
 		Example: `  vmess-local demo
   vmess-local demo --once && echo it works`,
-		Args: cobra.NoArgs,
+		Args: program.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := log.Check(); err != nil {
+				return err
+			}
 			logger, err := log.New(cmd.ErrOrStderr(), "warn", "text")
 			if err != nil {
 				return err
 			}
-			return demo.Run(cmd.Context(), demo.Options{
+			err = demo.Run(cmd.Context(), demo.Options{
 				Listen: listen, AnyPort: !cmd.Flags().Changed("listen"), Once: once,
 				Out: cmd.OutOrStdout(), Log: logger,
 			})
+			var port *client.ListenError
+			switch {
+			case errors.As(err, &port): // here a flag says where to listen
+				port.Verdict.Fix = strings.ReplaceAll(port.Verdict.Fix, `"listen"`, "--listen")
+			case errors.Is(err, demo.ErrListen):
+				return program.Usagef("--listen: saw %s; want a loopback address like 127.0.0.1:1080, because the demo asks for no password", program.Show(listen))
+			}
+			return err
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1080", "local proxy's `ADDR`; its default gives way to a free port when taken")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:1080", "local proxy's loopback `ADDR`; the default gives way to a free port when it is taken")
 	cmd.Flags().BoolVar(&once, "once", false, "exit after the fetch: 0 when it worked, 1 when not")
 	log.Add(cmd)
 	return cmd

@@ -3,11 +3,8 @@
 package main
 
 import (
-	"context"
 	"io"
 	"os"
-
-	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/program"
 )
@@ -17,23 +14,16 @@ func main() {
 }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return program.Main(stderr, func(ctx context.Context) error {
-		return program.Execute(ctx, newRoot(), args, stdin, stdout, stderr)
-	})
-}
-
-func newRoot() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "vmess-local",
-		Short: "A local SOCKS5 and HTTP proxy that travels as VMess in WebSocket",
-		Long: `vmess-local opens a local port for browsers and other programs, speaking SOCKS5,
+	root := program.NewRoot("vmess-local",
+		"A local SOCKS5 and HTTP proxy that travels as VMess in WebSocket",
+		`vmess-local opens a local port for browsers and other programs, speaking SOCKS5,
 SOCKS4a and HTTP proxy, and carries every connection as VMess in a WebSocket
 to a V2Ray, Xray, sing-box, mihomo or vmess-server.
 
-Start with
-  vmess-local demo                     to see it work without a server, or
-  vmess-local run 'vmess://…'          with the share link of yours.`,
-	}
-	root.AddCommand(newRunCommand(), newDemoCommand(), program.NewVersionCommand("vmess-local"))
-	return root
+Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
+		`  vmess-local demo                  see it work, without any server
+  vmess-local run 'vmess://…'       with the share link of your server
+  vmess-local run -c config.json    with a configuration`,
+		newRunCommand(), newDemoCommand(), newCheckCommand())
+	return program.Main(root, args, stdin, stdout, stderr)
 }

@@ -23,12 +23,12 @@ func newInitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Write a fresh configuration and print the client's",
-		Long: `Init writes server.json with a new id and a random path into a directory, readable
-by you only, and prints what the client needs: its share link, the same as a QR
-code, and its configuration. An existing file is never overwritten.`,
+		Long: `Init writes server.json with a new id and a random path into a directory,
+readable by you only, and prints what the client needs: its share link, the same
+as a QR code, and its configuration. An existing file is never overwritten.`,
 		Example: `  vmess-server init --host vps.example.com
-  vmess-server init --host vps.example.com --cert fullchain.pem --key privkey.pem`,
-		Args: cobra.NoArgs,
+  vmess-server init --host vps.example.com --cert chain.pem --key key.pem`,
+		Args: program.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			srv, cl, err := setup.New(plan)
 			if err != nil {
@@ -43,27 +43,35 @@ code, and its configuration. An existing file is never overwritten.`,
 				return err
 			}
 			file := filepath.Join(out, "server.json")
+			if err := os.MkdirAll(out, 0o700); err != nil {
+				return err
+			}
 			if err := writeNew(file, config.MarshalServer(srv)); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s; start the server with: vmess-server run -c %s\nFor the client, the link, its QR code and its configuration; each holds the id, keep them to yourself:\n", file, file)
+			fmt.Fprintf(cmd.ErrOrStderr(), saidText, file, file)
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s%s", link, code, config.MarshalClient(cl))
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&plan.Host, "host", "localhost", "server's `NAME` or address as clients reach it")
-	cmd.Flags().Uint16Var(&plan.Port, "port", 0, "server's `PORT`; 0: 443 with a certificate, else 8080")
+	cmd.Flags().Uint16Var(&plan.Port, "port", 0, "server's `PORT`; 0 is 443 with a certificate, else 8080")
 	cmd.Flags().StringVar(&plan.CertFile, "cert", "", "certificate chain `FILE` (PEM), to speak TLS")
 	cmd.Flags().StringVar(&plan.KeyFile, "key", "", "certificate's key `FILE` (PEM)")
-	cmd.Flags().StringVar(&out, "out", ".", "`DIR`ectory of server.json")
+	cmd.Flags().StringVar(&out, "out", ".", "`DIR` that server.json is written to")
 	return cmd
 }
+
+const saidText = `wrote %s; start the server with: vmess-server run -c %s
+For the client, here are the link, its QR code and its configuration. Each holds
+the id, which is a password.
+`
 
 // writeNew writes a file that must not exist yet, for the user's eyes only.
 func writeNew(name string, data []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists already: move it away or choose another --out", name)
+		return fmt.Errorf("%s exists already\nfix: move it away, or choose another directory with --out", name)
 	}
 	if err != nil {
 		return err

@@ -3,11 +3,8 @@
 package main
 
 import (
-	"context"
 	"io"
 	"os"
-
-	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/program"
 )
@@ -17,22 +14,15 @@ func main() {
 }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return program.Main(stderr, func(ctx context.Context) error {
-		return program.Execute(ctx, newRoot(), args, stdin, stdout, stderr)
-	})
-}
-
-func newRoot() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "vmess-server",
-		Short: "A VMess over WebSocket server",
-		Long: `vmess-server serves VMess in WebSocket to vmess-local, V2Ray, Xray, sing-box and
+	root := program.NewRoot("vmess-server",
+		"A VMess over WebSocket server",
+		`vmess-server serves VMess in WebSocket to vmess-local, V2Ray, Xray, sing-box and
 mihomo. It accepts VMessAEAD; legacy MD5 clients only where it is told to.
 
-Start with
-  vmess-server init --host vps.example.com     writes a configuration and prints the client's
+Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
+		`  vmess-server init --host vps.example.com    write server.json, and what to
+                                              give to the client
   vmess-server run -c server.json`,
-	}
-	root.AddCommand(newRunCommand(), newInitCommand(), program.NewVersionCommand("vmess-server"))
-	return root
+		newRunCommand(), newInitCommand())
+	return program.Main(root, args, stdin, stdout, stderr)
 }

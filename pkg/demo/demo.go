@@ -13,17 +13,23 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/direct"
+	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/server"
+	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
 )
 
 // Options say how the demo runs.
 type Options struct {
-	// Listen is the local proxy's address.
+	// Listen is the local proxy's address, a loopback one.
 	Listen string
 	// AnyPort takes a free port of the same host when that of Listen is taken.
 	AnyPort bool
@@ -36,8 +42,13 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// ErrFetch is wrapped when the page did not come through as it should.
-var ErrFetch = errors.New("the page did not come through")
+var (
+	// ErrFetch is wrapped when the page did not come through as it should.
+	ErrFetch = errors.New("the page did not come through")
+	// ErrListen is wrapped when Listen is no loopback address: the demo's
+	// proxy is open to whoever reaches it.
+	ErrListen = errors.New("no loopback address")
+)
 
 const fetchTimeout = 10 * time.Second
 
@@ -51,34 +62,40 @@ func Run(ctx context.Context, o Options) error {
 	defer cancel(nil)
 
 	id, path := vmess.NewID().Text(), "/"+rand.Text()[:12]
-	srv, err := newServer(id, path, o.Log)
+	cfg, err := clientConfig(id, path, o.Listen)
+	if err != nil {
+		return err
+	}
+	page, err := servePage(ctx, &parts, cancel)
+	if err != nil {
+		return err
+	}
+	srv, err := newServer(id, path, page, o.Log)
 	if err != nil {
 		return err
 	}
 	parts.run(cancel, func() error { return srv.Run(ctx) })
 	step(o.Out, 1, "server", "VMess over WebSocket on %s, fresh id and path", srv.Addr())
 
-	cl, err := newClient(id, path, srv.Addr(), o)
+	cl, err := newClient(cfg, srv.Addr(), o)
 	if err != nil {
 		return err
 	}
-	step(o.Out, 2, "client", "SOCKS5 and HTTP proxy on %s", cl.Addr())
 	parts.run(cancel, func() error { return cl.Run(ctx) })
+	step(o.Out, 2, "client", "SOCKS5 and HTTP proxy on %s%s", cl.Addr(), instead(o.Listen, cl.Addr()))
+	step(o.Out, 3, "page", "http://%s/, a name that only the server knows", PageName)
 
-	page, err := servePage(ctx, &parts, cancel)
-	if err != nil {
-		return err
-	}
-	step(o.Out, 3, "page", "http://%s/ on this machine", page)
-
-	if err := fetch(ctx, o.Out, cl.Addr(), page); err != nil {
+	if err := fetch(ctx, o.Out, cl.Addr()); err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+			return cause // a part failed, and the fetch with it
+		}
 		return err
 	}
 	fmt.Fprintln(o.Out, "ok: program -> SOCKS5 -> VMess (AEAD) in WebSocket -> server -> page, and back")
 	if o.Once {
 		return nil
 	}
-	fmt.Fprintf(o.Out, "\nEnter SOCKS5 host %s in a browser, or try:\n  curl -x socks5h://%s http://%s/\nCtrl-C ends the demo.\n", cl.Addr(), cl.Addr(), page)
+	fmt.Fprintf(o.Out, stayText, cl.Addr(), PageName, cl.Addr(), PageName)
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
@@ -86,27 +103,71 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
+// PageName is the page's host. It is of a domain that no resolver has (RFC
+// 6761), so a program that gets the page does so through the proxy, and hands
+// names on unresolved.
+const PageName = "vmess-local.test"
+
+const stayText = `
+Now enter %s as SOCKS5 or HTTP proxy in a browser and open
+http://%s/ (Firefox: with "Proxy DNS when using SOCKS v5"), or try:
+  curl -x socks5h://%s http://%s/
+Ctrl-C ends the demo.
+`
+
+// instead explains a port that is not the one asked for.
+func instead(asked string, got net.Addr) string {
+	if _, port, err := net.SplitHostPort(asked); err == nil && port != "0" && asked != got.String() && port != strconv.Itoa(got.(*net.TCPAddr).Port) {
+		return ", because " + asked + " is taken"
+	}
+	return ""
+}
+
 func step(w io.Writer, n int, what, format string, args ...any) {
 	fmt.Fprintf(w, "%d  %-7s %s\n", n, what, fmt.Sprintf(format, args...))
 }
 
-func newServer(id, path string, log *slog.Logger) (*server.Server, error) {
+func newServer(id, path string, page net.Addr, log *slog.Logger) (*server.Server, error) {
 	cfg := config.DefaultServer()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.Users = []config.User{{ID: config.Secret(id), Name: "demo"}}
 	cfg.WS.Path = path
-	cfg.Egress.AllowPrivate = true
 	cfg.Limits.Drain = 0
-	return server.New(cfg, server.Options{Log: log})
+	return server.New(cfg, server.Options{Log: log, Dialer: wayOut(page)})
 }
 
-func newClient(id, path string, addr net.Addr, o Options) (*client.Client, error) {
+// wayOut is the server's: directly, loopback included, and to the page by its
+// name.
+func wayOut(page net.Addr) transport.StreamDialer {
+	direct := &direct.Dialer{AllowPrivate: true}
+	address := netaddr.FromAddrPort(page.(*net.TCPAddr).AddrPort())
+	return transport.DialerFunc(func(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+		if strings.EqualFold(dst.Host(), PageName) {
+			if dst.Port() != 80 { // as browsers do that try https first
+				return nil, fmt.Errorf("dial the page: %w", syscall.ECONNREFUSED)
+			}
+			dst = address
+		}
+		return direct.DialStream(ctx, dst, first)
+	})
+}
+
+// clientConfig is the client's, but for the server's port.
+func clientConfig(id, path, listen string) (*config.Client, error) {
 	cfg := config.DefaultClient()
-	cfg.Listen = o.Listen
+	cfg.Listen = listen
 	cfg.Limits.Drain = 0
 	s := &cfg.Server
-	s.Name, s.Address, s.Port = "demo", "127.0.0.1", addr.(*net.TCPAddr).Port
+	s.Name, s.Address, s.Port = "demo", "127.0.0.1", 1
 	s.ID, s.WS.Path, s.TLS.Enabled = config.Secret(id), path, false
+	if err := cfg.Normalize(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrListen, err)
+	}
+	return cfg, nil
+}
+
+func newClient(cfg *config.Client, server net.Addr, o Options) (*client.Client, error) {
+	cfg.Server.Port = server.(*net.TCPAddr).Port
 	// The embedded server is not the user's: a legacy switch meant for that one
 	// would only break the demo.
 	noEnv := func(string) (string, bool) { return "", false }
@@ -130,10 +191,10 @@ const pageText = `<!doctype html>
 </html>
 `
 
-func servePage(ctx context.Context, parts *group, cancel context.CancelCauseFunc) (string, error) {
+func servePage(ctx context.Context, parts *group, cancel context.CancelCauseFunc) (net.Addr, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", fmt.Errorf("serve the page: %w", err)
+		return nil, fmt.Errorf("serve the page: %w", err)
 	}
 	s := &http.Server{ReadHeaderTimeout: fetchTimeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -146,21 +207,21 @@ func servePage(ctx context.Context, parts *group, cancel context.CancelCauseFunc
 		}
 		return nil
 	})
-	return ln.Addr().String(), nil
+	return ln.Addr(), nil
 }
 
 // fetch gets the page as any program would, through the local SOCKS5 port.
-func fetch(ctx context.Context, out io.Writer, proxy net.Addr, page string) error {
+func fetch(ctx context.Context, out io.Writer, proxy net.Addr) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "socks5h", Host: proxy.String()}), DisableKeepAlives: true}
-	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+page+"/", nil)
+	way := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "socks5h", Host: proxy.String()}), DisableKeepAlives: true}
+	defer way.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+PageName+"/", nil)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFetch, err)
 	}
 	start := time.Now()
-	resp, err := transport.RoundTrip(req)
+	resp, err := way.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFetch, err)
 	}

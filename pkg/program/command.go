@@ -1,48 +1,154 @@
 package program
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/logline"
 )
 
-// Execute runs a command line. What the caller got wrong is a *UsageError.
-func Execute(ctx context.Context, root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	root.SilenceErrors, root.SilenceUsage = true, true
-	started := false
-	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return Usagef("%w; see %s --help", err, cmd.CommandPath())
-	})
-	err := root.ExecuteContext(ctx)
-	if err != nil && !started {
-		return &UsageError{err} // cobra found the command line wanting
+// usageTemplate fits 80 columns and puts the examples first: they are what
+// most people look for.
+const usageTemplate = `{{if .HasExample}}Examples:
+{{.Example}}
+
+{{end}}Usage:
+  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
+{{- if .HasAvailableSubCommands}}
+
+Commands:
+{{- range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}{{end}}
+
+Flags:
+{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}
+{{- if .HasAvailableSubCommands}}
+
+{{.CommandPath}} COMMAND --help tells more about a command.{{end}}
+`
+
+// NewRoot returns a program's outermost command, which does nothing but lead
+// to the others; help, version and completion are among them.
+func NewRoot(name, short, long, example string, commands ...*cobra.Command) *cobra.Command {
+	root := &cobra.Command{
+		Use: name, Short: short, Long: long, Example: example,
+		SilenceErrors: true, SilenceUsage: true,
+		DisableFlagsInUseLine:      true,
+		SuggestionsMinimumDistance: 2,
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:                       cobra.ArbitraryArgs, // RunE words the mistake
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return unknownCommand(cmd, args[0])
+		},
 	}
-	return err
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return Usagef("%s\nfix: %s --help lists what there is", flagText(err), cmd.CommandPath())
+	})
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpCommand(newHelpCommand(name))
+	root.AddCommand(commands...)
+	root.AddCommand(newVersionCommand(name), newCompletionCommand(name))
+	for _, cmd := range root.Commands() {
+		cmd.DisableFlagsInUseLine = true
+	}
+	return root
 }
 
-// NewVersionCommand returns the command that prints the version.
-func NewVersionCommand(name string) *cobra.Command {
+func unknownCommand(root *cobra.Command, word string) error {
+	fix := root.Name() + " --help lists what there is"
+	if strings.HasPrefix(strings.ToLower(word), "vmess://") {
+		if run, _, err := root.Find([]string{"run"}); err == nil && strings.Contains(run.Use, "LINK") {
+			fix = root.Name() + " run '" + word[:len("vmess://")] + "…'"
+		}
+	} else if near := root.SuggestionsFor(word); len(near) > 0 {
+		fix = "did you mean " + root.Name() + " " + near[0] + "?"
+	}
+	return Usagef("unknown command %s\nfix: %s", Show(word), fix)
+}
+
+// NoArgs refuses arguments.
+func NoArgs(cmd *cobra.Command, args []string) error { return maximum(0, cmd, args) }
+
+// OneArg accepts one argument or none.
+func OneArg(cmd *cobra.Command, args []string) error { return maximum(1, cmd, args) }
+
+func maximum(n int, cmd *cobra.Command, args []string) error {
+	if len(args) <= n {
+		return nil
+	}
+	return Usagef("%s: unexpected argument %s\nfix: %s", cmd.CommandPath(), Show(args[n]), cmd.UseLine())
+}
+
+func newHelpCommand(name string) *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Tell more about a command",
+		Example: "  " + name + " help run",
+		Args:    OneArg,
+		RunE: func(help *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return help.Root().Help()
+			}
+			cmd, _, err := help.Root().Find(args)
+			if err != nil || cmd == help.Root() {
+				return unknownCommand(help.Root(), args[0])
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
+}
+
+func newVersionCommand(name string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  " + name + " version",
-		Args:    cobra.NoArgs,
+		Args:    NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), Version(name))
 			return err
 		},
 	}
 }
+
+func newCompletionCommand(name string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish|powershell",
+		Short: "Print a script that completes commands and flags in your shell",
+		Example: "  source <(" + name + " completion bash)\n" +
+			"  " + name + " completion fish > ~/.config/fish/completions/" + name + ".fish",
+		Args:      OneArg,
+		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return Usagef("which shell?\nfix: %s", cmd.UseLine())
+			}
+			root, w := cmd.Root(), cmd.OutOrStdout()
+			switch args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(w, true)
+			case "zsh":
+				return root.GenZshCompletion(w)
+			case "fish":
+				return root.GenFishCompletion(w, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(w)
+			}
+			return Usagef("no completion for the shell %s\nfix: %s", Show(args[0]), cmd.UseLine())
+		},
+	}
+}
+
+// formatFlag is the flag that chooses the log's format.
+const formatFlag = "log-format"
 
 // LogFlags are the flags by which the command line overrides the
 // configuration's log.
@@ -51,23 +157,44 @@ type LogFlags struct{ level, format string }
 // Add adds the flags to a command.
 func (f *LogFlags) Add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.level, "log-level", "", "log from this `LEVEL` on: debug, info, warn or error")
-	cmd.Flags().StringVar(&f.format, "log-format", "", "log for people or programs: `FORMAT` text or json")
+	cmd.Flags().StringVar(&f.format, formatFlag, "", "log in this `FORMAT`: text for people, json for programs")
 }
 
-// New makes the log from the configuration's choice and the flags.
-func (f *LogFlags) New(w io.Writer, level, format string) (*slog.Logger, error) {
+// Check refuses impossible flags, before anything else is looked at.
+func (f *LogFlags) Check() error {
 	if f.level != "" {
-		level = f.level
+		if _, err := logline.ParseLevel(f.level); err != nil {
+			return Usagef("--log-level: saw %s; want debug, info, warn or error", Show(f.level))
+		}
 	}
-	if f.format != "" {
-		format = f.format
+	if f.format != "" && f.format != "text" && f.format != "json" {
+		return Usagef("--%s: saw %s; want text or json", formatFlag, Show(f.format))
 	}
-	l, err := logline.ParseLevel(level)
+	return nil
+}
+
+// New makes the log from the configuration's choice and the flags, which
+// [LogFlags.Check] has passed. What the command fails with later is told in
+// the same format.
+func (f *LogFlags) New(w io.Writer, level, format string) (*slog.Logger, error) {
+	if f.level == "" {
+		f.level = level
+	}
+	if f.format == "" {
+		f.format = format
+	}
+	l, err := logline.ParseLevel(f.level)
 	if err != nil {
 		return nil, &UsageError{err}
 	}
-	if format != "text" && format != "json" {
-		return nil, Usagef("log format %q: want text or json", format)
+	return slog.New(logline.New(w, l, f.format == "json")), nil
+}
+
+// logsJSON reports whether a command's log is for programs.
+func logsJSON(cmd *cobra.Command) bool {
+	if cmd == nil {
+		return false
 	}
-	return slog.New(logline.New(w, l, format == "json")), nil
+	flag := cmd.Flags().Lookup(formatFlag)
+	return flag != nil && flag.Value.String() == "json"
 }

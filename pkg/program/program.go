@@ -1,5 +1,5 @@
 // Package program has what the commands of both programs share: signals, exit
-// codes, the version, the log.
+// codes, help, the version, the log, and how errors are told to people.
 package program
 
 import (
@@ -10,9 +10,9 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // Exit codes of both programs.
@@ -32,46 +32,70 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap returns the mistake.
 func (e *UsageError) Unwrap() error { return e.Err }
 
-// Usagef makes a UsageError.
+// Usagef makes a UsageError. A line that begins with "fix: " says what to do.
 func Usagef(format string, args ...any) error {
 	return &UsageError{fmt.Errorf(format, args...)}
 }
 
-// Main runs a program's command under a context that the first Ctrl-C or
+// ErrTold ends a command whose result on stdout has told what is wrong: nothing
+// more is said. The exit code is that of any other error.
+var ErrTold = errors.New("the result tells what is wrong")
+
+// Main runs a program's command line under a context that the first Ctrl-C or
 // SIGTERM cancels, and returns its exit code; a second signal ends the program
-// at once. An error is written to stderr, each of its lines marked.
-func Main(stderr io.Writer, command func(ctx context.Context) error) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+// at once, with ExitFailed. What went wrong is told on stderr.
+func Main(root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := untilSignal(context.Background())
 	defer stop()
-	defer context.AfterFunc(ctx, stop)() // the second signal has its usual effect
-	log.SetOutput(io.Discard)            // net/http talks there of what its peers sent
-	err := command(ctx)
+	log.SetOutput(io.Discard) // net/http talks there of what its peers sent
+	return Execute(ctx, root, args, stdin, stdout, stderr)
+}
+
+// untilSignal is signal.NotifyContext, but for the second signal: however
+// quickly that follows, it is not lost.
+func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals, stopped := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		for {
+			select {
+			case <-signals:
+				if ctx.Err() != nil {
+					os.Exit(ExitFailed)
+				}
+				cancel()
+			case <-stopped:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(stopped)
+		cancel()
+	}
+}
+
+// Execute runs a command line that ctx ends, as [Main] does.
+func Execute(ctx context.Context, root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if args == nil {
+		args = []string{} // nil would make cobra take the process's own
+	}
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return ExitOK
 	}
-	fmt.Fprintf(stderr, "error: %v\n", err)
+	if !errors.Is(err, ErrTold) {
+		report(stderr, err, logsJSON(cmd))
+	}
 	var usage *UsageError
 	if errors.As(err, &usage) {
 		return ExitUsage
 	}
 	return ExitFailed
-}
-
-// Version describes the build: module version or commit, Go version, system.
-func Version(name string) string {
-	version, modified := "unknown", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if v := info.Main.Version; v != "" && v != "(devel)" {
-			version = v
-		}
-		for _, s := range info.Settings {
-			switch {
-			case s.Key == "vcs.revision" && version == "unknown":
-				version = s.Value[:min(12, len(s.Value))]
-			case s.Key == "vcs.modified" && s.Value == "true":
-				modified = " (modified)"
-			}
-		}
-	}
-	return fmt.Sprintf("%s %s%s %s %s/%s", name, version, modified, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/program"
+	"vmess-local/pkg/sharelink"
+)
+
+// loadConfig reads a configuration from a file, standard input or a link; ""
+// looks in the usual places. Warnings are for the log.
+func loadConfig(source string, stdin io.Reader) (cfg *config.Client, warnings []string, err error) {
+	switch {
+	case isLink(source):
+		cfg, err = fromLink(source)
+		return cfg, nil, err
+	case source == "-":
+		cfg, err = fromStdin(stdin)
+		return cfg, nil, err
+	case source == "":
+		if source, err = findConfig(); err != nil {
+			return nil, nil, err
+		}
+	}
+	data, warnings, err := config.ReadFile(source)
+	if err != nil {
+		return nil, nil, unreadable(source, err)
+	}
+	cfg, err = config.ParseClient(source, data)
+	return cfg, warnings, err
+}
+
+func fromStdin(stdin io.Reader) (*config.Client, error) {
+	const name = "standard input"
+	data, err := io.ReadAll(io.LimitReader(stdin, config.MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(data) > config.MaxSize {
+		return nil, fmt.Errorf("%s: it is larger than 1 MiB", name)
+	}
+	if text := string(data); isLink(text) {
+		return fromLink(text)
+	}
+	return config.ParseClient(name, data)
+}
+
+func isLink(text string) bool {
+	text = strings.TrimSpace(strings.TrimPrefix(text, "\ufeff"))
+	return len(text) >= len(vmessScheme) && strings.EqualFold(text[:len(vmessScheme)], vmessScheme)
+}
+
+const vmessScheme = "vmess://"
+
+func fromLink(link string) (*config.Client, error) {
+	server, err := sharelink.Parse(link)
+	if err != nil {
+		return nil, fmt.Errorf("the link: %w", err)
+	}
+	cfg := config.DefaultClient()
+	cfg.Server = *server
+	if err := cfg.Normalize(); err != nil {
+		return nil, fmt.Errorf("the link: %w", err)
+	}
+	return cfg, nil
+}
+
+// unreadable keeps a link that is not taken for one, as for want of its
+// beginning, from being shown as a file's name.
+func unreadable(name string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrInvalid) && len(name) < 255 {
+		return err
+	}
+	switch scheme, _, found := strings.Cut(name, "://"); {
+	case found:
+		return fmt.Errorf("%s is neither a file nor a vmess:// link\nfix: take a link of a server that speaks VMess, not %s", program.Show(name), program.Show(scheme))
+	case strings.HasPrefix(name, "eyJ"), strings.HasPrefix(name, "ewo"): // base64 of an object's beginning
+		return fmt.Errorf("this is no file, but looks like a link that lost its beginning\nfix: put vmess:// before it")
+	}
+	return err
+}
+
+func findConfig() (string, error) {
+	places := []string{"config.json"}
+	if dir, err := os.UserConfigDir(); err == nil {
+		places = append(places, filepath.Join(dir, "vmess-local", "config.json"))
+	}
+	for _, p := range places {
+		if _, err := os.Stat(p); !errors.Is(err, fs.ErrNotExist) {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf(`no configuration found: looked for %s
+fix: vmess-local run 'vmess://…' with the share link of your server; or fill in a copy of config.example.json; or try vmess-local demo, which needs neither`, strings.Join(places, " and "))
+}
