@@ -19,6 +19,7 @@ import (
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/limit"
 	"vmess-local/pkg/logline"
+	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/socks"
 	"vmess-local/pkg/vmess"
 )
@@ -40,6 +41,8 @@ type Options struct {
 	LookupEnv func(string) (string, bool)
 	// Now is this computer's clock; nil means time.Now.
 	Now func() time.Time
+	// Resolver turns the server's name into addresses; nil means the system's.
+	Resolver netdial.Resolver
 	// Listener is served instead of one on the configured address. Run closes
 	// it.
 	Listener net.Listener
@@ -168,6 +171,10 @@ func (c *Client) Addr() net.Addr { return c.listener.Addr() }
 
 // Close gives the port back. It is for a client that was not run.
 func (c *Client) Close() error { c.guard.close(); return c.listener.Close() }
+
+// Resent returns how many requests were sent again because the server had
+// refused them by mistake.
+func (c *Client) Resent() int64 { return c.guard.resent.Load() }
 
 // Run serves until ctx is done, and then drains for up to the configured time.
 // It returns nil then, and otherwise why it could not go on.

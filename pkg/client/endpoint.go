@@ -31,7 +31,8 @@ type way struct {
 	unverified, other *netdial.Dialer
 }
 
-func newWay(cfg *config.Client, now func() time.Time) (*way, error) {
+func newWay(cfg *config.Client, opt Options) (*way, error) {
+	now := opt.Now
 	s := &cfg.Server
 	server, err := netaddr.FromHost(s.Address, uint16(s.Port))
 	if err != nil {
@@ -45,7 +46,7 @@ func newWay(cfg *config.Client, now func() time.Time) (*way, error) {
 	}
 	dial := time.Duration(cfg.Limits.Dial)
 	below := func(t *netdial.TLS) *netdial.Dialer {
-		return &netdial.Dialer{Server: server, Timeout: dial, Upstream: upstream, TLS: t}
+		return &netdial.Dialer{Server: server, Timeout: dial, Upstream: upstream, TLS: t, Resolver: opt.Resolver}
 	}
 	var checked, unchecked *netdial.TLS
 	insecure := &netdial.TLS{ServerName: serverName(s), AllowInsecure: true, Now: now}
@@ -107,7 +108,10 @@ func newTLS(s *config.Remote, now func() time.Time) (*netdial.TLS, error) {
 	if s.TLS.CAFile != "" {
 		pool, err := netdial.LoadCAFile(s.TLS.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("server.tls.caFile: %w", err)
+			return nil, &config.Problems{All: []config.Problem{{
+				Cause: config.CauseValue, Path: "server.tls.caFile", Message: err.Error(),
+				Want: "a file of certificates in PEM form", Err: err,
+			}}}
 		}
 		t.RootCAs = pool
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"vmess-local/pkg/config"
@@ -50,11 +50,13 @@ type guard struct {
 	heal     config.Heal
 	dialTime time.Duration
 	voice    *voice
+	endings  endings
+	names    nameWatch
 	resent   atomic.Int64 // requests sent again
 
 	round   sync.Mutex // held during a round of probes
-	last    time.Time  // when the last round ended
-	found   outcome    // and what it found
+	next    time.Time  // until when the last round's outcome stands
+	found   outcome    // that outcome
 	measure *time.Timer
 	closed  bool
 
@@ -64,7 +66,7 @@ type guard struct {
 }
 
 func newGuard(cfg *config.Client, opt Options, account *vmess.Client) (*guard, error) {
-	w, err := newWay(cfg, opt.Now)
+	w, err := newWay(cfg, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func newGuard(cfg *config.Client, opt Options, account *vmess.Client) (*guard, e
 		name = s.Address
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &guard{
+	g := &guard{
 		ctx: ctx, cancel: cancel,
 		way:     w,
 		dialer:  &vmess.Dialer{Client: account, Endpoint: w},
@@ -88,7 +90,9 @@ func newGuard(cfg *config.Client, opt Options, account *vmess.Client) (*guard, e
 		},
 		setting: setting, heal: cfg.Heal, dialTime: w.dial,
 		voice: newVoice(opt.Log, name),
-	}, nil
+	}
+	g.endings.guard = g
+	return g, nil
 }
 
 // An outcome is what a round of probes found.
@@ -96,6 +100,7 @@ type outcome struct {
 	verdict diagnose.Verdict
 	healed  bool // requests may be sent again
 	fine    bool // the server accepts us: nothing is wrong with the account
+	cut     bool // no probe came through
 	account diagnose.ProbeResult
 }
 
@@ -122,6 +127,9 @@ func (e *VerdictError) Unwrap() error { return e.Err }
 
 // DialStream implements transport.StreamDialer.
 func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+	if g.names.saw(dst) {
+		g.voice.hint(diagnose.HintBareAddresses())
+	}
 	start := g.now()
 	conn, err := g.dialer.DialStream(ctx, dst, first)
 	if err != nil {
@@ -176,14 +184,18 @@ func (g *guard) now() time.Time { return time.Now() }
 
 // refused decides on a request whose connection ended without an answer.
 func (g *guard) refused(x *guarded, err error) decision {
-	if g.known() && errors.Is(err, vmess.ErrNoAnswer) || errors.Is(err, syscall.ECONNRESET) && g.known() {
+	if g.known() && !errors.Is(err, vmess.ErrBadResponse) {
 		// V2Ray's replay filter takes one honest request in hundreds for a
-		// replay; such a request was drained, not carried out. sing-box and
-		// mihomo close alike when they tried and failed, so there it may have
-		// been.
-		if g.heal.Refused && g.account.Kind() == vmess.KindV2Ray && !g.account.Legacy() && x.tries < maxTries {
+		// replay; such a request was drained, not carried out, and closed in
+		// order. sing-box and mihomo close alike when they tried and failed, and
+		// what broke off may have been carried out too.
+		inOrder := errors.Is(err, io.EOF)
+		if inOrder && g.heal.Refused && g.account.Kind() == vmess.KindV2Ray && !g.account.Legacy() && x.tries < maxTries {
 			g.resent.Add(1)
 			return decision{again: true}
+		}
+		if !inOrder && g.account.Kind() != vmess.KindSing {
+			return g.brokeOff(x, err)
 		}
 		if g.since(g.now().Add(-accepting)) {
 			return g.beyond(x, diagnose.NoWord, diagnose.ProbeNotTried, err)
@@ -193,11 +205,28 @@ func (g *guard) refused(x *guarded, err error) decision {
 	switch {
 	case o.healed && x.tries < maxTries:
 		return decision{again: true}
+	case diagnose.IsReset(err) && (o.fine || o.cut):
+		return g.brokeOff(x, err) // a server that refuses a request says goodbye
 	case o.fine:
 		return g.beyond(x, diagnose.NoWord, o.account, err)
 	}
 	g.voice.say(o.verdict)
 	return decision{err: &VerdictError{o.verdict, err}}
+}
+
+// brokeOff names the end of a connection that was no refusal, but the tunnel's.
+func (g *guard) brokeOff(x *guarded, err error) decision {
+	age := g.now().Sub(x.start)
+	facts := diagnose.TunnelFacts{Err: io.ErrUnexpectedEOF, Age: age, IdleFor: age}
+	if diagnose.IsReset(err) {
+		facts.Err = err
+	}
+	v, ok := diagnose.Tunnel(facts, g.setting)
+	if !ok {
+		return decision{err: err}
+	}
+	g.endings.add(facts)
+	return decision{err: &VerdictError{v, err}}
 }
 
 // beyond names a failure behind a server that accepts us.
@@ -238,7 +267,7 @@ func (g *guard) empty(x *guarded) {
 func (g *guard) probe(x *guarded, badResponse bool) outcome {
 	g.round.Lock()
 	defer g.round.Unlock()
-	if g.closed || !g.last.IsZero() && time.Since(g.last) < roundPause {
+	if g.closed || time.Now().Before(g.next) {
 		return g.found
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, roundTime)
@@ -247,8 +276,10 @@ func (g *guard) probe(x *guarded, badResponse bool) outcome {
 	if x.start.After(g.account.Answered()) && ctx.Err() != nil {
 		return outcome{verdict: diagnose.Account(sig, g.setting)} // cut short: it does not stand
 	}
-	g.found = g.act(sig)
-	g.last = time.Now()
+	g.found, g.next = g.act(sig), time.Now().Add(roundPause)
+	if g.found.cut {
+		g.next = time.Now().Add(lookPause) // the server was not asked
+	}
 	return g.found
 }
 
@@ -340,7 +371,7 @@ func (g *guard) act(sig diagnose.AccountSignals) outcome {
 		g.useServerTime(*sig.Skew)
 		return outcome{healed: true}
 	}
-	return outcome{verdict: diagnose.Account(sig, g.setting)}
+	return outcome{verdict: diagnose.Account(sig, g.setting), cut: sig.Configured == diagnose.ProbeFailed}
 }
 
 func (g *guard) useAEAD() {
@@ -383,6 +414,7 @@ func (g *guard) measureAgain() {
 // close ends what runs by itself.
 func (g *guard) close() {
 	g.cancel()
+	g.endings.close()
 	g.round.Lock()
 	defer g.round.Unlock()
 	g.closed = true

@@ -7,9 +7,9 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
@@ -117,8 +117,7 @@ func (x *guarded) act(d decision) error {
 // refusedLike reports whether a connection that gave no answer ended as those
 // of refused requests do: by a close or, with unread bytes left, a reset.
 func refusedLike(err error) bool {
-	return errors.Is(err, vmess.ErrNoAnswer) || errors.Is(err, vmess.ErrBadResponse) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	return errors.Is(err, vmess.ErrNoAnswer) || errors.Is(err, vmess.ErrBadResponse) || diagnose.IsReset(err)
 }
 
 // silent is called when the first flight stayed unanswered.

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
+	"time"
 
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
+	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/transport"
 )
 
@@ -37,10 +40,108 @@ func (r *reporter) tell(p dispatch.Report) {
 	if !errors.As(p.Err, &side) || side.Side != transport.Remote || errors.As(p.Err, &told) {
 		return
 	}
-	v, ok := diagnose.Tunnel(diagnose.TunnelFacts{
+	facts := diagnose.TunnelFacts{
 		Err: p.Err, Age: p.Duration, IdleFor: p.Quiet, Up: p.Up, Down: p.Down, Answered: p.Down > 0,
-	}, r.guard.setting)
-	if ok {
-		r.guard.voice.say(v)
 	}
+	if _, ok := diagnose.Tunnel(facts, r.guard.setting); ok {
+		r.guard.endings.add(facts)
+	}
+}
+
+const (
+	// together is how long tunnels that fail are gathered: a server that goes
+	// away ends all of them at one moment.
+	together = 300 * time.Millisecond
+	// callTime bounds the look whether the server is still there.
+	callTime = 2 * time.Second
+	// idleKept is how many silences are remembered, and idleBlur how far two
+	// of the same timer may lie apart.
+	idleKept = 8
+	idleBlur = 400 * time.Millisecond
+)
+
+// endings gathers tunnels that failed, and tells those of one moment together.
+type endings struct {
+	guard *guard
+
+	mu     sync.Mutex
+	first  diagnose.TunnelFacts // of those gathered
+	count  int                  // how many they are
+	timer  *time.Timer
+	called time.Time       // when the server was last looked for
+	idle   []time.Duration // the silences after which earlier ones ended
+	closed bool
+	told   sync.WaitGroup // what is being told
+}
+
+func (e *endings) add(f diagnose.TunnelFacts) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return
+	}
+	if e.count++; e.count > 1 {
+		return
+	}
+	e.first = f
+	e.told.Add(1)
+	e.timer = time.AfterFunc(together, e.tell)
+}
+
+// tell tells what was gathered.
+func (e *endings) tell() {
+	defer e.told.Done()
+	f, call := e.take()
+	if call {
+		f.ServerRefusesNow = e.guard.refusesNow()
+	}
+	e.mu.Lock()
+	if !f.ServerRefusesNow {
+		e.idle = append(e.idle[max(0, len(e.idle)-idleKept+1):], f.IdleFor)
+	}
+	e.mu.Unlock()
+	if v, ok := diagnose.Tunnel(f, e.guard.setting); ok {
+		e.guard.voice.say(v)
+	}
+}
+
+// take ends the gathering, and tells whether to look for the server.
+func (e *endings) take() (f diagnose.TunnelFacts, call bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f, f.OthersEnded = e.first, e.count-1
+	for _, d := range e.idle {
+		f.SeenBefore = f.SeenBefore || (d-f.IdleFor).Abs() < idleBlur
+	}
+	e.count = 0
+	if call = time.Since(e.called) > lookPause; call {
+		e.called = time.Now()
+	}
+	return f, call
+}
+
+// close tells what is gathered and returns when all is told. The guard's
+// context must have ended.
+func (e *endings) close() {
+	e.mu.Lock()
+	e.closed = true
+	pending := e.timer != nil && e.timer.Stop()
+	e.mu.Unlock()
+	if pending {
+		e.tell()
+	}
+	e.told.Wait()
+}
+
+// refusesNow looks whether the server refuses connections.
+func (g *guard) refusesNow() bool {
+	ctx, cancel := context.WithTimeout(g.ctx, callTime)
+	defer cancel()
+	conn, err := g.way.unverified.ConnectStream(ctx, nil)
+	if err == nil {
+		_ = conn.Close()
+		return false
+	}
+	var step *netdial.Error
+	return errors.As(err, &step) && !step.Upstream && transport.CodeOf(err) == transport.CodeConnectionRefused
 }

@@ -84,6 +84,11 @@ func (o *voice) healed(c diagnose.Cause, what string) {
 	o.log.Info("healed", logline.Text("%s", what), "cause", string(c), "healed", what, "server", o.server)
 }
 
+// hint gives advice where nothing has failed.
+func (o *voice) hint(text string) {
+	o.log.Info("hint", logline.Text("%s", text), "hint", text)
+}
+
 // close tells the repeats that were not told yet, and then nothing any more.
 func (o *voice) close() {
 	o.mu.Lock()

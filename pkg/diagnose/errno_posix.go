@@ -15,3 +15,6 @@ func noSuchAddress() []syscall.Errno { return []syscall.Errno{syscall.EADDRNOTAV
 func forbidden() []syscall.Errno { return []syscall.Errno{syscall.EACCES, syscall.EPERM} }
 
 func tooManyFiles() []syscall.Errno { return []syscall.Errno{syscall.EMFILE, syscall.ENFILE} }
+
+// resetKeepsData: what a connection received before it was reset can be read.
+const resetKeepsData = true

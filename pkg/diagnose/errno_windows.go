@@ -25,3 +25,6 @@ func forbidden() []syscall.Errno {
 func tooManyFiles() []syscall.Errno {
 	return []syscall.Errno{10024, 4, syscall.EMFILE, syscall.ENFILE} // WSAEMFILE, ERROR_TOO_MANY_OPEN_FILES
 }
+
+// resetKeepsData: what a connection received before it was reset is lost.
+const resetKeepsData = false

@@ -101,9 +101,14 @@ func judge(conn *vmess.Conn, err error, m vmess.Mode) ProbeResult {
 			return ProbeHeld // filled, so a refusal would have shown
 		}
 		return ProbeSilent
+	case IsReset(err) && resetKeepsData:
+		return ProbeFailed // a server that refuses sends a close frame
 	}
 	return ProbeRefused
 }
+
+// IsReset reports whether a connection was reset.
+func IsReset(err error) bool { return isReset(err) }
 
 // roundTrip is what the upgrade took, at least leastWait.
 func roundTrip(conn *vmess.Conn) time.Duration {
