@@ -285,6 +285,9 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+	if status == http.StatusBadRequest {
+		h.Set("Connection", "close") // whoever asks like that has nothing better to ask
+	}
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, text)
 }

@@ -204,10 +204,10 @@ func TestKeepAliveEnds(t *testing.T) {
 		c := ln.dial()
 		defer c.Close()
 		r := bufio.NewReader(c)
-		write(t, c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		write(t, c, "GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		readResponse(t, r)
 		time.Sleep(keepAliveTime - time.Second) // longer than a handshake may take
-		write(t, c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		write(t, c, "GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		readResponse(t, r)
 		start := time.Now()
 		if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
@@ -217,6 +217,26 @@ func TestKeepAliveEnds(t *testing.T) {
 			t.Errorf("closed after %s, want %s", took, keepAliveTime)
 		}
 	})
+}
+
+// What is no proxy request at all gets its explanation and nothing more.
+func TestStrayRequestCloses(t *testing.T) {
+	for _, request := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT nonsense HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		inBubble(t, &Server{}, func(t *testing.T, _ *door, ln *memListener) {
+			c := ln.dial()
+			defer c.Close()
+			r := bufio.NewReader(c)
+			start := time.Now()
+			write(t, c, request)
+			readResponse(t, r)
+			if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+				t.Errorf("read: %v, want %v", err, io.EOF)
+			}
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("closed after %s", took)
+			}
+		})
+	}
 }
 
 // net/http swallows panics; they must be told.

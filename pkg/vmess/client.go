@@ -173,7 +173,12 @@ func (c *Client) seal(dst []byte, h *requestHeader, m Mode, payload int) []byte 
 	case ModeLegacyAlter:
 		return sealLegacy(dst, c.cmdKey, c.alter, c.Now(), plain)
 	}
-	if c.Kind() != KindSing {
+	if kind := c.Kind(); kind != KindSing {
+		var flags byte
+		if kind == KindUnknown {
+			flags = noteTell
+		}
+		plain = appendNote(plain, flags)
 		size := authIDSize + sealedLenSize + nonceSize + len(plain) + tagSize + payload
 		if fill := flightFloor + rand.IntN(flightSpread) - size; fill > 0 {
 			plain = append(plain, make([]byte, fill)...)

@@ -88,8 +88,16 @@ func (c *Conn) Answered() bool { return c.answered.Load() }
 // Carrier returns what the stream travels in.
 func (c *Conn) Carrier() transport.StreamConn { return c.carrier }
 
-// WaitRead implements transport.ReadWaiter.
-func (c *Conn) WaitRead() error { return c.reader.waitRead() }
+// WaitRead implements transport.ReadWaiter. What stands before the body does
+// not count: it may come long before it.
+func (c *Conn) WaitRead() error {
+	err := c.reader.waitRead()
+	if c.prologue != nil && err == nil {
+		_ = c.readPrologue()
+		return c.reader.waitRead()
+	}
+	return err
+}
 
 // Write implements net.Conn. A Write of no bytes sends a request that is still
 // held back, alone.

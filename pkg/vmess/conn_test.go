@@ -163,7 +163,7 @@ func opened(t *testing.T, s *Server, wire []byte) (*Incoming, []byte) {
 		t.Fatal(err)
 	}
 	p, err := io.ReadAll(in.conn)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrTruncated) { // the flight has no end mark
 		t.Fatal(err)
 	}
 	return in, p

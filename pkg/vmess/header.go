@@ -31,6 +31,28 @@ type requestHeader struct {
 	address  netaddr.Addr // none for CommandMux
 }
 
+// Behind an AEAD header's checksum this package's client leaves a note, which
+// no other server looks at (section 3): four letters' worth of "own" and flags.
+// By it the server knows that a body's end is always marked, and whether the
+// client waits to learn what sort of server it is.
+const (
+	ownNote     = "vml"
+	ownNoteSize = len(ownNote) + 1
+
+	noteTell = 0x01 // answer at once, before the destination does
+)
+
+// appendNote writes the note.
+func appendNote(dst []byte, flags byte) []byte { return append(append(dst, ownNote...), flags) }
+
+// readNote reads a note off what follows an AEAD header's checksum.
+func readNote(rest []byte) (flags byte, own bool) {
+	if len(rest) < ownNoteSize || string(rest[:len(ownNote)]) != ownNote {
+		return 0, false
+	}
+	return rest[len(ownNote)], true
+}
+
 // append writes the header's plain form, checksum included. padding is 0 to
 // 15 random bytes.
 func (h *requestHeader) append(dst, padding []byte) []byte {

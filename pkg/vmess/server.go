@@ -239,6 +239,10 @@ func (s *Server) incoming(o *opening, h *requestHeader, carrier transport.Stream
 	}
 	conn.reader.start(requestFormat(h, legacy), nil)
 	conn.reader.in.release()
+	conn.reader.marks = o.own && h.option.has(OptionChunked)
+	if o.note&noteTell != 0 {
+		_, _ = conn.Write(nil) // its error is the next write's too
+	}
 	return &Incoming{
 		User: o.user.Name, Command: h.command, Destination: h.address,
 		Security: h.security, Legacy: legacy, conn: conn,
@@ -269,6 +273,8 @@ type opening struct {
 	credential legacyCredential // of a legacy request
 	judged     bool             // the request was there and found wanting
 	tainted    bool
+	own        bool // it comes from this package's client
+	note       byte // with these flags
 }
 
 func (o *opening) open() (*requestHeader, error) {
@@ -347,6 +353,7 @@ func (o *opening) openAEAD(id [16]byte) (*requestHeader, error) {
 	if err != nil {
 		return nil, o.judge(err)
 	}
+	o.note, o.own = readNote(plain)
 	return h, nil
 }
 

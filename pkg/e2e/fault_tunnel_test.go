@@ -1,0 +1,323 @@
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vmess-local/pkg/config"
+)
+
+// hold makes a connection to an echoing origin, says something and waits for
+// its echo.
+func (l *lab) hold(t testing.TB, origin string) *net.TCPConn {
+	t.Helper()
+	c := mustDialVia(t, l.addr, origin)
+	echoOn(t, c, "hello\n")
+	return c
+}
+
+func echoOn(t testing.TB, c net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != text {
+		t.Errorf("echo of %q: %q, %v", text, got, err)
+	}
+}
+
+// wantCut reads until the connection ends, which must be within a time and not
+// in order.
+func wantCut(t testing.TB, c net.Conn, within time.Duration) {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(within))
+	if _, err := io.Copy(io.Discard, c); err == nil || isTimeout(err) {
+		t.Errorf("the connection ended with %v, want it cut within %v", err, within)
+	}
+}
+
+// causes are those of the failures told so far.
+func (l *lab) causes(t testing.TB) []string {
+	t.Helper()
+	var all []string
+	for _, r := range l.failures(t) {
+		all = append(all, r.Cause)
+	}
+	return all
+}
+
+// awaitCause waits for a failure of a cause.
+func (l *lab) awaitCause(t testing.TB, cause string) record {
+	t.Helper()
+	return l.await(t, cause, func(r record) bool { return r.Level == "ERROR" && r.Cause == cause })
+}
+
+// TestFaultIdleCut: nginx ends tunnels after proxy_read_timeout. Twice the same
+// silence is proof; pings prevent it.
+func TestFaultIdleCut(t *testing.T) {
+	t.Parallel()
+	const silence = 2 * time.Second
+	certs := newCertificates(t)
+	origin := echoOrigin(t)
+	nginx := startNginx(t, labV2ray(t).addr, certs, silence).addr
+	ping := func(every time.Duration) config.Remote {
+		return with(overTLS(remoteAt(t, nginx), certs), func(r *config.Remote) { r.WS.Ping = config.Duration(every) })
+	}
+
+	t.Run("without pings", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t, labSetup{remote: ping(0)})
+		for range 2 {
+			wantCut(t, l.hold(t, origin), silence+2*time.Second)
+		}
+		r := l.awaitCause(t, "tunnel.idle-cut")
+		t.Logf("%s [%s]; fix: %s", r.Msg, r.Confidence, r.Fix)
+		if r.Confidence != "certain" || !strings.Contains(r.Msg, "ends connections that are idle for 2 s") || !strings.Contains(r.Fix, `set "ws.ping": "1s" at config.json:`) {
+			t.Errorf("%+v", r)
+		}
+		// The first time it might have been anything.
+		if got := l.causes(t); !slices.Equal(got, []string{"tunnel.reset", "tunnel.idle-cut"}) {
+			t.Errorf("told were %q", got)
+		}
+		l.wantFailures(t, 2)
+	})
+	t.Run("with pings", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t, labSetup{remote: ping(time.Second)})
+		c := l.hold(t, origin)
+		time.Sleep(silence + time.Second) // the silence itself is tested
+		echoOn(t, c, "still there\n")
+		l.wantQuiet(t)
+	})
+	t.Run("the application's own end", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t, labSetup{remote: ping(0)})
+		c := l.hold(t, origin)
+		_ = c.SetLinger(0)
+		_ = c.Close()
+		l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+		l.wantQuiet(t)
+	})
+}
+
+// TestFaultServerGone kills a server in the middle of downloads, and starts it
+// again.
+func TestFaultServerGone(t *testing.T) {
+	t.Parallel()
+	endless := serveOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, pattern(1, 1<<40)) })
+	echo := echoOrigin(t)
+	cfg := serverConfig()
+	cfg.Listen = freePort(t)
+	far := ourServer(t, cfg)
+	l := newLab(t, labSetup{remote: remoteAt(t, far.addr)})
+
+	const downloads = 3
+	var started, ended sync.WaitGroup
+	for range downloads {
+		c := mustDialVia(t, l.addr, endless)
+		started.Add(1)
+		ended.Go(func() {
+			_, err := io.CopyN(io.Discard, c, 1<<20)
+			started.Done()
+			if err == nil {
+				_, err = io.Copy(io.Discard, c)
+			}
+			if err == nil || isTimeout(err) {
+				t.Errorf("a download from a killed server ended with %v", err)
+			}
+		})
+	}
+	started.Wait()
+	killed := time.Now()
+	far.proc.kill()
+	ended.Wait()
+	r := l.expect(t, expected{
+		cause: "tunnel.server-gone", sentence: "the connection ended and new ones are refused",
+		fix: "start the service on the server again", confidence: "certain", since: killed, within: time.Second,
+	})
+	if !strings.Contains(l.text.String(), "[3 connections ended; certain]") {
+		t.Errorf("%d connections ended, but the line does not say so: %+v", downloads, r)
+	}
+
+	// It stays away: what fails now is the way.
+	l.ask(echo, "hello\n", 6).wantCode(t, replyConnRefused)
+	l.awaitCause(t, "tcp.refused")
+	l.wantFailures(t, 2)
+
+	// It is back: the next request is served as if nothing had been.
+	again := ourServer(t, cfg)
+	l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
+	l.wantFailures(t, 2)
+
+	// A restart between two requests goes unnoticed.
+	again.proc.kill()
+	ourServer(t, cfg)
+	l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
+	l.wantFailures(t, 2)
+}
+
+// TestFaultRestart: a server that is back at once ended all connections at one
+// moment.
+func TestFaultRestart(t *testing.T) {
+	t.Parallel()
+	echo := echoOrigin(t)
+	far := newCutter(t, inProcessServer(t, serverConfig(), inProcess{}).addr)
+	l := newLab(t, labSetup{remote: remoteAt(t, far.addr)})
+	held := []net.Conn{l.hold(t, echo), l.hold(t, echo)}
+	since := time.Now()
+	far.cut()
+	for _, c := range held {
+		wantCut(t, c, 2*time.Second)
+	}
+	l.expect(t, expected{
+		cause: "tunnel.server-gone", sentence: "ended 2 connections at one moment: it was restarted, or the network changed",
+		fix: "nothing, if that happens once", confidence: "likely", since: since, within: time.Second,
+	})
+	l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
+	l.wantFailures(t, 1)
+}
+
+// TestFaultTunnelReset: one connection of several is reset in use.
+func TestFaultTunnelReset(t *testing.T) {
+	t.Parallel()
+	echo := echoOrigin(t)
+	far := newCutter(t, inProcessServer(t, serverConfig(), inProcess{}).addr)
+	l := newLab(t, labSetup{remote: remoteAt(t, far.addr)})
+	one := l.hold(t, echo)
+	since := time.Now()
+	far.cut()
+	wantCut(t, one, 2*time.Second)
+	l.expect(t, expected{
+		cause: "tunnel.reset", sentence: "was reset in use, after", fix: "once: try again; often: look at the server's log",
+		confidence: "likely", since: since, within: time.Second,
+	})
+	l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
+	l.wantFailures(t, 1)
+}
+
+// A cutter passes connections on to a server, and can reset all of them.
+type cutter struct {
+	addr string
+	mu   sync.Mutex
+	open []*net.TCPConn
+}
+
+func newCutter(t testing.TB, server string) *cutter {
+	t.Helper()
+	cu := new(cutter)
+	cu.addr = serveOrigin(t, func(c *net.TCPConn) {
+		far, err := net.DialTimeout("tcp", server, 5*time.Second)
+		if err != nil {
+			return
+		}
+		defer far.Close()
+		cu.mu.Lock()
+		cu.open = append(cu.open, c)
+		cu.mu.Unlock()
+		go func() {
+			_, _ = io.Copy(far, c)
+			_ = far.Close()
+		}()
+		_, _ = io.Copy(c, far)
+	})
+	return cu
+}
+
+func (cu *cutter) cut() {
+	cu.mu.Lock()
+	defer cu.mu.Unlock()
+	for _, c := range cu.open {
+		_ = c.SetLinger(0)
+		_ = c.Close()
+	}
+	cu.open = nil
+}
+
+// TestFaultResetAtFirstFrame: something on the way lets the upgrade through and
+// resets what comes then. The id is not to blame for that.
+func TestFaultResetAtFirstFrame(t *testing.T) {
+	t.Parallel()
+	server := inProcessServer(t, serverConfig(), inProcess{}).addr
+	echo := echoOrigin(t)
+	for _, tt := range []struct {
+		name   string
+		resets int // how many upgraded connections are reset
+		legacy bool
+	}{
+		{"always", 1 << 30, false},
+		{"always, MD5", 1 << 30, true},
+		{"the first", 1, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := labSetup{remote: remoteAt(t, resetsFrames(t, server, tt.resets))}
+			if tt.legacy {
+				s.env = []string{legacyEnv}
+			}
+			l := newLab(t, s)
+			since := time.Now()
+			l.ask(echo, "hello\n", 6).wantClosed(t, 3*time.Second)
+			l.expect(t, expected{
+				cause: "tunnel.reset", sentence: "was reset at the first bytes, before any answer",
+				fix: "look at the server's log and at what is between here and 127.0.0.1", confidence: "likely", since: since, within: 4 * time.Second,
+			})
+			if tt.resets == 1 {
+				l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
+				l.wantFailures(t, 1)
+			}
+		})
+	}
+}
+
+// resetsFrames passes HTTP on to a server, and resets the first so many
+// connections that carry something behind the upgrade.
+func resetsFrames(t testing.TB, server string, resets int) string {
+	t.Helper()
+	var mu sync.Mutex
+	reset := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		resets--
+		return resets >= 0
+	}
+	return serveOrigin(t, func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		far, err := net.DialTimeout("tcp", server, 5*time.Second)
+		if err != nil {
+			return
+		}
+		defer far.Close()
+		_ = req.Write(far)
+		back := make(chan struct{})
+		go func() {
+			defer close(back)
+			_, _ = io.Copy(c, far)
+		}()
+		if _, err := r.Peek(1); errors.Is(err, io.EOF) {
+			_ = far.Close()
+			<-back
+			return
+		}
+		if reset() {
+			_ = c.SetLinger(0)
+			_ = c.Close()
+			return
+		}
+		_, _ = io.Copy(far, r)
+		_ = far.Close()
+		<-back
+	})
+}

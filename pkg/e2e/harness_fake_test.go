@@ -1,0 +1,278 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha3"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// A fakeEnding is how a fake server ends a tunnel behind its answer. None of
+// them sends VMess's end mark.
+type fakeEnding int
+
+const (
+	endByClose fakeEnding = iota // close frame 1000 and at once FIN, as sing-box does
+	endByFIN                     // FIN without a close frame, as mihomo does
+)
+
+// fakeServer is a VMess server written for these tests alone, from the
+// description of the protocol and without our own packages: AEAD, aes-128-gcm
+// with masked lengths and no padding. It is a closingOrigin itself: every
+// request is answered by what stands in its first line, and the answer and the
+// tunnel's end leave in one write.
+func fakeServer(t testing.TB, ending fakeEnding) string {
+	t.Helper()
+	return serveOrigin(t, func(c *net.TCPConn) {
+		if err := serveFake(c, ending); err != nil && !errors.Is(err, io.EOF) {
+			t.Errorf("the fake server: %v", err)
+		}
+	})
+}
+
+func serveFake(c *net.TCPConn, ending fakeEnding) error {
+	buffered := bufio.NewReader(c)
+	if err := fakeUpgrade(c, buffered); err != nil {
+		return err
+	}
+	ws := &fakeFrames{r: buffered}
+	request, err := openFakeRequest(ws)
+	if err != nil {
+		return fmt.Errorf("request: %w", err)
+	}
+	line, err := request.readLine(ws)
+	if err != nil {
+		return fmt.Errorf("first chunk: %w", err)
+	}
+	answer, err := shortAnswer(line)
+	if err != nil {
+		return err
+	}
+	out := fakeFrame(nil, 2, request.seal(answer))
+	if ending == endByClose {
+		out = fakeFrame(out, 8, []byte{1000 >> 8, 1000 & 0xff})
+	}
+	_, err = c.Write(out)
+	return err
+}
+
+// fakeUpgrade answers the upgrade request (RFC 6455 section 4.2.2).
+func fakeUpgrade(c net.Conn, buffered *bufio.Reader) error {
+	r, err := http.ReadRequest(buffered)
+	if err != nil {
+		return err
+	}
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	_, err = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		base64.StdEncoding.EncodeToString(sum[:]))
+	return err
+}
+
+// fakeFrames reads the payload of a client's data frames as one stream.
+type fakeFrames struct {
+	r    *bufio.Reader
+	left []byte
+}
+
+// Read implements io.Reader.
+func (f *fakeFrames) Read(p []byte) (int, error) {
+	for len(f.left) == 0 {
+		var head [2]byte
+		if _, err := io.ReadFull(f.r, head[:]); err != nil {
+			return 0, err
+		}
+		length := uint64(head[1] & 0x7f)
+		for code, size := range map[uint64]int{126: 2, 127: 8} {
+			if uint64(head[1]&0x7f) == code {
+				var ext [8]byte
+				if _, err := io.ReadFull(f.r, ext[8-size:]); err != nil {
+					return 0, err
+				}
+				length = binary.BigEndian.Uint64(ext[:])
+			}
+		}
+		var mask [4]byte
+		if _, err := io.ReadFull(f.r, mask[:]); err != nil {
+			return 0, err
+		}
+		data := make([]byte, length)
+		if _, err := io.ReadFull(f.r, data); err != nil {
+			return 0, err
+		}
+		for i := range data {
+			data[i] ^= mask[i%4]
+		}
+		switch head[0] & 0x0f {
+		case 0, 1, 2:
+			f.left = data
+		case 8:
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, f.left)
+	f.left = f.left[n:]
+	return n, nil
+}
+
+// fakeFrame appends a server's frame (RFC 6455 section 5.2).
+func fakeFrame(dst []byte, opcode byte, data []byte) []byte {
+	dst = append(dst, 0x80|opcode)
+	switch n := len(data); {
+	case n < 126:
+		dst = append(dst, byte(n))
+	case n < 1<<16:
+		dst = binary.BigEndian.AppendUint16(append(dst, 126), uint16(n))
+	default:
+		dst = binary.BigEndian.AppendUint64(append(dst, 127), uint64(n))
+	}
+	return append(dst, data...)
+}
+
+// fakeRequest is an opened request's header.
+type fakeRequest struct {
+	key, iv [16]byte
+	v       byte
+}
+
+// openFakeRequest reads an AEAD request (docs/protocol.md 3 and 5).
+func openFakeRequest(r io.Reader) (*fakeRequest, error) {
+	id, err := hex.DecodeString(strings.ReplaceAll(userID, "-", ""))
+	if err != nil {
+		return nil, err
+	}
+	cmdKey := md5.Sum(append(id, "c48619fe-8f02-49e0-b9e9-edf763e17e21"...))
+	var front [16 + 18 + 8]byte
+	if _, err := io.ReadFull(r, front[:]); err != nil {
+		return nil, err
+	}
+	authID, nonce := front[:16], front[34:]
+	open := func(what string, sealed []byte) ([]byte, error) {
+		key := fakeKDF(cmdKey[:], "VMess Header AEAD Key"+what, string(authID), string(nonce))
+		iv := fakeKDF(cmdKey[:], "VMess Header AEAD Nonce"+what, string(authID), string(nonce))
+		return fakeGCM(key[:16]).Open(nil, iv[:12], sealed, authID)
+	}
+	length, err := open("_Length", front[16:34])
+	if err != nil {
+		return nil, err
+	}
+	sealed := make([]byte, int(binary.BigEndian.Uint16(length))+16)
+	if _, err := io.ReadFull(r, sealed); err != nil {
+		return nil, err
+	}
+	h, err := open("", sealed)
+	if err != nil {
+		return nil, err
+	}
+	if option, security := h[34], h[35]&0x0f; option != 0x05 || security != 3 {
+		return nil, fmt.Errorf("option %#x and security %d are not for this server", option, security)
+	}
+	return &fakeRequest{iv: [16]byte(h[1:17]), key: [16]byte(h[17:33]), v: h[33]}, nil
+}
+
+// readLine reads chunks up to the end of the first line.
+func (q *fakeRequest) readLine(r io.Reader) (string, error) {
+	body := newFakeBody(q.key, q.iv)
+	var text []byte
+	for {
+		var size [2]byte
+		if _, err := io.ReadFull(r, size[:]); err != nil {
+			return "", err
+		}
+		chunk := make([]byte, binary.BigEndian.Uint16(size[:])^body.mask())
+		if _, err := io.ReadFull(r, chunk); err != nil {
+			return "", err
+		}
+		plain, err := body.aead.Open(nil, body.nonce(), chunk, nil)
+		if err != nil {
+			return "", err
+		}
+		text = append(text, plain...)
+		if line, _, ok := strings.Cut(string(text), "\n"); ok {
+			return line, nil
+		}
+	}
+}
+
+// seal returns the answer: its header and data in chunks, without end mark.
+func (q *fakeRequest) seal(data []byte) []byte {
+	key, iv := sha256.Sum256(q.key[:]), sha256.Sum256(q.iv[:])
+	seal := func(out []byte, what string, plain []byte) []byte {
+		k, n := fakeKDF(key[:16], "AEAD Resp Header"+what+" Key"), fakeKDF(iv[:16], "AEAD Resp Header"+what+" IV")
+		return fakeGCM(k[:16]).Seal(out, n[:12], plain, nil)
+	}
+	out := seal(nil, " Len", []byte{0, 4})
+	out = seal(out, "", []byte{q.v, 0, 0, 0})
+	body := newFakeBody([16]byte(key[:16]), [16]byte(iv[:16]))
+	for len(data) > 0 {
+		n := min(len(data), 15000)
+		out = binary.BigEndian.AppendUint16(out, uint16(n+16)^body.mask())
+		out = body.aead.Seal(out, body.nonce(), data[:n], nil)
+		data = data[n:]
+	}
+	return out
+}
+
+// fakeBody is one direction's chunks (docs/protocol.md 8).
+type fakeBody struct {
+	aead  cipher.AEAD
+	iv    [16]byte
+	count uint16
+	masks *sha3.SHAKE
+}
+
+func newFakeBody(key, iv [16]byte) *fakeBody {
+	b := &fakeBody{aead: fakeGCM(key[:]), iv: iv, masks: sha3.NewSHAKE128()}
+	_, _ = b.masks.Write(iv[:])
+	return b
+}
+
+func (b *fakeBody) mask() uint16 {
+	var m [2]byte
+	_, _ = b.masks.Read(m[:])
+	return binary.BigEndian.Uint16(m[:])
+}
+
+func (b *fakeBody) nonce() []byte {
+	n := binary.BigEndian.AppendUint16(nil, b.count)
+	b.count++
+	return append(n, b.iv[2:12]...)
+}
+
+// fakeKDF is the nested HMAC of docs/protocol.md 1.
+func fakeKDF(key []byte, path ...string) []byte {
+	level := func() hash.Hash { return hmac.New(sha256.New, []byte("VMess AEAD KDF")) }
+	for _, p := range path {
+		below := level
+		level = func() hash.Hash { return hmac.New(below, []byte(p)) }
+	}
+	h := level()
+	_, _ = h.Write(key)
+	return h.Sum(nil)
+}
+
+func fakeGCM(key []byte) cipher.AEAD {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	return aead
+}

@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net"
+	"path/filepath"
+	"strconv"
+	"testing"
+)
+
+// object is a piece of a V2Ray configuration.
+type object = map[string]any
+
+// A v2rayServer says how real V2Ray serves: the zero value is plain ws for
+// userID with alterId 0.
+type v2rayServer struct {
+	alterID int
+	tls     *certificates
+	env     []string
+}
+
+// startV2rayServer runs V2Ray as a VMess server that dials destinations
+// directly, and returns its address.
+func startV2rayServer(t testing.TB, s v2rayServer) *end {
+	t.Helper()
+	need(t, "v2ray")
+	addr := freePort(t)
+	stream := wsStream()
+	if s.tls != nil {
+		stream["security"] = "tls"
+		stream["tlsSettings"] = object{
+			"alpn":         []string{"http/1.1"},
+			"certificates": []object{{"certificateFile": s.tls.certFile, "keyFile": s.tls.keyFile}},
+		}
+	}
+	return startV2ray(t, addr, s.env, object{
+		"protocol":       "vmess",
+		"settings":       object{"clients": []object{{"id": userID, "alterId": s.alterID}}},
+		"streamSettings": stream,
+	}, object{"protocol": "freedom"})
+}
+
+// A v2rayClient says how real V2Ray connects as a client: the zero value is
+// plain ws for userID with alterId 0 and security auto.
+type v2rayClient struct {
+	alterID  int
+	security string
+	tls      *certificates
+	env      []string
+}
+
+// startV2rayClient runs V2Ray as a client of the VMess server at addr, and
+// returns the address of its SOCKS5 proxy.
+func startV2rayClient(t testing.TB, addr string, c v2rayClient) *end {
+	t.Helper()
+	need(t, "v2ray")
+	host, port := splitAddr(t, addr)
+	stream := wsStream()
+	if c.tls != nil {
+		stream["security"] = "tls"
+		stream["tlsSettings"] = object{
+			"serverName":        "localhost",
+			"alpn":              []string{"http/1.1"},
+			"disableSystemRoot": true,
+			"certificates":      []object{{"usage": "verify", "certificateFile": c.tls.caFile}},
+		}
+	}
+	user := object{"id": userID, "alterId": c.alterID, "security": c.security}
+	if c.security == "" {
+		user["security"] = "auto"
+	}
+	return startV2ray(t, freePort(t), c.env, object{
+		"protocol": "socks",
+		"settings": object{"auth": "noauth", "udp": false},
+	}, object{
+		"protocol":       "vmess",
+		"settings":       object{"vnext": []object{{"address": host, "port": port, "users": []object{user}}}},
+		"streamSettings": stream,
+	})
+}
+
+func wsStream() object {
+	return object{"network": "ws", "wsSettings": object{"path": wsPath}}
+}
+
+// startV2ray runs V2Ray with one inbound on addr and one outbound. There is no
+// DNS, routing or geodata in its configuration: it contacts nobody else.
+func startV2ray(t testing.TB, addr string, env []string, inbound, outbound object) *end {
+	t.Helper()
+	host, port := splitAddr(t, addr)
+	inbound["listen"], inbound["port"] = host, port
+	data, err := json.Marshal(object{
+		"log":       object{"loglevel": "info"},
+		"inbounds":  []object{inbound},
+		"outbounds": []object{outbound},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "v2ray.json")
+	writeFile(t, file, data)
+	p := start(t, command{path: need(t, "v2ray"), args: []string{"-config", file}, env: env})
+	p.waitPort(t, addr)
+	return &end{addr: addr, log: p.log, proc: p}
+}
+
+func splitAddr(t testing.TB, addr string) (host string, port int) {
+	t.Helper()
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if port, err = strconv.Atoi(text); err != nil {
+		t.Fatal(err)
+	}
+	return host, port
+}
