@@ -19,11 +19,9 @@ import (
 func loadConfig(source string, stdin io.Reader) (cfg *config.Client, warnings []string, err error) {
 	switch {
 	case isLink(source):
-		cfg, err = fromLink(source)
-		return cfg, nil, err
+		return fromLink(source)
 	case source == "-":
-		cfg, err = fromStdin(stdin)
-		return cfg, nil, err
+		return fromStdin(stdin)
 	case source == "":
 		if source, err = findConfig(); err != nil {
 			return nil, nil, err
@@ -37,19 +35,20 @@ func loadConfig(source string, stdin io.Reader) (cfg *config.Client, warnings []
 	return cfg, warnings, err
 }
 
-func fromStdin(stdin io.Reader) (*config.Client, error) {
+func fromStdin(stdin io.Reader) (cfg *config.Client, warnings []string, err error) {
 	const name = "standard input"
 	data, err := io.ReadAll(io.LimitReader(stdin, config.MaxSize+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if len(data) > config.MaxSize {
-		return nil, fmt.Errorf("%s: it is larger than 1 MiB", name)
+		return nil, nil, fmt.Errorf("%s: it is larger than 1 MiB", name)
 	}
 	if text := string(data); isLink(text) {
 		return fromLink(text)
 	}
-	return config.ParseClient(name, data)
+	cfg, err = config.ParseClient(name, data)
+	return cfg, nil, err
 }
 
 func isLink(text string) bool {
@@ -59,17 +58,22 @@ func isLink(text string) bool {
 
 const vmessScheme = "vmess://"
 
-func fromLink(link string) (*config.Client, error) {
+func fromLink(link string) (cfg *config.Client, warnings []string, err error) {
 	server, err := sharelink.Parse(link)
 	if err != nil {
-		return nil, fmt.Errorf("the link: %w", err)
+		return nil, nil, fmt.Errorf("the link: %w", err)
 	}
-	cfg := config.DefaultClient()
+	if server.TLS.Fingerprint != "" {
+		// Most panels write one; it is a wish about looks, and no reason to stop.
+		server.TLS.Fingerprint = ""
+		warnings = append(warnings, "the link asks for the TLS handshake of a browser (fp), which this version does not imitate")
+	}
+	cfg = config.DefaultClient()
 	cfg.Server = *server
 	if err := cfg.Normalize(); err != nil {
-		return nil, fmt.Errorf("the link: %w", err)
+		return nil, nil, fmt.Errorf("the link: %w", err)
 	}
-	return cfg, nil
+	return cfg, warnings, nil
 }
 
 // unreadable keeps a link that is not taken for one, as for want of its
