@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,12 +9,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/client"
-	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/program"
-	"vmess-local/pkg/sharelink"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -113,37 +110,4 @@ func tellMistakes(w io.Writer, err error, asJSON bool) error {
 		return err
 	}
 	return &program.UsageError{Err: program.ErrTold}
-}
-
-// mistakes are the verdicts on a configuration that cannot be used.
-func mistakes(err error) []diagnose.Verdict {
-	var problems *config.Problems
-	if errors.As(err, &problems) {
-		all := make([]diagnose.Verdict, 0, len(problems.All))
-		for _, p := range problems.All {
-			all = append(all, diagnose.Config(p))
-		}
-		return all
-	}
-	sentence, fix, _ := strings.Cut(err.Error(), "\nfix: ")
-	v := diagnose.Verdict{Cause: diagnose.ConfigUnreadable, Confidence: diagnose.Certain, Sentence: sentence, Fix: fix}
-	switch {
-	case errors.Is(err, sharelink.ErrTransport):
-		v.Cause, v.Fix = diagnose.ConfigValue, "take a link of a server that uses WebSocket: nothing else is spoken here"
-	case fix == "":
-		v.Cause, v.Fix = diagnose.ConfigSyntax, "copy the whole link again, or name a configuration file with -c"
-	}
-	return []diagnose.Verdict{v}
-}
-
-// placed adds to problems that showed only in use where their keys stand.
-func placed(cfg *config.Client, err error) error {
-	var problems *config.Problems
-	if errors.As(err, &problems) {
-		for i := range problems.All {
-			p := &problems.All[i]
-			p.File, p.Line, p.Column, _ = cfg.Place(p.Path)
-		}
-	}
-	return err
 }

@@ -44,7 +44,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			}
 			cfg, warnings, err := loadConfig(source, cmd.InOrStdin())
 			if err != nil {
-				return &program.UsageError{Err: err}
+				return unusable(err)
 			}
 			logger, err := log.New(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format)
 			if err != nil {
@@ -55,7 +55,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			}
 			c, err := client.New(cfg, client.Options{Log: logger})
 			if err != nil {
-				return startError(err)
+				return startError(placed(cfg, err))
 			}
 			return c.Run(cmd.Context())
 		},
@@ -72,5 +72,5 @@ func startError(err error) error {
 	if errors.As(err, &port) {
 		return err
 	}
-	return &program.UsageError{Err: err}
+	return unusable(err)
 }

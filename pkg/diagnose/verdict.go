@@ -106,7 +106,7 @@ func spoken(d time.Duration) string {
 		return strconv.FormatFloat(d.Round(unit/10).Seconds()/unit.Seconds(), 'f', -1, 64) + " " + name
 	}
 	switch d = d.Abs(); {
-	case d < time.Second:
+	case d < 995*time.Millisecond:
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d < 10*time.Second:
 		return count(time.Second, "s")

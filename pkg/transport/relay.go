@@ -112,10 +112,11 @@ func (r Relay) Run(ctx context.Context, local, remote StreamConn) Outcome {
 	go s.upload(up, uploaded)
 	s.download(down)
 	lost := <-uploaded
+	quiet := s.quiet()
 	s.finish()
 	<-s.closed
 	return Outcome{
-		Up: up.Load() - up0, Down: down.Load() - down0,
+		Up: up.Load() - up0, Down: down.Load() - down0, Quiet: quiet,
 		UpErr: cmp.Or(lost, s.upErr), DownErr: s.downErr,
 	}
 }
@@ -270,6 +271,9 @@ func endOf(err error) error {
 
 func (s *session) touch() { s.last.Store(int64(time.Since(s.start))) }
 
+// quiet is how long no byte has moved.
+func (s *session) quiet() time.Duration { return time.Since(s.start) - time.Duration(s.last.Load()) }
+
 // limit returns how long both directions may be silent; 0 is for ever.
 func (s *session) limit() time.Duration {
 	if s.tail.Load() && (s.idle == 0 || s.idle > tailLimit) {
@@ -281,7 +285,7 @@ func (s *session) limit() time.Duration {
 func (s *session) checkIdle() {
 	for {
 		limit := s.limit()
-		left := limit - (time.Since(s.start) - time.Duration(s.last.Load()))
+		left := limit - s.quiet()
 		if left <= 0 && limit > 0 {
 			s.abort(nil, ErrIdle)
 			return

@@ -45,7 +45,7 @@ func TestRelayHalfCloseUp(t *testing.T) {
 		}
 		mustRead(t, d.app, " more")
 		mustEnd(t, d.app)
-		if o := <-d.done; o != (transport.Outcome{Up: 8, Down: 11}) || o.Err() != nil {
+		if o := <-d.done; o.Up != 8 || o.Down != 11 || o.Err() != nil {
 			t.Fatalf("ended as %+v", o)
 		}
 	})
@@ -66,7 +66,7 @@ func TestRelayHalfCloseDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustEnd(t, d.far)
-		if o := <-d.done; o != (transport.Outcome{Up: 21, Down: 8}) {
+		if o := <-d.done; o.Up != 21 || o.Down != 8 || o.Err() != nil {
 			t.Fatalf("ended as %+v", o)
 		}
 	})
@@ -267,6 +267,25 @@ func TestRelayIdle(t *testing.T) {
 			if _, err := c.Read(make([]byte, 1)); !isReset(err) {
 				t.Errorf("%s read %v, want a reset", name, err)
 			}
+		}
+	})
+}
+
+// TestRelayQuiet: the outcome tells for how long nothing moved, either way.
+func TestRelayQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := start(t, transport.Relay{}, pipePair)
+		for _, pair := range [][2]transport.StreamConn{{d.app, d.far}, {d.far, d.app}} {
+			time.Sleep(10 * time.Second)
+			mustWrite(t, pair[0], "x")
+			mustRead(t, pair[1], "x")
+		}
+		time.Sleep(7 * time.Second)
+		if err := transport.Reset(d.far); err != nil {
+			t.Fatal(err)
+		}
+		if o := <-d.done; o.Quiet != 7*time.Second || o.Err() == nil {
+			t.Errorf("%+v, want it quiet for 7 s", o)
 		}
 	})
 }

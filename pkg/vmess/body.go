@@ -9,8 +9,9 @@ import (
 	"vmess-local/pkg/transport"
 )
 
-// ErrTruncated ends a stream whose far end always marks the end and did not:
-// what came may not be all.
+// ErrTruncated ends a stream whose far end always marks the end and did not, or
+// whose carrier broke off though the far end is of the kind that closes it in
+// order: what came may not be all.
 var ErrTruncated = fmt.Errorf("the stream ended without its end mark: %w", io.ErrUnexpectedEOF)
 
 // A bodyReader opens the chunks of one direction.
@@ -18,6 +19,7 @@ type bodyReader struct {
 	in     inbuf
 	chunks *chunker // nil: a raw body
 	marks  bool     // the far end is known to mark the end always
+	orders bool     // the far end is known to close its carrier in order
 	size   chunkSize
 	sized  bool              // size is of the chunk at hand
 	rest   *transport.Buffer // plaintext that did not fit the caller's slice
@@ -185,7 +187,7 @@ func (r *bodyReader) boundary(err error) error {
 	switch {
 	case !ends(err):
 		return err
-	case r.marks:
+	case r.marks, r.orders && errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrTruncated
 	}
 	return io.EOF

@@ -222,6 +222,7 @@ func (c *Client) readResponse(conn *Conn, h *requestHeader, keys responseKeys) e
 	conn.answered.Store(true)
 	conn.hold.learn(kind == KindOwn)
 	conn.reader.marks = kind == KindOwn && h.option.has(OptionChunked)
+	conn.reader.orders = kind == KindV2Ray && h.option.has(OptionChunked) // mihomo does not
 	conn.reader.start(responseFormat(h, keys), stream)
 	return nil
 }

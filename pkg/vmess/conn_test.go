@@ -369,7 +369,7 @@ func TestEndings(t *testing.T) {
 			{"whole, then a reset", func(a answer) int { return a.end }, reset, "answer", io.EOF},
 			{"only the end mark's length", func(a answer) int { return a.chunk + 2 }, io.EOF, "answer", io.EOF},
 			{"between chunks, EOF", func(a answer) int { return a.chunk }, io.EOF, "answer", between},
-			{"between chunks, no goodbye", func(a answer) int { return a.chunk }, fmt.Errorf("ws: %w", io.ErrUnexpectedEOF), "answer", between},
+			{"between chunks, no goodbye", func(a answer) int { return a.chunk }, fmt.Errorf("ws: %w", io.ErrUnexpectedEOF), "answer", ErrTruncated},
 			{"between chunks, reset", func(a answer) int { return a.chunk }, reset, "answer", reset},
 			{"behind the header", func(a answer) int { return a.header }, io.EOF, "", between},
 			{"within a chunk", func(a answer) int { return a.chunk - 1 }, io.EOF, "", io.ErrUnexpectedEOF},

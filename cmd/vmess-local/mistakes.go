@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/program"
+	"vmess-local/pkg/sharelink"
+)
+
+// A mistaken is a configuration that cannot be used. Its text is cause and fix
+// of each mistake, in two lines.
+type mistaken struct{ err error }
+
+// Error implements error.
+func (e *mistaken) Error() string {
+	var lines []string
+	for _, v := range mistakes(e.err) {
+		lines = append(lines, v.Line(), v.FixLine())
+	}
+	var problems *config.Problems
+	if errors.As(e.err, &problems) && problems.Omitted > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", problems.Omitted))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns the mistakes as they were found.
+func (e *mistaken) Unwrap() error { return e.err }
+
+// unusable is the usage error of a configuration that cannot be used.
+func unusable(err error) error { return &program.UsageError{Err: &mistaken{err}} }
+
+// mistakes are the verdicts on a configuration that cannot be used.
+func mistakes(err error) []diagnose.Verdict {
+	var problems *config.Problems
+	if errors.As(err, &problems) {
+		all := make([]diagnose.Verdict, 0, len(problems.All))
+		for _, p := range problems.All {
+			all = append(all, diagnose.Config(p))
+		}
+		return all
+	}
+	sentence, fix, _ := strings.Cut(err.Error(), "\nfix: ")
+	v := diagnose.Verdict{Cause: diagnose.ConfigUnreadable, Confidence: diagnose.Certain, Sentence: sentence, Fix: fix}
+	switch {
+	case errors.Is(err, sharelink.ErrTransport):
+		v.Cause, v.Fix = diagnose.ConfigValue, "take a link of a server that uses WebSocket: nothing else is spoken here"
+	case fix == "":
+		v.Cause, v.Fix = diagnose.ConfigSyntax, "copy the whole link again, or name a configuration file with -c"
+	}
+	return []diagnose.Verdict{v}
+}
+
+// placed adds to problems that showed only in use where their keys stand.
+func placed(cfg *config.Client, err error) error {
+	var problems *config.Problems
+	if errors.As(err, &problems) {
+		for i := range problems.All {
+			p := &problems.All[i]
+			p.File, p.Line, p.Column, _ = cfg.Place(p.Path)
+		}
+	}
+	return err
+}
