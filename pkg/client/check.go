@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,10 @@ func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.
 		k.destination(ctx, target)
 	}
 	k.report.Complete()
+	order := diagnose.Steps()
+	slices.SortStableFunc(k.report.Steps, func(a, b diagnose.CheckStep) int {
+		return slices.Index(order, a.Name) - slices.Index(order, b.Name)
+	})
 	return k.report, nil
 }
 
@@ -136,7 +141,7 @@ func stepDetail(p netdial.Progress) string {
 func addresses(list []netip.Addr) string {
 	texts := make([]string, 0, len(list))
 	for _, a := range list {
-		texts = append(texts, a.String())
+		texts = append(texts, a.Unmap().String())
 	}
 	return strings.Join(texts, ", ")
 }

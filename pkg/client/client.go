@@ -103,13 +103,13 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	d := &dispatch.Dispatcher{
 		Dialer:    c.guard,
 		FirstWait: firstWait,
-		Well:      func() bool { return time.Since(account.Answered()) < wellFor },
+		Well:      c.guard.well,
 		Idle:      time.Duration(cfg.Limits.Idle),
 		Reporter:  &reporter{log: opt.Log, guard: c.guard},
 	}
 	c.front = &socks.Server{
 		Handler:   d,
-		Dialer:    d,
+		Dialer:    wording{d},
 		Handshake: time.Duration(cfg.Limits.Handshake),
 		Idle:      time.Duration(cfg.Limits.Idle),
 		MaxConns:  limit.Connections(cfg.Limits.Connections, 2),

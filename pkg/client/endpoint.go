@@ -15,13 +15,15 @@ import (
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
 	"vmess-local/pkg/wsconn"
 )
 
 // A way is how the server is reached: WebSocket over TLS, where enabled, over
 // TCP. limits.dial bounds all of it together.
 type way struct {
-	early atomic.Bool // early data is used
+	early      atomic.Bool // early data is used
+	earlyTaken atomic.Bool // and the server has answered some
 
 	plain, withEarly *wsconn.Dialer
 	dial             time.Duration
@@ -85,6 +87,13 @@ func (w *way) ConnectStream(ctx context.Context, first []byte) (transport.Stream
 		return w.through(w.withEarly).ConnectStream(ctx, first)
 	}
 	return w.through(w.plain).ConnectStream(ctx, first)
+}
+
+// doubtful reports whether c began as early data that the server may not have
+// taken.
+func (w *way) doubtful(c *vmess.Conn) bool {
+	ws, ok := c.Carrier().(*wsconn.Conn)
+	return ok && w.early.Load() && !w.earlyTaken.Load() && !ws.EarlyDataEchoed()
 }
 
 // through bounds a dialer by limits.dial.

@@ -21,47 +21,69 @@ const (
 	roundPause = 10 * time.Minute
 	// roundTime bounds a round.
 	roundTime = 8 * time.Second
+	// freshness is how long an authentic answer proves that the server accepts
+	// first flights, so that their silence is the destination's.
+	freshness = 5 * time.Minute
 	// accepting is how fresh an authentic answer must be for the server to
 	// count as accepting us: then a request without one is not the account's
 	// fault, and nothing is probed.
 	accepting = time.Minute
 	// maxTries is how often a request that the server refused by mistake is
-	// sent again.
-	maxTries = 2
+	// sent again, and mostTries how often one is for whatever reason.
+	maxTries  = 2
+	mostTries = 4
 	// skewLimit is the difference of clocks from which on it is set right; the
 	// server allows 120 s.
 	skewLimit = 90 * time.Second
 	// lookPause is how often a failed way is looked at again.
 	lookPause = 10 * time.Second
+	// grace is how long the configured mode may take longer than the other one
+	// to be accepted.
+	grace = 500 * time.Millisecond
 	// skewPause is how often a clock that was found wrong is measured again.
 	skewPause = time.Hour
+	// skewBlur is how well a clock is measured.
+	skewBlur = 2 * time.Second
+	// healedPause is how long a healing must have failed until the server is
+	// asked anew.
+	healedPause = time.Minute
 )
 
 // A guard is the way to one server with an eye on it: it names what fails,
 // heals what may be healed, and repeats requests that were refused by mistake.
 type guard struct {
-	ctx      context.Context // of what runs by itself
-	cancel   context.CancelFunc
-	way      *way
-	dialer   *vmess.Dialer
-	account  *vmess.Client
-	prober   *diagnose.Prober
-	setting  diagnose.Setting
-	heal     config.Heal
-	dialTime time.Duration
-	voice    *voice
-	endings  endings
-	names    nameWatch
-	resent   atomic.Int64 // requests sent again
+	ctx     context.Context // of what runs by itself
+	cancel  context.CancelFunc
+	way     *way
+	dialer  *vmess.Dialer
+	account *vmess.Client
+	prober  *diagnose.Prober
+	setting diagnose.Setting
+	heal    config.Heal
+	// kindShows: answers tell what kind of server it is, for they echo what
+	// the request asked of the body ("zero" asks nothing).
+	kindShows bool
+	dialTime  time.Duration
+	voice     *voice
+	endings   endings
+	names     nameWatch
+	resent    atomic.Int64 // requests sent again
+	doubted   atomic.Int64 // when something failed last, Unix nanoseconds
 
 	round   sync.Mutex // held during a round of probes
 	next    time.Time  // until when the last round's outcome stands
 	found   outcome    // that outcome
+	ended   time.Time  // when that round was over
 	measure *time.Timer
 	closed  bool
 
+	gauging  sync.Mutex // held while a clock that was found wrong is measured again
+	gauged   time.Time  // when that was
+	adjusted time.Time  // and when it had changed
+
 	looking sync.Mutex
 	looked  time.Time
+	suspect diagnose.Cause // what it was for
 	facts   diagnose.WayFacts
 }
 
@@ -88,7 +110,7 @@ func newGuard(cfg *config.Client, opt Options, account *vmess.Client) (*guard, e
 			Endpoint: w.through(w.plain), EarlyEndpoint: w.through(w.withEarly), Below: w.unverified, Other: w.other,
 			TLS: s.TLS.Enabled, EarlyData: s.WS.EarlyData > 0, Host: setting.Host, Account: account, Now: opt.Now,
 		},
-		setting: setting, heal: cfg.Heal, dialTime: w.dial,
+		setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
 		voice: newVoice(opt.Log, name),
 	}
 	g.endings.guard = g
@@ -135,8 +157,9 @@ func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 	if err != nil {
 		return nil, g.wayFailed(ctx, err)
 	}
-	x := &guarded{guard: g, dst: dst, start: start}
-	x.conn.Store(conn.(*vmess.Conn))
+	c := conn.(*vmess.Conn)
+	x := &guarded{guard: g, dst: dst, start: start, page: inWords(ctx), early: len(first) > 0 && g.way.doubtful(c)}
+	x.conn.Store(c)
 	if len(first) > 0 {
 		x.asked.Store(true)
 		x.mu.Lock()
@@ -154,28 +177,44 @@ func (g *guard) wayFailed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return err // the application went away, or we end
 	}
-	v, ok := diagnose.Way(err, g.setting, g.look(ctx, err))
+	g.doubt()
+	v, ok := diagnose.Way(err, g.setting, diagnose.WayFacts{})
 	if !ok {
 		return err
 	}
+	v, _ = diagnose.Way(err, g.setting, g.look(ctx, err, v.Cause))
 	g.voice.say(v)
 	return &VerdictError{v, err}
 }
 
-// look takes a second look at a failed way, once in a while: the facts are
-// those of the last look otherwise.
-func (g *guard) look(ctx context.Context, err error) diagnose.WayFacts {
+// look takes a second look at a way that failed, at first sight, for a cause.
+// While the cause stays the same that is done once in a while, and the facts
+// are those of the last look otherwise.
+func (g *guard) look(ctx context.Context, err error, cause diagnose.Cause) diagnose.WayFacts {
 	g.looking.Lock()
 	defer g.looking.Unlock()
-	if g.looked.IsZero() || time.Since(g.looked) > lookPause {
+	if g.suspect != cause || time.Since(g.looked) > lookPause {
 		g.facts = g.prober.Look(ctx, err)
-		g.looked = time.Now()
+		g.looked, g.suspect = time.Now(), cause
 	}
 	return g.facts
 }
 
 // known reports whether the server has ever accepted us.
 func (g *guard) known() bool { return !g.account.Answered().IsZero() }
+
+// doubt takes note of a failure of the way or of a tunnel.
+func (g *guard) doubt() { g.doubted.Store(time.Now().UnixNano()) }
+
+// well reports whether the server is known to be well: it answered a moment
+// ago, and nothing has failed since.
+func (g *guard) well() bool {
+	at := g.account.Answered()
+	return time.Since(at) < wellFor && at.UnixNano() > g.doubted.Load()
+}
+
+// fresh reports whether it has lately.
+func (g *guard) fresh() bool { return g.since(g.now().Add(-freshness)) }
 
 // since reports whether the server answered anybody after t.
 func (g *guard) since(t time.Time) bool { return g.account.Answered().After(t) }
@@ -184,34 +223,79 @@ func (g *guard) now() time.Time { return time.Now() }
 
 // refused decides on a request whose connection ended without an answer.
 func (g *guard) refused(x *guarded, err error) decision {
-	if g.known() && !errors.Is(err, vmess.ErrBadResponse) {
-		// V2Ray's replay filter takes one honest request in hundreds for a
-		// replay; such a request was drained, not carried out, and closed in
-		// order. sing-box and mihomo close alike when they tried and failed, and
-		// what broke off may have been carried out too.
-		inOrder := errors.Is(err, io.EOF)
-		if inOrder && g.heal.Refused && g.account.Kind() == vmess.KindV2Ray && !g.account.Legacy() && x.tries < maxTries {
-			g.resent.Add(1)
-			return decision{again: true}
-		}
-		if !inOrder && g.account.Kind() != vmess.KindSing {
-			return g.brokeOff(x, err)
-		}
-		if g.since(g.now().Add(-accepting)) {
-			return g.beyond(x, diagnose.NoWord, diagnose.ProbeNotTried, err)
+	bad := errors.Is(err, vmess.ErrBadResponse)
+	if g.known() && !bad && !x.early {
+		if d, ok := g.refusedThough(x, err); ok {
+			return d
 		}
 	}
-	o := g.probe(x, errors.Is(err, vmess.ErrBadResponse))
+	o := g.probe(x, bad)
 	switch {
-	case o.healed && x.tries < maxTries:
+	case o.healed && x.attempts() < mostTries:
 		return decision{again: true}
 	case diagnose.IsReset(err) && (o.fine || o.cut):
 		return g.brokeOff(x, err) // a server that refuses a request says goodbye
+	case o.fine && g.tells():
+		return g.mistaken(err)
 	case o.fine:
 		return g.beyond(x, diagnose.NoWord, o.account, err)
 	}
-	g.voice.say(o.verdict)
-	return decision{err: &VerdictError{o.verdict, err}}
+	return g.name(o.verdict, err)
+}
+
+// refusedThough decides on a request that got no answer though the server has
+// accepted us before, where that can be decided without asking.
+//
+// V2Ray's replay filter takes one honest request in hundreds for a replay; such
+// a request was drained, not carried out, and closed in order. sing-box and
+// mihomo close alike when they tried and failed, and what broke off may have
+// been carried out too.
+func (g *guard) refusedThough(x *guarded, err error) (d decision, ok bool) {
+	lately := g.since(g.now().Add(-accepting))
+	switch kind, inOrder := g.account.Kind(), errors.Is(err, io.EOF); {
+	case !inOrder && kind != vmess.KindSing:
+		return g.brokeOff(x, err), true
+	case !g.tells():
+		if lately {
+			return g.beyond(x, diagnose.NoWord, diagnose.ProbeNotTried, err), true
+		}
+	case g.remeasured(x):
+		return decision{again: true}, true
+	case kind == vmess.KindOwn || g.account.Legacy(): // which refuse nobody by mistake
+		if g.since(x.sentAt()) {
+			return g.mistaken(err), true
+		}
+	case g.heal.Refused && x.repeatable(maxTries):
+		g.resent.Add(1)
+		return decision{again: true}, true
+	case lately && (x.attempts() == 0 || g.since(x.start)):
+		return g.mistaken(err), true
+	}
+	return decision{}, false
+}
+
+// tells reports whether the server is one that answers all that it accepts,
+// whatever the destination does.
+func (g *guard) tells() bool {
+	kind := g.account.Kind()
+	return g.kindShows && (kind == vmess.KindV2Ray || kind == vmess.KindOwn)
+}
+
+// mistaken names a refusal by a server that accepts us.
+func (g *guard) mistaken(err error) decision {
+	v := diagnose.Account(diagnose.AccountSignals{
+		Configured: diagnose.ProbeRefused, ServerTime: diagnose.ProbeAccepted, Skew: new(time.Duration),
+	}, g.setting)
+	return g.name(v, err)
+}
+
+// name ends a request with a verdict, if there is one.
+func (g *guard) name(v diagnose.Verdict, err error) decision {
+	if v.IsZero() {
+		return decision{err: err}
+	}
+	g.voice.say(v)
+	return decision{err: &VerdictError{v, err}}
 }
 
 // brokeOff names the end of a connection that was no refusal, but the tunnel's.
@@ -229,37 +313,42 @@ func (g *guard) brokeOff(x *guarded, err error) decision {
 	return decision{err: &VerdictError{v, err}}
 }
 
-// beyond names a failure behind a server that accepts us.
+// beyond names a failure behind a server that accepts us. The destination is
+// named only to whoever asked for it.
 func (g *guard) beyond(x *guarded, end diagnose.End, account diagnose.ProbeResult, err error) decision {
-	v := diagnose.Destination(diagnose.DestinationFacts{
-		End: end, After: g.now().Sub(x.start), Account: account, To: x.dst, Show: true,
-	}, g.setting)
-	g.voice.say(v)
-	return decision{err: &VerdictError{v, err}}
+	facts := diagnose.DestinationFacts{End: end, After: g.now().Sub(x.start), Account: account, To: x.dst}
+	g.voice.say(diagnose.Destination(facts, g.setting))
+	facts.Show = true
+	return decision{err: &VerdictError{diagnose.Destination(facts, g.setting), err}}
 }
 
 // silent decides on a request that stays unanswered.
 func (g *guard) silent(x *guarded) decision {
-	if g.since(x.start) {
+	if g.since(x.sentAt()) && !x.early {
 		return decision{wait: true} // it is the destination that takes its time
 	}
+	known := g.known()
 	o := g.probe(x, false)
 	switch {
-	case o.healed && x.tries < maxTries:
+	case o.healed && x.attempts() < mostTries:
 		return decision{again: true}
-	case o.fine:
+	case o.fine && !known:
 		g.beyond(x, diagnose.StillSilent, o.account, nil)
 		return decision{wait: true}
-	case o.healed:
+	case o.fine, o.healed:
 		return decision{wait: true}
 	}
-	g.voice.say(o.verdict)
-	return decision{err: &VerdictError{o.verdict, vmess.ErrNoAnswer}}
+	return g.name(o.verdict, vmess.ErrNoAnswer)
 }
 
-// empty takes note of an authentic answer that ended without data.
-func (g *guard) empty(x *guarded) {
-	g.beyond(x, diagnose.NoData, diagnose.ProbeNotTried, nil)
+// empty names an authentic answer that ended without data. For most
+// applications that is an end like any other.
+func (g *guard) empty(x *guarded) error {
+	d := g.beyond(x, diagnose.NoData, diagnose.ProbeNotTried, nil)
+	if x.page {
+		return d.err
+	}
+	return io.EOF
 }
 
 // probe returns the outcome of a round of probes: that of the last round while
@@ -267,8 +356,14 @@ func (g *guard) empty(x *guarded) {
 func (g *guard) probe(x *guarded, badResponse bool) outcome {
 	g.round.Lock()
 	defer g.round.Unlock()
-	if g.closed || time.Now().Before(g.next) {
+	now := g.now()
+	// What was healed is no news to a request that was sent afterwards.
+	stale := g.found.healed && x.sentAt().After(g.ended)
+	switch {
+	case g.closed, now.Before(g.next) && !stale:
 		return g.found
+	case stale && now.Sub(g.ended) < healedPause:
+		return outcome{verdict: diagnose.Account(diagnose.AccountSignals{Configured: diagnose.ProbeRefused}, g.setting)}
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, roundTime)
 	defer cancel()
@@ -276,9 +371,10 @@ func (g *guard) probe(x *guarded, badResponse bool) outcome {
 	if x.start.After(g.account.Answered()) && ctx.Err() != nil {
 		return outcome{verdict: diagnose.Account(sig, g.setting)} // cut short: it does not stand
 	}
-	g.found, g.next = g.act(sig), time.Now().Add(roundPause)
+	g.found, g.ended = g.act(sig), g.now()
+	g.next = g.ended.Add(roundPause)
 	if g.found.cut {
-		g.next = time.Now().Add(lookPause) // the server was not asked
+		g.next = g.ended.Add(lookPause) // the server was not asked
 	}
 	return g.found
 }
@@ -293,13 +389,19 @@ func (g *guard) ask(ctx context.Context, badResponse bool) diagnose.AccountSigna
 		all   sync.WaitGroup
 		early = diagnose.ProbeNotTried
 	)
+	answered := make(chan struct{}) // in the configured mode
 	all.Go(func() {
+		defer close(answered)
 		if sig.Configured = g.prober.Ask(ctx, mode, offset); accepts(sig.Configured) && !g.way.early.Load() {
 			decided()
 		}
 	})
 	all.Go(func() {
 		if sig.Other = g.askOther(ctx, mode, offset); sig.Other == diagnose.ProbeAccepted && mode != vmess.ModeAEAD {
+			select { // the configured mode may be accepted as well
+			case <-answered:
+			case <-time.After(grace):
+			}
 			decided()
 		}
 	})
@@ -321,8 +423,21 @@ func (g *guard) ask(ctx context.Context, badResponse bool) diagnose.AccountSigna
 		both.Wait()
 	})
 	all.Wait()
-	sig.EarlyDataLost = early != diagnose.ProbeNotTried && accepts(sig.Configured) && !accepts(early)
+	sig.EarlyDataLost = earlyDataLost(sig.Configured, early)
 	return sig
+}
+
+// earlyDataLost compares the probes without early data and with. A flight that
+// lost its beginning is not filled any more, so that its silence is none of a
+// server that thinks.
+func earlyDataLost(without, with diagnose.ProbeResult) bool {
+	switch with {
+	case diagnose.ProbeNotTried, diagnose.ProbeAccepted:
+		return false
+	case diagnose.ProbeHeld:
+		return without == diagnose.ProbeAccepted
+	}
+	return accepts(without)
 }
 
 // askOther asks in the other mode; MD5 has two.
@@ -391,24 +506,52 @@ func (g *guard) useServerTime(skew time.Duration) {
 
 // measureAgain follows a clock that was found wrong.
 func (g *guard) measureAgain() {
+	g.gauging.Lock()
+	g.follow()
+	g.gauging.Unlock()
+	g.round.Lock()
+	defer g.round.Unlock()
+	if !g.closed {
+		g.measure.Reset(skewPause)
+	}
+}
+
+// remeasured reports whether a refused request is to be signed anew, because
+// the clock that was found wrong has been set since.
+func (g *guard) remeasured(x *guarded) bool {
+	g.gauging.Lock()
+	defer g.gauging.Unlock()
+	switch {
+	case !x.repeatable(mostTries):
+		return false
+	case g.adjusted.After(x.sentAt()):
+		return true
+	case g.account.Offset() == 0 || g.now().Sub(g.gauged) < lookPause:
+		return false
+	}
+	return g.follow()
+}
+
+// follow measures how far this clock is off, which it was, and reports whether
+// that has changed. It is called with gauging locked.
+func (g *guard) follow() bool {
 	ctx, cancel := context.WithTimeout(g.ctx, roundTime)
 	defer cancel()
 	skew, err := g.prober.Skew(ctx)
 	g.round.Lock()
 	defer g.round.Unlock()
-	if g.closed {
-		return
+	g.gauged = g.now()
+	if g.closed || err != nil || (skew+g.account.Offset()).Abs() < skewBlur {
+		return false
 	}
-	switch change := skew + g.account.Offset(); {
-	case err != nil || change.Abs() < 2*time.Second:
-	case skew.Abs() < skewLimit:
+	g.adjusted = g.gauged
+	if skew.Abs() < skewLimit {
 		g.account.SetOffset(0)
-		g.voice.healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
-	default:
-		g.account.SetOffset(-skew)
-		g.voice.healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
+		return true
 	}
-	g.measure.Reset(skewPause)
+	g.account.SetOffset(-skew)
+	g.voice.healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
+	return true
 }
 
 // close ends what runs by itself.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -31,18 +32,22 @@ type guarded struct {
 	dst   netaddr.Addr
 	start time.Time
 
+	page  bool // the application is told failures in words
+	early bool // it began as early data, and nothing proved that the server takes it
+
 	conn    atomic.Pointer[vmess.Conn]
 	settled atomic.Bool // answered, or failed for good: conn stays what it is
 	asked   atomic.Bool // the application said something and waits for an answer
+	closed  atomic.Bool
 
-	mu     sync.Mutex
-	sent   []byte // payload so far
-	lost   bool   // more was sent than is kept
-	ended  bool   // CloseWrite was called
-	closed bool
-	tries  int   // how often it was sent again
-	fatal  error // what reads and writes get once it failed for good
-	timer  *time.Timer
+	mu    sync.Mutex
+	sent  []byte    // payload so far
+	lost  bool      // more was sent than is kept
+	ended bool      // CloseWrite was called
+	tries int       // how often it was sent again
+	last  time.Time // when it was sent last
+	fatal error     // what reads and writes get once it failed for good
+	timer *time.Timer
 
 	judging sync.Mutex                         // one judgement at a time
 	redial  atomic.Pointer[context.CancelFunc] // ends a resend under way
@@ -64,9 +69,9 @@ func (x *guarded) Read(p []byte) (int, error) {
 			return n, x.verdict(err)
 		}
 		if n > 0 || err == nil || c.Answered() {
-			x.settle()
+			x.answered(c)
 			if n == 0 && err == io.EOF && x.asked.Load() {
-				x.guard.empty(x)
+				err = x.guard.empty(x)
 			}
 			return n, err
 		}
@@ -76,18 +81,27 @@ func (x *guarded) Read(p []byte) (int, error) {
 	}
 }
 
+// answered ends the guarding by an answer, to early data too where there was
+// some.
+func (x *guarded) answered(c *vmess.Conn) {
+	if x.early && x.attempts() == 0 && c.Answered() {
+		x.guard.way.earlyTaken.Store(true)
+	}
+	x.settle()
+}
+
 // judge decides what becomes of a request whose connection c ended without an
 // answer: nil when another connection has taken its place.
 func (x *guarded) judge(c *vmess.Conn, err error) error {
 	x.judging.Lock()
 	defer x.judging.Unlock()
 	x.mu.Lock()
-	closed, fatal := x.closed, x.fatal
+	fatal := x.fatal
 	x.mu.Unlock()
 	switch {
 	case fatal != nil:
 		return fatal
-	case closed:
+	case x.closed.Load():
 		return err
 	case x.conn.Load() != c:
 		return nil
@@ -122,17 +136,17 @@ func refusedLike(err error) bool {
 
 // silent is called when the first flight stayed unanswered.
 func (x *guarded) silent() {
-	if x.settled.Load() {
+	if x.settled.Load() || x.closed.Load() {
 		return
 	}
 	c := x.conn.Load()
 	d := x.guard.silent(x)
-	if d.wait || x.settled.Load() {
+	if d.wait {
 		return
 	}
 	x.judging.Lock()
 	defer x.judging.Unlock()
-	if x.settled.Load() || x.conn.Load() != c {
+	if x.settled.Load() || x.closed.Load() || x.conn.Load() != c {
 		return
 	}
 	if x.act(d) != nil {
@@ -174,26 +188,65 @@ func (x *guarded) verdict(err error) error {
 	return err
 }
 
-var errNotKept = errors.New("too much was sent to send it again")
+// attempts returns how often the request was sent again.
+func (x *guarded) attempts() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.tries
+}
+
+// sentAt returns when the request was sent last.
+func (x *guarded) sentAt() time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.last.IsZero() {
+		return x.start
+	}
+	return x.last
+}
+
+// repeatable reports whether the request can be sent again, which it may be so
+// often in all.
+func (x *guarded) repeatable(often int) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return !x.lost && x.tries < often
+}
+
+var errNotKept = fmt.Errorf("%w, and too much was sent to send it again", vmess.ErrNoAnswer)
 
 // resend sends the request again in a fresh connection.
 func (x *guarded) resend() error {
-	old := x.conn.Load()
-	_ = old.Reset() // frees a writer that holds the lock
+	ctx, cancel := context.WithTimeout(x.guard.ctx, x.guard.dialTime)
+	defer cancel()
+	x.redial.Store(&cancel)
+	_ = x.conn.Load().Reset() // frees a writer that holds the lock
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
-	case x.closed:
+	case x.closed.Load(): // who closes from now on cancels ctx
 		return net.ErrClosed
 	case x.lost:
 		return errNotKept
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), x.guard.dialTime)
-	defer cancel()
-	x.redial.Store(&cancel)
-	fresh, err := x.guard.dialer.DialStream(ctx, x.dst, x.sent)
+	c, err := x.dial(ctx)
 	if err != nil {
 		return err
+	}
+	x.tries, x.last = x.tries+1, x.guard.now()
+	x.conn.Store(c)
+	if x.timer != nil {
+		x.timer.Reset(silence)
+	}
+	return nil
+}
+
+// dial connects again and says what was said so far. It is called with the
+// lock held.
+func (x *guarded) dial(ctx context.Context) (*vmess.Conn, error) {
+	fresh, err := x.guard.dialer.DialStream(ctx, x.dst, x.sent)
+	if err != nil {
+		return nil, x.guard.wayFailed(ctx, err)
 	}
 	c := fresh.(*vmess.Conn)
 	if len(x.sent) == 0 {
@@ -204,14 +257,9 @@ func (x *guarded) resend() error {
 	}
 	if err != nil {
 		_ = c.Reset()
-		return err
+		return nil, err
 	}
-	x.tries++
-	x.conn.Store(c)
-	if x.timer != nil {
-		x.timer.Reset(silence)
-	}
-	return nil
+	return c, nil
 }
 
 // WaitRead implements transport.ReadWaiter.
@@ -229,7 +277,7 @@ func (x *guarded) Write(p []byte) (int, error) {
 	switch {
 	case x.fatal != nil:
 		return 0, x.fatal
-	case x.closed || x.settled.Load():
+	case x.closed.Load() || x.settled.Load():
 		return x.conn.Load().Write(p)
 	}
 	x.asked.Store(len(p) > 0 || x.asked.Load())
@@ -246,9 +294,10 @@ func (x *guarded) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// watch starts the clock of the first flight, where nobody knows the server.
+// watch starts the clock of the first flight, where nobody knows whether the
+// server takes it. It is called with the lock held.
 func (x *guarded) watch() {
-	if x.timer == nil && !x.guard.known() {
+	if x.timer == nil && (x.early || !x.guard.fresh()) {
 		x.timer = time.AfterFunc(silence, x.silent)
 	}
 }
@@ -267,23 +316,28 @@ func (x *guarded) CloseWrite() error {
 }
 
 // Close implements net.Conn.
-func (x *guarded) Close() error { x.stop(); return x.conn.Load().Close() }
+func (x *guarded) Close() error { return x.end((*vmess.Conn).Close) }
 
 // Reset implements transport.Resetter.
-func (x *guarded) Reset() error { x.stop(); return x.conn.Load().Reset() }
+func (x *guarded) Reset() error { return x.end((*vmess.Conn).Reset) }
 
-func (x *guarded) stop() {
-	// A resend holds the lock while it dials, and its connection must not
-	// outlive the stream.
+// end ends the connection, and the one that may be about to replace it.
+func (x *guarded) end(end func(*vmess.Conn) error) error {
+	x.closed.Store(true)
 	if cancel := x.redial.Load(); cancel != nil {
 		(*cancel)()
 	}
+	c := x.conn.Load()
+	err := end(c) // frees a writer that holds the lock
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.closed = true
 	if x.timer != nil {
 		x.timer.Stop()
 	}
+	if fresh := x.conn.Load(); fresh != c {
+		err = end(fresh)
+	}
+	return err
 }
 
 // WaitPeerClose implements transport.PeerWaiter.

@@ -75,6 +75,7 @@ type endings struct {
 }
 
 func (e *endings) add(f diagnose.TunnelFacts) {
+	e.guard.doubt()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {

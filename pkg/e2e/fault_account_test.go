@@ -3,8 +3,10 @@ package e2e
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -122,7 +124,7 @@ func TestFaultClockNotHealed(t *testing.T) {
 		})
 		start := time.Now()
 		l.ask(echoOrigin(t), "hello\n", 6).wantClosed(t, soon)
-		l.expect(t, expected{cause: "vmess.clock-skew", fix: "set this computer's clock", sentence: "1 h behind", since: start, within: soon})
+		l.expect(t, expected{cause: "vmess.clock-skew", fix: "set this computer's clock", sentence: " behind the server's", since: start, within: soon})
 		if h := l.healings(t); len(h) > 0 {
 			t.Errorf("healed against the user's word: %v", h)
 		}
@@ -172,6 +174,73 @@ func TestClockInnocent(t *testing.T) {
 		l.wantQuiet(t)
 		far.wantNoProbe(t, 3)
 		_ = name
+	}
+}
+
+// TestClockSetWhileRunning: a clock that was healed is set right, as computers
+// do soon after their start, and one that was right is set wrong.
+func TestClockSetWhileRunning(t *testing.T) {
+	t.Parallel()
+	for name, steps := range map[string][]time.Duration{
+		"set right":   {time.Hour, 0},
+		"set wrong":   {0, -time.Hour},
+		"wrong twice": {-time.Hour, 5 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onEach(t, func(t *testing.T, addr string) {
+				var off atomic.Int64
+				echo := echoOrigin(t)
+				l := newLab(t, labSetup{remote: remoteAt(t, addr), now: func() time.Time {
+					return time.Now().Add(time.Duration(off.Load()))
+				}})
+				for _, d := range steps {
+					off.Store(int64(d))
+					for range 2 {
+						r := l.ask(echo, "hello\n", 6)
+						r.wantData(t, "hello\n")
+						if r.ended > soon+slowness {
+							t.Errorf("%v off: healed after %v, want it within %v", d, r.ended, soon)
+						}
+					}
+				}
+				l.wantFailures(t, 0)
+				if want := len(steps); name != "wrong twice" && len(l.healings(t)) != 1 || name == "wrong twice" && len(l.healings(t)) != want {
+					t.Errorf("healed: %+v", l.healings(t))
+				}
+			})
+		})
+	}
+}
+
+// TestUserDeleted: a server that has just accepted us does not any more.
+func TestUserDeleted(t *testing.T) {
+	t.Parallel()
+	stranger := serverConfig()
+	stranger.Users[0].ID = strangerID
+	for name, start := range map[string]func(t *testing.T) (before, after string){
+		"v2ray": func(t *testing.T) (before, after string) {
+			return labV2ray(t).addr, labV2ray(t, object{"id": strangerID, "alterId": 0}).addr
+		},
+		"ours": func(t *testing.T) (before, after string) {
+			return inProcessServer(t, serverConfig(), inProcess{}).addr, inProcessServer(t, stranger, inProcess{}).addr
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			before, after := start(t)
+			far := newRoad(t, before, 0, 0)
+			l, echo := newLab(t, labSetup{remote: remoteAt(t, far.addr)}), echoOrigin(t)
+			l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
+			l.wantQuiet(t)
+			far.leadTo(after)
+			begin := time.Now()
+			l.ask(echo, "hello\n", 6).wantClosed(t, soon)
+			l.expect(t, expected{cause: "vmess.unknown-user", fix: "the user may have been deleted", since: begin, within: soon})
+			far.leadTo(before)
+			l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
+			l.wantFailures(t, 1)
+		})
 	}
 }
 
@@ -497,26 +566,36 @@ func TestDestinationFaults(t *testing.T) {
 	onEach(t, func(t *testing.T, addr string) {
 		refused, silent := freePort(t), silentOrigin(t)
 		for name, tt := range map[string]struct {
-			target, cause, fix string
-			within             time.Duration
+			target, cause string
+			within        time.Duration
 		}{
-			"refused":      {refused, "destination.refused", "", 4 * time.Second},
-			"unresolvable": {"nowhere.invalid:80", "destination.unresolvable", "", 4 * time.Second},
-			"silent":       {silent, "destination.no-answer", "", soonLegacy},
+			"refused":      {refused, "destination.refused", soonLegacy},
+			"unresolvable": {"nowhere.invalid:80", "destination.unresolvable", soonLegacy},
+			"silent":       {silent, "destination.no-answer", soonLegacy},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				if tt.target == "nowhere.invalid:80" && !strings.Contains(t.Name(), "v2ray") {
+				real := strings.Contains(t.Name(), "v2ray")
+				if name == "unresolvable" && !real {
 					t.Skip("no resolver to ask")
 				}
 				l := newLab(t, labSetup{remote: remoteAt(t, addr)})
 				start := time.Now()
-				r := askVia(l.addr, tt.target, "hello\n", 6, 7*time.Second)
-				if name != "silent" {
+				r := askVia(l.addr, tt.target, "hello\n", 6, 6*time.Second)
+				switch {
+				case name != "silent":
 					r.wantClosed(t, tt.within)
+				case !isTimeout(r.end):
+					t.Errorf("a silent destination's connection ended by %v after %v", r.end, r.ended)
+				case !real:
+					l.wantQuiet(t) // our server tells at once that it accepts us
+					return
 				}
 				l.expect(t, expected{cause: tt.cause, since: start, within: tt.within})
 				l.wantHarmless(t)
+				if strings.Contains(l.text.String(), tt.target) {
+					t.Errorf("the destination stands in the log:\n%s", l.text)
+				}
 			})
 		}
 		t.Run("page", func(t *testing.T) {
@@ -527,6 +606,28 @@ func TestDestinationFaults(t *testing.T) {
 				t.Errorf("a browser reads %d %q, want what is wrong and with what", status, page)
 			}
 		})
+	})
+}
+
+// TestCarriedOutOnce: a destination that takes a request and closes without a
+// word got it once, whatever the client makes of it.
+func TestCarriedOutOnce(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, addr string) {
+		var came atomic.Int64
+		mute := serveOrigin(t, func(c *net.TCPConn) {
+			if _, err := readLine(c); err == nil {
+				came.Add(1)
+			}
+		})
+		l := newLab(t, labSetup{remote: remoteAt(t, addr)})
+		for range 3 {
+			l.ask(mute, "buy\n", 1).wantClosed(t, soon)
+		}
+		if came.Load() != 3 {
+			t.Errorf("3 requests were carried out %d times", came.Load())
+		}
+		l.wantHarmless(t)
 	})
 }
 

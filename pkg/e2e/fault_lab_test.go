@@ -59,6 +59,7 @@ type lab struct {
 func newLab(t testing.TB, s labSetup) *lab {
 	t.Helper()
 	cfg := clientConfig(s.remote)
+	cfg.Warm.Max = 0 // the lab counts connections
 	if s.change != nil {
 		s.change(cfg)
 	}
@@ -383,10 +384,10 @@ func clockOff(d time.Duration) func() time.Time {
 // A road is a forwarder in front of a server: it takes its time, and counts.
 type road struct {
 	addr   string
-	server string
 	delay  time.Duration // each way
 	jitter time.Duration // at most that much more, anew for each piece
 	mu     sync.Mutex
+	server string
 	visits []visit
 }
 
@@ -406,8 +407,8 @@ func newRoad(t testing.TB, server string, rtt, jitter time.Duration) *road {
 
 // carry takes one connection along the road.
 func (r *road) carry(c *net.TCPConn) {
-	seen := r.enter()
-	conn, err := net.DialTimeout("tcp", r.server, 5*time.Second)
+	server, seen := r.enter()
+	conn, err := net.DialTimeout("tcp", server, 5*time.Second)
 	if err != nil {
 		_ = c.SetLinger(0)
 		return
@@ -420,14 +421,22 @@ func (r *road) carry(c *net.TCPConn) {
 	both.Wait()
 }
 
-// enter counts a visit, and returns who wants to see its bytes.
-func (r *road) enter() func([]byte) {
+// leadTo makes the road lead to another server from now on.
+func (r *road) leadTo(server string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.server = server
+}
+
+// enter counts a visit, and returns where it goes and who wants to see its
+// bytes.
+func (r *road) enter() (server string, seen func([]byte)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := len(r.visits)
 	r.visits = append(r.visits, visit{at: time.Now()})
 	var head []byte
-	return func(p []byte) {
+	return r.server, func(p []byte) {
 		if head == nil {
 			head, _, _ = bytes.Cut(p, []byte("\r\n"))
 			r.mu.Lock()

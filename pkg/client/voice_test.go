@@ -1,0 +1,82 @@
+package client
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/logline"
+)
+
+// people returns a voice and what people read of it.
+func people() (*voice, *lockedBuffer) {
+	text := new(lockedBuffer)
+	return newVoice(slog.New(logline.New(text, slog.LevelInfo, false)), "home"), text
+}
+
+func verdict(c diagnose.Cause) diagnose.Verdict {
+	return diagnose.Verdict{Cause: c, Confidence: diagnose.Certain, Sentence: "it broke", Fix: "mend it"}
+}
+
+func TestVoiceFolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, text := people()
+		read := text.take
+		say := func(c diagnose.Cause, n int) {
+			for range n {
+				o.say(verdict(c))
+			}
+		}
+		say(diagnose.TCPRefused, 38)
+		say(diagnose.DNSFailed, 1)
+		const once = "error: tcp.refused: it broke [certain]\nfix: mend it\nerror: dns.failed: it broke [certain]\nfix: mend it\n"
+		if got := read(); got != once {
+			t.Errorf("at once: %q", got)
+		}
+		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+		pass(foldTime)
+		if got := read(); got != "error: tcp.refused: again 37 times in 60 s\n" {
+			t.Errorf("after a minute: %q", got)
+		}
+		say(diagnose.TCPRefused, 1)
+		pass(foldTime)
+		if got := read(); got != "error: tcp.refused: again 1 time in 60 s\n" {
+			t.Errorf("after two minutes: %q", got)
+		}
+		pass(foldTime)
+		if got := read(); got != "" {
+			t.Errorf("after a minute of peace: %q", got)
+		}
+		say(diagnose.TCPRefused, 3)
+		if got := read(); got != "error: tcp.refused: it broke [certain]\nfix: mend it\n" {
+			t.Errorf("when it comes back: %q", got)
+		}
+		pass(10 * time.Second)
+		o.close()
+		if got := read(); got != "error: tcp.refused: again 2 times in 10 s\n" {
+			t.Errorf("at the end: %q", got)
+		}
+		say(diagnose.TCPRefused, 1)
+		o.close()
+		pass(2 * foldTime)
+		if got := read(); got != "" {
+			t.Errorf("after the end: %q", got)
+		}
+	})
+}
+
+func TestVoiceSaysNothingOfNothing(t *testing.T) {
+	o, text := people()
+	defer o.close()
+	o.say(diagnose.Verdict{})
+	if got := text.take(); got != "" {
+		t.Errorf("said %q", got)
+	}
+	o.healed(diagnose.VMessClockSkew, diagnose.HealedClock(time.Hour))
+	if got := text.take(); !strings.HasPrefix(got, "healed: vmess.clock-skew: ") || strings.Count(got, "\n") != 1 {
+		t.Errorf("healing: %q", got)
+	}
+}

@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"vmess-local/pkg/config"
+)
+
+// many is as many connections as show what happens once in hundreds.
+const many = 10_000
+
+// requests makes n requests for an echo through a proxy, so many at a time,
+// and fails the test for each that goes without its answer. It returns the
+// longest time that one took.
+func requests(t *testing.T, proxyAddr, echo string, n, atOnce int) (longest time.Duration) {
+	t.Helper()
+	var (
+		all       sync.WaitGroup
+		left, bad atomic.Int64
+		slowest   atomic.Int64
+	)
+	left.Store(int64(n))
+	for range atOnce {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				r := askVia(proxyAddr, echo, "hello\n", 6, ioPatience)
+				if r.data != "hello\n" && bad.Add(1) <= 5 {
+					t.Errorf("a request got code %d and %q, ended by %v after %v", r.code, r.data, r.end, r.ended)
+				}
+				for old := slowest.Load(); int64(r.ended) > old && !slowest.CompareAndSwap(old, int64(r.ended)); old = slowest.Load() {
+				}
+			}
+		})
+	}
+	all.Wait()
+	if bad.Load() > 0 {
+		t.Errorf("%d of %d requests went without their answer", bad.Load(), n)
+	}
+	return time.Duration(slowest.Load())
+}
+
+// lineOrigin sends back one line and ends.
+func lineOrigin(t testing.TB) string {
+	t.Helper()
+	return serveOrigin(t, func(c *net.TCPConn) {
+		if line, err := readLine(c); err == nil {
+			_, _ = io.WriteString(c, line+"\n")
+		}
+	})
+}
+
+// TestManyConnections makes more new connections through real V2Ray than its
+// filter against replays bears without mistakes: every one is answered.
+func TestManyConnections(t *testing.T) {
+	far := labV2ray(t)
+	l := newLab(t, labSetup{remote: remoteAt(t, far.addr), change: func(c *config.Client) { c.Log.Level = "info" }})
+	start := time.Now()
+	longest := requests(t, l.addr, lineOrigin(t), many, 48)
+	took := time.Since(start)
+	t.Logf("%d connections in %.1f s; %d were refused by V2Ray's filter and sent again; the longest took %v",
+		many, took.Seconds(), l.client.Resent(), longest)
+	if took > 2*time.Minute {
+		t.Errorf("that took %v: V2Ray's filter forgets after two minutes", took)
+	}
+	l.wantQuiet(t)
+}
+
+// TestFalseAlarms makes healthy requests of all sorts while everything is
+// busy: none is taken for a failure, and nobody is asked.
+func TestFalseAlarms(t *testing.T) {
+	echo := lineOrigin(t)
+	for name, start := range map[string]func(t *testing.T) string{
+		"v2ray": func(t *testing.T) string { return labV2ray(t).addr },
+		"ours":  func(t *testing.T) string { return inProcessServer(t, serverConfig(), inProcess{}).addr },
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := start(t)
+			near := newRoad(t, addr, 0, 0)
+			far := newRoad(t, addr, 200*time.Millisecond, 100*time.Millisecond)
+			onNear := newLab(t, labSetup{remote: remoteAt(t, near.addr)})
+			onFar := newLab(t, labSetup{remote: remoteAt(t, far.addr)})
+			var both sync.WaitGroup
+			both.Go(func() { requests(t, onFar.addr, echo, many/8, 500) })
+			both.Go(func() { requests(t, onNear.addr, echo, many/2-many/8, 32) })
+			both.Wait()
+			for _, end := range []struct {
+				*lab
+				*road
+				n int64
+			}{{onNear, near, many/2 - many/8}, {onFar, far, many / 8}} {
+				end.wantQuiet(t)
+				end.wantNoProbe(t, int(end.n+end.client.Resent()))
+			}
+			t.Logf("%d requests were refused by mistake and sent again", onNear.client.Resent()+onFar.client.Resent())
+		})
+	}
+}
