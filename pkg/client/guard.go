@@ -14,6 +14,7 @@ import (
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/warm"
 )
 
 const (
@@ -55,6 +56,7 @@ type guard struct {
 	ctx     context.Context // of what runs by itself
 	cancel  context.CancelFunc
 	way     *way
+	pool    *warm.Pool // ready tunnels of way
 	dialer  *vmess.Dialer
 	account *vmess.Client
 	prober  *diagnose.Prober
@@ -104,7 +106,7 @@ func newGuard(cfg *config.Client, opt Options, account *vmess.Client) (*guard, e
 	g := &guard{
 		ctx: ctx, cancel: cancel,
 		way:     w,
-		dialer:  &vmess.Dialer{Client: account, Endpoint: w},
+		pool:    warm.NewPool(w, warm.Options{Max: cfg.Warm.Max, Idle: time.Duration(cfg.Warm.Idle)}),
 		account: account,
 		prober: &diagnose.Prober{
 			Endpoint: w.through(w.plain), EarlyEndpoint: w.through(w.withEarly), Below: w.unverified, Other: w.other,
@@ -113,8 +115,18 @@ func newGuard(cfg *config.Client, opt Options, account *vmess.Client) (*guard, e
 		setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
 		voice: newVoice(opt.Log, name),
 	}
+	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
 	g.endings.guard = g
 	return g, nil
+}
+
+// tunnel is a ready tunnel, or a new one. None are made ahead for a server that
+// has not accepted us yet: it would take each for a rejected request.
+func (g *guard) tunnel(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	if g.known() {
+		return g.pool.ConnectStream(ctx, first)
+	}
+	return g.way.ConnectStream(ctx, first)
 }
 
 // An outcome is what a round of probes found.
@@ -206,9 +218,12 @@ func (g *guard) known() bool { return !g.account.Answered().IsZero() }
 // doubt takes note of a failure of the way or of a tunnel.
 func (g *guard) doubt() { g.doubted.Store(time.Now().UnixNano()) }
 
-// well reports whether the server is known to be well: it answered a moment
-// ago, and nothing has failed since.
+// well reports whether the server is known to be well: a ready tunnel is at
+// hand, or it answered a moment ago and nothing has failed since.
 func (g *guard) well() bool {
+	if g.pool.Ready() {
+		return true
+	}
 	at := g.account.Answered()
 	return time.Since(at) < wellFor && at.UnixNano() > g.doubted.Load()
 }
@@ -557,6 +572,7 @@ func (g *guard) follow() bool {
 // close ends what runs by itself.
 func (g *guard) close() {
 	g.cancel()
+	_ = g.pool.Close()
 	g.endings.close()
 	g.round.Lock()
 	defer g.round.Unlock()

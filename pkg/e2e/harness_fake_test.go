@@ -216,7 +216,7 @@ func (q *fakeRequest) seal(data []byte) []byte {
 		return fakeGCM(k[:16]).Seal(out, n[:12], plain, nil)
 	}
 	out := seal(nil, " Len", []byte{0, 4})
-	out = seal(out, "", []byte{q.v, 0, 0, 0})
+	out = seal(out, "", []byte{q.v, 0x05, 0, 0}) // the request's option, as sing-box and mihomo answer
 	body := newFakeBody([16]byte(key[:16]), [16]byte(iv[:16]))
 	for len(data) > 0 {
 		n := min(len(data), 15000)

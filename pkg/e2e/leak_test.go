@@ -5,13 +5,17 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"vmess-local/pkg/config"
 )
 
 // TestNothingLeaks counts goroutines and memory while both ends run and many
 // connections of all sorts have passed. It runs alone.
 func TestNothingLeaks(t *testing.T) {
 	far := inProcessServer(t, serverConfig(), inProcess{})
-	near := inProcessClient(t, clientConfig(remoteAt(t, far.addr)))
+	cfg := clientConfig(remoteAt(t, far.addr))
+	cfg.Warm.Idle = config.Duration(time.Second) // the ready tunnels must go, too
+	near := inProcessClient(t, cfg)
 	echo, bulk, short := echoOrigin(t), bulkOrigin(t), closingOrigin(t)
 	round := func(n int) {
 		var all sync.WaitGroup
