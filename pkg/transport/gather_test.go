@@ -1,0 +1,84 @@
+package transport_test
+
+import (
+	"context"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/transporttest"
+)
+
+// counting counts the writes to a stream.
+type counting struct {
+	*transporttest.Conn
+	writes int
+}
+
+func (c *counting) Write(p []byte) (int, error) { c.writes++; return c.Conn.Write(p) }
+
+// A stream that comes in small pieces is carried in few large ones.
+func TestRelayGathersPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, app := transporttest.Pipe(1 << 20)
+		remote, far := transporttest.Pipe(1 << 20)
+		counted := &counting{Conn: local}
+		done := make(chan transport.Outcome, 1)
+		go func() { done <- transport.Relay{}.Run(context.Background(), counted, remote) }()
+		const pieces = 1000
+		for range pieces {
+			_, _ = far.Write(make([]byte, 2048))
+			time.Sleep(50 * time.Microsecond)
+		}
+		_ = far.CloseWrite()
+		_ = app.CloseWrite()
+		if all, err := io.ReadAll(app); len(all) != pieces*2048 || err != nil {
+			t.Fatalf("%d bytes arrived, %v", len(all), err)
+		}
+		if o := <-done; o.Err() != nil {
+			t.Fatal(o.Err())
+		}
+		if counted.writes > pieces/5 {
+			t.Errorf("%d writes for %d pieces", counted.writes, pieces)
+		}
+	})
+}
+
+// What comes alone, or in answer to something, is never held up.
+func TestRelayHoldsNothingUp(t *testing.T) {
+	for name, answered := range map[string]bool{"slow pieces": false, "conversation": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				local, app := transporttest.Pipe(1 << 20)
+				remote, far := transporttest.Pipe(1 << 20)
+				done := make(chan transport.Outcome, 1)
+				go func() { done <- transport.Relay{}.Run(context.Background(), local, remote) }()
+				p := make([]byte, 4096)
+				for i := range 200 {
+					start := time.Now()
+					_, _ = far.Write(p)
+					if _, err := io.ReadFull(app, p); err != nil {
+						t.Fatal(err)
+					}
+					if answered {
+						_, _ = app.Write([]byte("more"))
+						if _, err := io.ReadFull(far, p[:4]); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if took := time.Since(start); took != 0 {
+						t.Fatalf("piece %d took %v", i, took)
+					}
+					if !answered {
+						time.Sleep(3 * time.Millisecond)
+					}
+				}
+				_ = far.CloseWrite()
+				_ = app.CloseWrite()
+				<-done
+			})
+		})
+	}
+}
