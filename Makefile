@@ -59,6 +59,14 @@ cross: ## build for every supported system
 	  case $$p in */amd64) GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) vet ./...;; esac; \
 	done
 
+.PHONY: bench
+bench: ## measure against V2Ray; BENCH=cpu|server|syscalls|conn|rtt|page|idle|rest ROUNDS=3
+	@BENCH='$(BENCH)' ROUNDS='$(ROUNDS)' $(GO) run ./pkg/bench
+
+.PHONY: profile
+profile: ## CPU profiles of the client under load, into dist/
+	@$(GO) run ./pkg/bench -profile dist
+
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME (5s)
 	@.ci/fuzz $(FUZZTIME)

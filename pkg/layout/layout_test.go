@@ -31,6 +31,7 @@ var rules = map[string]rule{
 	"limit":                   {only: nothing},
 	"layout":                  {only: nothing},
 	"e2e":                     {},
+	"bench":                   {not: []string{"server", "demo", "program"}},
 	"transport":               {only: []string{"netaddr"}},
 	"transport/transporttest": {only: []string{"netaddr", "transport"}},
 	"socks":                   {not: []string{"vmess", "wsconn", "config"}},

@@ -1,0 +1,44 @@
+package client
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	"vmess-local/pkg/config"
+)
+
+func testConfig() *config.Client {
+	cfg := config.DefaultClient()
+	cfg.Listen = "127.0.0.1:0"
+	cfg.Server.Address, cfg.Server.Port = "127.0.0.1", 1
+	cfg.Server.ID = "b831381d-6324-4d53-ad4f-8cda48b30811"
+	return cfg
+}
+
+// The port is bound from New on, and given back by a client that is not run.
+func TestPortIsBound(t *testing.T) {
+	c, err := New(testConfig(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := testConfig()
+	again.Listen = c.Addr().String()
+	_, err = New(again, Options{})
+	var taken *ListenError
+	if !errors.As(err, &taken) || taken.Addr != again.Listen {
+		t.Fatalf("the port was bound twice: %v", err)
+	}
+	if text := taken.Error(); !strings.HasPrefix(text, "listen.in-use: ") || !strings.Contains(text, "\nfix: ") {
+		t.Errorf("it says %q", text)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", again.Listen)
+	if err != nil {
+		t.Fatalf("the port was not given back: %v", err)
+	}
+	_ = ln.Close()
+}
