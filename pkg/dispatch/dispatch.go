@@ -57,12 +57,16 @@ type Dispatcher struct {
 	Idle time.Duration
 	// Reporter may be nil.
 	Reporter Reporter
+
+	tide tide
 }
 
 var _ transport.StreamDialer = (*Dispatcher)(nil)
 
 // HandleStream serves one request until it is over. Cancelling ctx ends it.
 func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
+	d.tide.rise()
+	defer d.tide.fall()
 	start := time.Now()
 	var o transport.Outcome
 	f, err := d.join(ctx, r)

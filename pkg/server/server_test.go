@@ -1,0 +1,281 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/logline"
+	"vmess-local/pkg/mux"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/wsconn"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const userID = "b831381d-6324-4d53-ad4f-8cda48b30811"
+
+func testConfig() *config.Server {
+	cfg := config.DefaultServer()
+	cfg.Listen = "127.0.0.1:0"
+	cfg.Users = []config.User{{ID: userID, Name: "alice"}}
+	cfg.Egress.AllowPrivate = true
+	cfg.Limits.Drain = 0
+	return cfg
+}
+
+// logged is a log that may be read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.text.String() }
+
+// serve runs a server until the test ends.
+func serve(t *testing.T, cfg *config.Server, opt Options) (*Server, *logged) {
+	t.Helper()
+	log := new(logged)
+	opt.Log = slog.New(logline.New(log, slog.LevelDebug, false))
+	opt.LookupEnv = func(string) (string, bool) { return "", false }
+	s, err := New(cfg, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return s, log
+}
+
+// dialer reaches destinations through s.
+func dialer(t *testing.T, s *Server) *vmess.Dialer {
+	t.Helper()
+	id, err := vmess.ParseID(userID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	method, err := vmess.ParseMethod("auto", true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp := transport.EndpointFunc(func(ctx context.Context, _ []byte) (transport.StreamConn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", s.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		return transport.NewTCP(c.(*net.TCPConn)), nil
+	})
+	return &vmess.Dialer{
+		Client:   vmess.NewClient(vmess.ClientConfig{ID: id, Method: method}),
+		Endpoint: &wsconn.Dialer{Endpoint: tcp, Host: "server.test", Path: "/ray"},
+	}
+}
+
+// echo is an origin that sends back what it gets.
+func echo(t *testing.T) netaddr.Addr {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() { _ = ln.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				_, _ = io.Copy(c, c)
+				_ = c.Close()
+			})
+		}
+	})
+	return netaddr.FromAddrPort(ln.Addr().(*net.TCPAddr).AddrPort())
+}
+
+func TestStream(t *testing.T) {
+	s, log := serve(t, testConfig(), Options{})
+	conn, err := dialer(t, s).DialStream(t.Context(), echo(t), []byte("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := io.ReadAll(conn); string(all) != "hello" || err != nil {
+		t.Fatalf("read %q, %v", all, err)
+	}
+	if text := log.String(); !strings.Contains(text, "ready: VMess over WebSocket on "+s.Addr().String()) || strings.Contains(text, userID) {
+		t.Errorf("the log says\n%s", text)
+	}
+}
+
+func TestPrivateRefused(t *testing.T) {
+	cfg := testConfig()
+	cfg.Egress.AllowPrivate = false
+	s, _ := serve(t, cfg, Options{})
+	conn, err := dialer(t, s).DialStream(t.Context(), echo(t), []byte("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if all, err := io.ReadAll(conn); len(all) != 0 || err != nil {
+		t.Errorf("read %q, %v; want an authentic answer without data", all, err)
+	}
+}
+
+// Mux sessions are ended as soon as they are opened, which tells whoever asks
+// that it is accepted.
+func TestMuxSessionsEnd(t *testing.T) {
+	s, _ := serve(t, testConfig(), Options{})
+	probe, _ := netaddr.FromHost("probe.invalid", 80)
+	open := mux.Frame{Session: 7, Status: mux.StatusNew, Network: mux.NetworkTCP, Address: probe}
+	conn, err := dialer(t, s).DialMux(t.Context(), open.Append(nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	f, err := mux.NewReader(conn).Next()
+	if err != nil || f.Session != 7 || f.Status != mux.StatusEnd || !conn.Answered() {
+		t.Errorf("got %+v, %v, answered %v", f, err, conn.Answered())
+	}
+}
+
+func TestDatagramsNotServed(t *testing.T) {
+	s, log := serve(t, testConfig(), Options{})
+	conn, err := dialer(t, s).DialPacket(t.Context(), echo(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.WritePacket([]byte("hello"), netaddr.Addr{}); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := conn.ReadPacket(make([]byte, 100)); err == nil {
+		t.Errorf("read %d bytes", n)
+	}
+	if !strings.Contains(log.String(), "alice asks for UDP") {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
+func TestTooManyConnections(t *testing.T) {
+	cfg := testConfig()
+	cfg.Limits.Connections = 1
+	s, log := serve(t, cfg, Options{})
+	first, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := io.WriteString(first, "GET /else HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Read(make([]byte, 1)); err != nil { // it is being served
+		t.Fatal(err)
+	}
+	second, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	_ = second.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := second.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the second connection read %d bytes, %v", n, err)
+	}
+	if !strings.Contains(log.String(), "too many connections: the limit is 1") {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
+func TestOrdinaryVisitor(t *testing.T) {
+	s, _ := serve(t, testConfig(), Options{})
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get("http://" + s.Addr().String() + "/index.html")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusNotFound || len(body) != 0 {
+		t.Errorf("status %d, body %q", resp.StatusCode, body)
+	}
+}
+
+// Streams that are open at the end are cut once the time for draining is over.
+func TestDrainCuts(t *testing.T) {
+	log := new(logged)
+	s, err := New(testConfig(), Options{Log: slog.New(logline.New(log, slog.LevelDebug, false))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	conn, err := dialer(t, s).DialStream(t.Context(), echo(t), []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Errorf("a cut stream ended with %v", err)
+	}
+}
+
+func TestNewFails(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for name, change := range map[string]func(*config.Server){
+		"port in use":    func(c *config.Server) { c.Listen = ln.Addr().String() },
+		"no certificate": func(c *config.Server) { c.TLS = config.ServerTLS{CertFile: "none.pem", KeyFile: "none.key"} },
+		"no users":       func(c *config.Server) { c.Users = nil },
+		"a bad id":       func(c *config.Server) { c.Users[0].ID = config.Secret(userID[1:]) },
+	} {
+		cfg := testConfig()
+		change(cfg)
+		if s, err := New(cfg, Options{}); err == nil {
+			_ = s.Close()
+			t.Errorf("%s: no error", name)
+		} else if strings.Contains(err.Error(), userID[1:]) {
+			t.Errorf("%s: the error shows the id", name)
+		}
+	}
+}
