@@ -1,0 +1,213 @@
+package client
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/vmess"
+)
+
+// probe returns the outcome of a round of probes: that of the last round while
+// it stands, for probes are visible at the server.
+func (g *guard) probe(x *guarded, badResponse bool) outcome {
+	g.round.Lock()
+	defer g.round.Unlock()
+	now := g.now()
+	// What was healed is no news to a request that was sent afterwards.
+	stale := g.found.healed && x.sentAt().After(g.ended)
+	switch {
+	case g.closed, now.Before(g.next) && !stale:
+		return g.found
+	case stale && now.Sub(g.ended) < healedPause:
+		return outcome{verdict: diagnose.Account(diagnose.AccountSignals{Configured: diagnose.ProbeRefused}, g.setting)}
+	}
+	ctx, cancel := context.WithTimeout(g.ctx, roundTime)
+	defer cancel()
+	sig := g.ask(ctx, badResponse)
+	if x.start.After(g.account.Answered()) && ctx.Err() != nil {
+		return outcome{verdict: diagnose.Account(sig, g.setting)} // cut short: it does not stand
+	}
+	g.found, g.ended = g.act(sig), g.now()
+	g.next = g.ended.Add(roundPause)
+	if g.found.cut {
+		g.next = g.ended.Add(lookPause) // the server was not asked
+	}
+	return g.found
+}
+
+// ask gathers the signals that tell why the account is refused, side by side.
+func (g *guard) ask(ctx context.Context, badResponse bool) diagnose.AccountSignals {
+	ctx, decided := context.WithCancel(ctx)
+	defer decided()
+	sig := diagnose.AccountSignals{BadResponse: badResponse}
+	mode, offset := g.account.Mode(), g.account.Offset()
+	var (
+		all   sync.WaitGroup
+		early = diagnose.ProbeNotTried
+	)
+	answered := make(chan struct{}) // in the configured mode
+	all.Go(func() {
+		defer close(answered)
+		if sig.Configured = g.prober.Ask(ctx, mode, offset); accepts(sig.Configured) && !g.way.early.Load() {
+			decided()
+		}
+	})
+	all.Go(func() {
+		if sig.Other = g.askOther(ctx, mode, offset); sig.Other == diagnose.ProbeAccepted && mode != vmess.ModeAEAD {
+			select { // the configured mode may be accepted as well
+			case <-answered:
+			case <-time.After(grace):
+			}
+			decided()
+		}
+	})
+	if g.way.early.Load() {
+		all.Go(func() { early = g.prober.AskEarly(ctx, mode, offset) })
+	}
+	all.Go(func() {
+		skew, err := g.prober.Skew(ctx)
+		if err != nil {
+			return
+		}
+		sig.Skew = &skew
+		if skew.Abs() < skewLimit {
+			return
+		}
+		var both sync.WaitGroup
+		both.Go(func() { sig.ServerTime = g.prober.Ask(ctx, mode, -skew) })
+		both.Go(func() { sig.OtherServerTime = g.askOther(ctx, mode, -skew) })
+		both.Wait()
+	})
+	all.Wait()
+	sig.EarlyDataLost = earlyDataLost(sig.Configured, early)
+	return sig
+}
+
+// earlyDataLost compares the probes without early data and with. A flight that
+// lost its beginning is not filled any more, so that its silence is none of a
+// server that thinks.
+func earlyDataLost(without, with diagnose.ProbeResult) bool {
+	switch with {
+	case diagnose.ProbeNotTried, diagnose.ProbeAccepted:
+		return false
+	case diagnose.ProbeHeld:
+		return without == diagnose.ProbeAccepted
+	}
+	return accepts(without)
+}
+
+// askOther asks in the other mode; MD5 has two.
+func (g *guard) askOther(ctx context.Context, m vmess.Mode, offset time.Duration) diagnose.ProbeResult {
+	if m != vmess.ModeAEAD {
+		return g.prober.Ask(ctx, vmess.ModeAEAD, offset)
+	}
+	var (
+		main, derived diagnose.ProbeResult
+		both          sync.WaitGroup
+	)
+	both.Go(func() { main = g.prober.Ask(ctx, vmess.ModeLegacy, offset) })
+	both.Go(func() { derived = g.prober.Ask(ctx, vmess.ModeLegacyAlter, offset) })
+	both.Wait()
+	if accepts(derived) {
+		return derived
+	}
+	return main
+}
+
+func accepts(r diagnose.ProbeResult) bool {
+	return r == diagnose.ProbeAccepted || r == diagnose.ProbeHeld
+}
+
+// act heals what may be healed.
+func (g *guard) act(sig diagnose.AccountSignals) outcome {
+	alone := g.setting.AlterID > 0 && !g.setting.AEADDisabled // MD5 by an old link, not by the user's word
+	switch {
+	case sig.EarlyDataLost:
+		if g.heal.EarlyData {
+			g.way.early.Store(false)
+			g.voice.healed(diagnose.WSEarlyDataRefused, diagnose.HealedEarlyData(g.setting))
+			return outcome{healed: true}
+		}
+	case sig.Configured == diagnose.ProbeFailed, sig.BadResponse:
+	case accepts(sig.Configured):
+		return outcome{fine: true, account: sig.Configured}
+	case accepts(sig.Other) && alone && g.heal.AEAD:
+		g.useAEAD()
+		return outcome{healed: true}
+	case accepts(sig.ServerTime) && g.heal.Clock:
+		g.useServerTime(*sig.Skew)
+		return outcome{healed: true}
+	case accepts(sig.OtherServerTime) && alone && g.heal.AEAD && g.heal.Clock:
+		g.useAEAD()
+		g.useServerTime(*sig.Skew)
+		return outcome{healed: true}
+	}
+	return outcome{verdict: diagnose.Account(sig, g.setting), cut: sig.Configured == diagnose.ProbeFailed}
+}
+
+func (g *guard) useAEAD() {
+	g.account.SetMode(vmess.ModeAEAD)
+	g.voice.healed(diagnose.VMessAEADRequired, diagnose.HealedAEAD(g.setting))
+}
+
+// useServerTime signs with the server's time from now on, and measures again
+// every hour. It is called with the round locked.
+func (g *guard) useServerTime(skew time.Duration) {
+	g.account.SetOffset(-skew)
+	g.voice.healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
+	if g.measure == nil {
+		g.measure = time.AfterFunc(skewPause, g.measureAgain)
+	}
+}
+
+// measureAgain follows a clock that was found wrong.
+func (g *guard) measureAgain() {
+	g.gauging.Lock()
+	g.follow()
+	g.gauging.Unlock()
+	g.round.Lock()
+	defer g.round.Unlock()
+	if !g.closed {
+		g.measure.Reset(skewPause)
+	}
+}
+
+// remeasured reports whether a refused request is to be signed anew, because
+// the clock that was found wrong has been set since.
+func (g *guard) remeasured(x *guarded) bool {
+	g.gauging.Lock()
+	defer g.gauging.Unlock()
+	switch {
+	case !x.repeatable(mostTries):
+		return false
+	case g.adjusted.After(x.sentAt()):
+		return true
+	case g.account.Offset() == 0 || g.now().Sub(g.gauged) < lookPause:
+		return false
+	}
+	return g.follow()
+}
+
+// follow measures how far this clock is off, which it was, and reports whether
+// that has changed. It is called with gauging locked.
+func (g *guard) follow() bool {
+	ctx, cancel := context.WithTimeout(g.ctx, roundTime)
+	defer cancel()
+	skew, err := g.prober.Skew(ctx)
+	g.round.Lock()
+	defer g.round.Unlock()
+	g.gauged = g.now()
+	if g.closed || err != nil || (skew+g.account.Offset()).Abs() < skewBlur {
+		return false
+	}
+	g.adjusted = g.gauged
+	if skew.Abs() < skewLimit {
+		g.account.SetOffset(0)
+		return true
+	}
+	g.account.SetOffset(-skew)
+	g.voice.healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
+	return true
+}
