@@ -52,9 +52,13 @@ func listenerInode(table []byte, ip netip.Addr, port uint16) string {
 		if !ok || at.Port() != port {
 			continue
 		}
+		inode, err := strconv.ParseUint(string(fields[9]), 10, 64)
+		if err != nil {
+			continue
+		}
 		all := !ip.IsValid() || ip.IsUnspecified() || at.Addr().IsUnspecified()
 		if all || at.Addr() == ip.Unmap() {
-			return string(fields[9])
+			return strconv.FormatUint(inode, 10)
 		}
 	}
 	return ""
