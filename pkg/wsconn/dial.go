@@ -133,7 +133,8 @@ func (d *Dialer) upgrade(ctx context.Context, below net.Conn, req *upgradeReques
 	a := new(answer)
 	c.carrier.answer = a
 	resp, err := c.shakeHands(req)
-	if err == nil {
+	upgraded := err == nil
+	if upgraded {
 		_, err = c.Write(req.rest)
 	}
 	if disarm() && err == nil {
@@ -151,6 +152,9 @@ func (d *Dialer) upgrade(ctx context.Context, below net.Conn, req *upgradeReques
 		return nil, fmt.Errorf("websocket upgrade: %w", context.Cause(ctx))
 	case limited.Err() != nil:
 		return nil, &TimeoutError{After: time.Since(start)}
+	}
+	if upgraded { // but the first message could not be sent
+		return nil, fmt.Errorf("websocket upgrade: %w", err)
 	}
 	return nil, c.carrier.upgradeError(a, err)
 }
@@ -197,8 +201,6 @@ func (c *carrier) upgradeError(a *answer, err error) error {
 		}
 	}
 	switch {
-	case c.answer == nil: // upgraded, but the first message could not be sent
-		return fmt.Errorf("websocket upgrade: %w", err)
 	case a.err != nil: // no HTTP
 		return &ProtocolError{Seen: a.seen, Err: a.err}
 	case below != nil:
