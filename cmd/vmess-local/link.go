@@ -27,7 +27,7 @@ func newLinkImportCommand() *cobra.Command {
 		Short: "Print the configuration that a share link stands for",
 		Long: `Import prints the configuration that a vmess:// share link stands for, in the
 form of v2rayN or of the URL proposal; - reads the link from standard input.`,
-		Example: `  vmess-local link import 'vmess://…' > config.json
+		Example: `  (umask 077; vmess-local link import 'vmess://…' > config.json)
   xclip -o | vmess-local link import -`,
 		Args: program.OneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -54,7 +54,7 @@ as a QR code, and its configuration. An existing file is never overwritten.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&plan.Host, "host", "localhost", "server's `NAME` or address as clients reach it")
+	cmd.Flags().StringVar(&plan.Host, "host", "localhost", "server's `NAME` or address as clients reach it; a loopback one\nserves this machine only")
 	cmd.Flags().Uint16Var(&plan.Port, "port", 0, "server's `PORT`; 0 is 443 with a certificate, else 8080")
 	cmd.Flags().StringVar(&plan.CertFile, "cert", "", "certificate chain `FILE` (PEM), to speak TLS")
 	cmd.Flags().StringVar(&plan.KeyFile, "key", "", "certificate's key `FILE` (PEM)")

@@ -25,7 +25,8 @@ func newRunCommand() *cobra.Command {
 second one leaves at once).
 
 V2RAY_VMESS_AEAD_FORCED=false accepts legacy MD5 clients besides VMessAEAD, and
-wins over "aeadForced" in the configuration, as does any other value.`,
+wins over "aeadForced" in the configuration, as does any other value. Clients
+with an "alterId" need their user to have it too.`,
 		Example: `  vmess-server run -c server.json
   V2RAY_VMESS_AEAD_FORCED=false vmess-server run -c server.json`,
 		Args: program.NoArgs,

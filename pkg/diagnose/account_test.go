@@ -99,7 +99,7 @@ func destinationCases(t *testing.T) []judged {
 	add("no data", facts{End: diagnose.NoData, After: time.Second}, diagnose.DestinationRefused, likely)
 	add("no data, a name", facts{End: diagnose.NoData, To: addr("www.example.net"), Show: true}, diagnose.DestinationRefused, likely)
 	add("no data, an address", facts{End: diagnose.NoData, To: addr("192.0.2.7"), Show: true}, diagnose.DestinationRefused, likely)
-	add("no data, a private address", facts{End: diagnose.NoData, To: addr("192.168.1.1"), Show: true}, diagnose.DestinationRefused, likely)
+	add("no data, a private address", facts{End: diagnose.NoData, To: addr("192.168.1.1"), Show: true}, diagnose.DestinationRefused, possible)
 	add("no data, a local name", facts{End: diagnose.NoData, To: addr("printer"), Show: true}, diagnose.DestinationUnresolvable, likely)
 	add("no data, a local name untold", facts{End: diagnose.NoWord, To: addr("nas.local")}, diagnose.DestinationUnresolvable, likely)
 	add("no data, home.arpa", facts{End: diagnose.NoData, To: addr("nas.home.arpa.")}, diagnose.DestinationUnresolvable, likely)

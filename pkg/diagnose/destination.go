@@ -76,9 +76,9 @@ func destination(f DestinationFacts) Verdict {
 		}
 	case private:
 		return Verdict{
-			Cause: DestinationRefused, Confidence: Likely,
-			Sentence: "the server accepted us but does not go to " + what + ": private addresses are mostly forbidden there",
-			Fix:      "exempt private addresses from the proxy, or allow them at the server (egress.allowPrivate in vmess-server)",
+			Cause: DestinationRefused, Confidence: Possible,
+			Sentence: "the server accepted us; " + what + " refused it, or is private and forbidden there",
+			Fix:      "check the address and port; private addresses can be allowed at the server (egress.allowPrivate in vmess-server)",
 		}
 	}
 	v := Verdict{

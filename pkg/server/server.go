@@ -96,7 +96,7 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 	if dialer == nil {
 		dialer = &direct.Dialer{AllowPrivate: cfg.Egress.AllowPrivate, Timeout: time.Duration(cfg.Limits.Dial)}
 	}
-	s.dispatch = &dispatch.Dispatcher{Dialer: dialer, Idle: time.Duration(cfg.Limits.Idle), Reporter: reporter{opt.Log}}
+	s.dispatch = &dispatch.Dispatcher{Dialer: dialer, Idle: time.Duration(cfg.Limits.Idle), Reporter: reporter{log: opt.Log, told: new(atomic.Int64)}}
 	s.ws = wsconn.Server{Path: cfg.WS.Path, Host: cfg.WS.Host, Ping: pingAfter, Serve: s.serveStream}
 	if s.listener = opt.Listener; s.listener == nil {
 		ln, err := net.Listen("tcp", cfg.Listen)
@@ -338,11 +338,23 @@ func (halfless) CloseWrite() error { return errors.ErrUnsupported }
 
 // reporter writes one line for each request at debug level. What failed beyond
 // the server is the user's own affair, and is told to the client as far as
-// VMess can.
-type reporter struct{ log *slog.Logger }
+// VMess can; that something is forbidden here is told to the owner, now and
+// then.
+type reporter struct {
+	log  *slog.Logger
+	told *atomic.Int64 // when the last refusal was told, Unix seconds
+}
+
+// refusalPause is how often refused destinations are told of, in seconds.
+const refusalPause = 60
 
 // Report implements dispatch.Reporter.
 func (r reporter) Report(p dispatch.Report) {
+	if errors.Is(p.Err, transport.ErrNotAllowed) {
+		if now, last := time.Now().Unix(), r.told.Load(); now-last >= refusalPause && r.told.CompareAndSwap(last, now) {
+			r.log.Warn("private destination refused", logline.Text("%s asked for a private destination, which \"egress.allowPrivate\" forbids", p.Request.User), "user", p.Request.User)
+		}
+	}
 	r.log.Debug("connection", "user", p.Request.User, "to", p.Request.Destination.String(),
 		"up", p.Up, "down", p.Down, "took", p.Duration.String(), "err", p.Err)
 }
