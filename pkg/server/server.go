@@ -277,10 +277,10 @@ func (b *bounded) Accept() (net.Conn, error) {
 			return b.server.count(c), nil
 		}
 		b.server.open.Add(-1)
-		_ = c.Close()
 		if now, last := time.Now().Unix(), b.server.full.Load(); now-last >= 10 && b.server.full.CompareAndSwap(last, now) {
 			b.server.log.Warn("too many connections", logline.Text("too many connections: the limit is %d; new ones are refused", b.server.max))
 		}
+		_ = c.Close()
 	}
 }
 
