@@ -164,13 +164,13 @@ func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 	if g.names.saw(dst) {
 		g.voice.hint(diagnose.HintBareAddresses())
 	}
-	start := g.now()
+	start, cold := g.now(), !g.known()
 	conn, err := g.dialer.DialStream(ctx, dst, first)
 	if err != nil {
 		return nil, g.wayFailed(ctx, err)
 	}
 	c := conn.(*vmess.Conn)
-	x := &guarded{guard: g, dst: dst, start: start, page: inWords(ctx), early: len(first) > 0 && g.way.doubtful(c)}
+	x := &guarded{guard: g, dst: dst, start: start, cold: cold, page: inWords(ctx), early: len(first) > 0 && g.way.doubtful(c)}
 	x.conn.Store(c)
 	if len(first) > 0 {
 		x.asked.Store(true)

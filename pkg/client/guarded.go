@@ -31,6 +31,7 @@ type guarded struct {
 	guard *guard
 	dst   netaddr.Addr
 	start time.Time
+	cold  bool // nobody had been accepted when it was dialled
 
 	page  bool // the application is told failures in words
 	early bool // it began as early data, and nothing proved that the server takes it
@@ -86,6 +87,9 @@ func (x *guarded) Read(p []byte) (int, error) {
 func (x *guarded) answered(c *vmess.Conn) {
 	if x.early && x.attempts() == 0 && c.Answered() {
 		x.guard.way.earlyTaken.Store(true)
+	}
+	if x.cold && !x.settled.Load() && c.Answered() {
+		x.guard.pool.Expect() // now it is worth it: the next connection is warm
 	}
 	x.settle()
 }

@@ -88,6 +88,16 @@ func (p *Pool) ConnectStream(ctx context.Context, first []byte) (transport.Strea
 	return p.endpoint.ConnectStream(ctx, first)
 }
 
+// Expect has a stream made ready for a connection that is likely to come: it
+// counts as demand.
+func (p *Pool) Expect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.max > 0 && !p.closed {
+		p.demand(time.Now())
+	}
+}
+
 // Ready reports whether a ready stream is at hand.
 func (p *Pool) Ready() bool {
 	p.mu.Lock()
@@ -125,14 +135,18 @@ func (p *Pool) take() *stream {
 	if p.max == 0 || p.closed {
 		return nil
 	}
-	now := time.Now()
+	s := p.pop()
+	p.demand(time.Now())
+	return s
+}
+
+// demand notes a demand and has streams made for the next.
+func (p *Pool) demand(now time.Time) {
 	p.takes = append(recent(p.takes, now), now)
 	if len(p.takes) > 2*p.max {
 		p.takes = p.takes[1:] // more would change nothing
 	}
-	s := p.pop()
 	p.refill(now)
-	return s
 }
 
 // next returns a ready stream or nil.

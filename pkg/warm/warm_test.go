@@ -110,6 +110,22 @@ func TestSecondConnectionIsWarm(t *testing.T) {
 	})
 }
 
+func TestExpect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &far{}
+		p := NewPool(f, Options{Max: 8, Idle: 45 * time.Second})
+		p.Expect()
+		expect(t, p, Stats{Ready: 1})
+		_ = p.Close()
+		p.Expect()
+		expect(t, p, Stats{Wasted: 1})
+		off := NewPool(f, Options{Idle: 45 * time.Second})
+		off.Expect()
+		expect(t, off, Stats{})
+		_ = off.Close()
+	})
+}
+
 func TestNoneWithoutDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &far{}
