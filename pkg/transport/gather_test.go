@@ -82,3 +82,26 @@ func TestRelayHoldsNothingUp(t *testing.T) {
 		})
 	}
 }
+
+// portioned gives at most 4 KiB a read, as TLS gives one record.
+type portioned struct{ *transporttest.Conn }
+
+func (p portioned) Read(b []byte) (int, error) { return p.Conn.Read(b[:min(len(b), 4096)]) }
+
+// Where waiting makes no piece larger, it is given up.
+func TestRelayDoesNotWaitInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, app := transporttest.Pipe(64 << 20)
+		remote, far := transporttest.Pipe(64 << 20)
+		_, _ = far.Write(make([]byte, 8<<20))
+		_ = far.CloseWrite()
+		_ = app.CloseWrite()
+		start := time.Now()
+		if o := (transport.Relay{}).Run(context.Background(), local, portioned{remote}); o.Err() != nil || o.Down != 8<<20 {
+			t.Fatalf("%+v", o)
+		}
+		if took := time.Since(start); took > 5*time.Millisecond {
+			t.Errorf("8 MiB in pieces of 4 KiB took %v of waiting", took)
+		}
+	})
+}

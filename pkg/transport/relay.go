@@ -237,6 +237,9 @@ type gather struct {
 	seen   int64         // of it, at the last piece
 	last   time.Duration // when that was
 	pieces int           // in a row
+	bytes  int           // in those that were read without waiting
+	slept  bool          // before the last piece
+	vain   bool          // waiting made the pieces no larger (TLS gives one record at a time)
 }
 
 const (
@@ -249,13 +252,26 @@ const (
 // streams takes note of a read of n bytes at a time, and reports whether the
 // next should be left to gather.
 func (g *gather) streams(n int, at time.Duration) bool {
+	if g.vain {
+		return false
+	}
+	if g.slept && n < 2*g.bytes/gatherPieces {
+		g.vain = true
+		return false
+	}
 	moved := g.back.Load()
 	if at-g.last > gatherGap || n < gatherSize || moved != g.seen {
-		g.pieces = 0
+		g.pieces, g.bytes = 0, 0
 	}
 	g.last, g.seen = at, moved
-	g.pieces++
-	return g.pieces > gatherPieces && n < maxRead/2
+	if g.pieces < gatherPieces {
+		g.pieces++
+		g.bytes += n
+		g.slept = false
+		return false
+	}
+	g.slept = n < maxRead/2
+	return g.slept
 }
 
 // lazily reads a stream with a buffer that is held only while much comes.
