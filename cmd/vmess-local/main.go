@@ -24,6 +24,6 @@ Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
 		`  vmess-local demo                  see it work, without any server
   vmess-local run 'vmess://…'       with the share link of your server
   vmess-local run -c config.json    with a configuration`,
-		newRunCommand(), newDemoCommand(), newLinkCommand(), newCheckCommand())
+		newRunCommand(), newReloadCommand(), newDemoCommand(), newLinkCommand(), newCheckCommand())
 	return program.Main(root, args, stdin, stdout, stderr)
 }

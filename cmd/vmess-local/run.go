@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/client"
+	"vmess-local/pkg/config"
 	"vmess-local/pkg/program"
 )
 
@@ -57,7 +58,14 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			if err != nil {
 				return startError(placed(cfg, err))
 			}
-			return c.Run(cmd.Context())
+			r := &reloader{client: c, log: logger, now: cfg}
+			if !isLink(source) && source != "-" {
+				r.load = func() (*config.Client, error) {
+					cfg, _, err := loadConfig(source, nil)
+					return cfg, err
+				}
+			}
+			return r.serve(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, a link, or - for standard input")

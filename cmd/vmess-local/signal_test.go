@@ -30,7 +30,7 @@ func TestDrain(t *testing.T) {
 			client, addr := startClient(t, "20s")
 			c := openEcho(t, addr)
 			echo(t, c, "before")
-			signal(t, client, sig)
+			sendSignal(t, client, sig)
 			awaitRefusal(t, addr)
 			echo(t, c, "after")
 			if err := c.CloseWrite(); err != nil {
@@ -54,7 +54,7 @@ func TestDrain(t *testing.T) {
 func TestDrainEnds(t *testing.T) {
 	client, addr := startClient(t, "100ms")
 	echo(t, openEcho(t, addr), "before")
-	signal(t, client, syscall.SIGTERM)
+	sendSignal(t, client, syscall.SIGTERM)
 	if code, err := client.Wait(); code != 0 || err != nil {
 		t.Errorf("exit code %d, %v; it said:\n%s", code, err, client.Stderr())
 	}
@@ -68,9 +68,9 @@ func TestDrainEnds(t *testing.T) {
 func TestSecondSignal(t *testing.T) {
 	client, addr := startClient(t, "4m")
 	echo(t, openEcho(t, addr), "before")
-	signal(t, client, syscall.SIGINT)
+	sendSignal(t, client, syscall.SIGINT)
 	awaitRefusal(t, addr)
-	signal(t, client, syscall.SIGINT)
+	sendSignal(t, client, syscall.SIGINT)
 	if code, err := client.Wait(); code != program.ExitFailed || err != nil {
 		t.Errorf("exit code %d, %v; it said:\n%s", code, err, client.Stderr())
 	}
@@ -78,6 +78,13 @@ func TestSecondSignal(t *testing.T) {
 
 // startClient starts the program in front of a server in this process.
 func startClient(t *testing.T, drain string) (client *programtest.Background, addr string) {
+	t.Helper()
+	client, addr, _ = startWithFile(t, drain)
+	return client, addr
+}
+
+// startWithFile is startClient, and returns where the configuration is.
+func startWithFile(t *testing.T, drain string) (client *programtest.Background, addr, file string) {
 	t.Helper()
 	cfg := config.DefaultServer()
 	cfg.Listen, cfg.Egress.AllowPrivate, cfg.Limits.Drain = "127.0.0.1:0", true, 0
@@ -102,7 +109,7 @@ func startClient(t *testing.T, drain string) (client *programtest.Background, ad
 	if near.Limits.Drain, err = config.ParseDuration(drain); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "c.json")
+	file = filepath.Join(t.TempDir(), "c.json")
 	if err := os.WriteFile(file, config.MarshalClient(near), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -113,10 +120,10 @@ func startClient(t *testing.T, drain string) (client *programtest.Background, ad
 	if addr, err = client.Ready(); err != nil {
 		t.Fatalf("%v; it said:\n%s", err, client.Stderr())
 	}
-	return client, addr
+	return client, addr, file
 }
 
-func signal(t *testing.T, p *programtest.Background, s os.Signal) {
+func sendSignal(t *testing.T, p *programtest.Background, s os.Signal) {
 	t.Helper()
 	if err := p.Signal(s); err != nil {
 		t.Fatal(err)

@@ -36,11 +36,11 @@ func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	account, err := new(Client).account(cfg, opt)
+	account, _, err := newAccount(cfg, "server", &cfg.Server, opt)
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGuard(cfg, opt, account)
+	g, err := newGuard(cfg, "server", &cfg.Server, opt, account)
 	if err != nil {
 		return nil, err
 	}

@@ -9,18 +9,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/dispatch"
-	"vmess-local/pkg/limit"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/netdial"
-	"vmess-local/pkg/socks"
 	"vmess-local/pkg/vmess"
 )
 
@@ -50,12 +48,21 @@ type Options struct {
 
 // A Client is an assembled vmess-local. Its port is bound from New on.
 type Client struct {
-	log      *slog.Logger
-	listener net.Listener
-	front    *socks.Server
-	drain    time.Duration
-	hello    []helloLine
-	guard    *guard
+	opt Options
+
+	mu       sync.Mutex
+	listener *handover
+	now      *generation
+	retired  sync.WaitGroup // generations that are ending
+	resent   atomic.Int64   // by retired generations
+	run      *running       // not nil while Run runs
+	over     bool           // Run has ended, or is about to
+}
+
+// running is what a Run in progress is made of.
+type running struct {
+	ctx    context.Context // streams and all else end with it: the drain is over
+	failed chan error      // of serving
 }
 
 // A helloLine is said at the start of Run.
@@ -92,38 +99,19 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	c := &Client{log: opt.Log, drain: time.Duration(cfg.Limits.Drain)}
-	account, err := c.account(cfg, opt)
+	g, err := newGeneration(cfg, opt)
 	if err != nil {
 		return nil, err
 	}
-	if c.guard, err = newGuard(cfg, opt, account); err != nil {
-		return nil, err
-	}
-	d := &dispatch.Dispatcher{
-		Dialer:    c.guard,
-		FirstWait: firstWait,
-		Well:      c.guard.well,
-		Idle:      time.Duration(cfg.Limits.Idle),
-		Reporter:  &reporter{log: opt.Log, guard: c.guard},
-	}
-	c.front = &socks.Server{
-		Handler:   d,
-		Dialer:    wording{d},
-		Handshake: time.Duration(cfg.Limits.Handshake),
-		Idle:      time.Duration(cfg.Limits.Idle),
-		MaxConns:  limit.Connections(cfg.Limits.Connections, 2),
-		Report:    func(err error, source netip.AddrPort) { c.localFault(cfg, err, source) },
-	}
-	if cfg.Auth.Username != "" {
-		c.front.Auth = &socks.Auth{Username: string(cfg.Auth.Username), Password: string(cfg.Auth.Password)}
-	}
-	if c.listener = opt.Listener; c.listener == nil {
-		if c.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
-			c.guard.close()
+	ln := opt.Listener
+	if ln == nil {
+		if ln, err = net.Listen("tcp", cfg.Listen); err != nil {
+			g.fleet.close()
 			return nil, listenError(cfg, err)
 		}
 	}
+	c := &Client{opt: opt, listener: &handover{Listener: ln}, now: g}
+	g.local = ln.Addr().String()
 	return c, nil
 }
 
@@ -134,98 +122,167 @@ func listenError(cfg *config.Client, err error) error {
 	}), err}
 }
 
-// localFault names what went wrong between an application and the proxy.
-func (c *Client) localFault(cfg *config.Client, err error, source netip.AddrPort) {
-	faults := []struct {
-		err   error
-		fault diagnose.LocalFault
-		key   string
-	}{
-		{socks.ErrTLS, diagnose.FaultTLS, ""},
-		{socks.ErrHandshakeTimeout, diagnose.FaultSilence, ""},
-		{socks.ErrBadAuth, diagnose.FaultAuth, "auth"},
-		{socks.ErrTooMany, diagnose.FaultTooMany, "limits.connections"},
-		{socks.ErrCommand, diagnose.FaultCommand, ""},
-		{socks.ErrLoop, diagnose.FaultLoop, ""},
-		{socks.ErrBadHandshake, diagnose.FaultNoise, ""},
-	}
-	for _, f := range faults {
-		if !errors.Is(err, f.err) {
-			continue
-		}
-		facts := diagnose.LocalFacts{Listen: c.Addr().String(), Limit: c.front.MaxConns}
-		if source.IsValid() {
-			facts.Client = source.Addr().String()
-		}
-		if f.key != "" {
-			facts.Place = strings.TrimPrefix(place(cfg, f.key), " at ")
-		}
-		c.guard.voice.say(diagnose.Local(f.fault, facts))
-		return
-	}
-	c.log.Warn("local side", "err", err)
+// Addr returns the address of the local proxy, with the real port.
+func (c *Client) Addr() net.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.listener.Addr()
 }
 
-// Addr returns the address of the local proxy, with the real port.
-func (c *Client) Addr() net.Addr { return c.listener.Addr() }
-
 // Close gives the port back. It is for a client that was not run.
-func (c *Client) Close() error { c.guard.close(); return c.listener.Close() }
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	c.now.fleet.close()
+	return c.listener.Listener.Close()
+}
 
 // Resent returns how many requests were sent again because the server had
 // refused them by mistake.
-func (c *Client) Resent() int64 { return c.guard.resent.Load() }
+func (c *Client) Resent() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.resent.Load() + c.now.resent()
+}
 
 // Run serves until ctx is done, and then drains for up to the configured time.
 // It returns nil then, and otherwise why it could not go on.
 func (c *Client) Run(ctx context.Context) error {
-	for _, l := range c.hello {
-		c.log.Log(ctx, l.level, l.msg, l.attrs...)
+	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	run := &running{ctx: streams, failed: make(chan error, 1)}
+	c.mu.Lock()
+	c.run = run
+	c.now.sayHello()
+	addr := c.listener.Addr().String()
+	c.opt.Log.Info("ready", logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
+	c.now.serve(run, c.listener.take())
+	c.mu.Unlock()
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-run.failed:
 	}
-	addr := c.Addr().String()
-	c.log.Info("ready", logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
-	defer c.guard.close()
-	err := c.front.Serve(ctx, c.listener)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.drain)
-	defer cancel()
-	if cut := c.front.Drain(drain); cut != nil && err == nil {
-		c.log.Info("stopped", logline.Text("stopped: connections that were still open after %v were cut", c.drain))
+	c.mu.Lock()
+	c.over = true
+	last, drain := c.now, time.Duration(c.now.cfg.Limits.Drain)
+	_ = c.listener.Listener.Close()
+	c.mu.Unlock()
+	end := time.AfterFunc(drain, cut)
+	defer end.Stop()
+	last.stop()
+	if last.drain(streams) != nil && err == nil {
+		c.opt.Log.Info("stopped", logline.Text("stopped: connections that were still open after %v were cut", drain))
 	}
+	c.retired.Wait()
+	last.fleet.close()
 	return err
 }
 
-// account makes the VMess side, and the line that says what is in force.
-func (c *Client) account(cfg *config.Client, opt Options) (*vmess.Client, error) {
-	s := &cfg.Server
+// Reload goes on with another configuration. On an error all stays as it was.
+// Connections that are open go on with the old one. It may be called while
+// Run runs, concurrently too.
+func (c *Client) Reload(cfg *config.Client) error {
+	next, err := newGeneration(cfg, c.opt)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ln := c.listener
+	switch {
+	case c.over || c.run == nil:
+		err = ErrNotRunning
+	case cfg.Listen == c.now.cfg.Listen && !ln.movable():
+		err = fmt.Errorf("%s cannot be handed over: %w", ln.Addr(), errors.ErrUnsupported)
+	case cfg.Listen != c.now.cfg.Listen:
+		ln, err = rebind(cfg)
+	}
+	if err != nil {
+		next.fleet.close()
+		return err
+	}
+	old := c.now
+	if ln != c.listener {
+		_ = c.listener.Listener.Close()
+	}
+	old.stop()
+	c.now, c.listener = next, ln
+	next.local = ln.Addr().String()
+	next.sayHello()
+	c.opt.Log.Info("reloaded", logline.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
+	next.serve(c.run, c.listener.take())
+	c.retire(old)
+	return nil
+}
+
+// retire lets a generation's connections come to their end. It is called with
+// the lock held.
+func (c *Client) retire(old *generation) {
+	ctx := c.run.ctx
+	c.retired.Go(func() {
+		_ = old.drain(ctx)
+		c.resent.Add(old.resent())
+		old.fleet.close()
+	})
+}
+
+func rebind(cfg *config.Client) (*handover, error) {
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, listenError(cfg, err)
+	}
+	return &handover{Listener: ln}, nil
+}
+
+// ErrNotRunning is returned by Reload when nothing runs.
+var ErrNotRunning = errors.New("the client is not running")
+
+// newAccount makes the VMess side of a server, and the lines that say what is
+// in force; section is where the server stands in the configuration.
+func newAccount(cfg *config.Client, section string, s *config.Remote, opt Options) (*vmess.Client, []helloLine, error) {
 	id, err := vmess.ParseID(string(s.ID))
 	if err != nil {
-		return nil, fmt.Errorf("server.id: %w", err)
+		return nil, nil, fmt.Errorf("%s.id: %w", section, err)
 	}
 	method, err := vmess.ParseMethod(s.Security, s.GlobalPadding, s.AuthenticatedLength)
 	if err != nil {
-		return nil, fmt.Errorf("server.security: %w", err)
+		return nil, nil, fmt.Errorf("%s.security: %w", section, err)
 	}
 	disabled := vmess.AEADDisabled(opt.LookupEnv)
 	var why string
 	switch {
 	case s.AlterID > 0:
-		why = fmt.Sprintf("legacy MD5 authentication, because \"alterId\" is %d%s", s.AlterID, place(cfg, "server.alterId"))
+		why = fmt.Sprintf("legacy MD5 authentication, because \"alterId\" is %d%s", s.AlterID, place(cfg, section+".alterId"))
 	case disabled:
 		why = "legacy MD5 authentication, because V2RAY_VMESS_AEAD_DISABLED is true"
 	default:
 		why = "VMessAEAD authentication"
 	}
-	mode := "aead"
+	mode, with := "aead", ""
 	if s.AlterID > 0 || disabled {
 		mode = "legacy"
 	}
-	c.hello = append(c.hello, helloLine{slog.LevelInfo, "authentication", []any{
-		logline.Text("using %s", why), "mode", mode, "security", method.Security.String(),
-	}})
-	if warning := openPassage(s, method); warning != "" {
-		c.hello = append(c.hello, helloLine{slog.LevelWarn, "security", []any{logline.Text("%s", warning)}})
+	if len(cfg.Servers) > 1 {
+		with = fmt.Sprintf("server %q: ", nameOf(s))
 	}
-	return vmess.NewClient(vmess.ClientConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method, Now: opt.Now}), nil
+	hello := []helloLine{{slog.LevelInfo, "authentication", []any{
+		logline.Text("%susing %s", with, why), "mode", mode, "security", method.Security.String(),
+	}}}
+	if warning := openPassage(s, method); warning != "" {
+		hello = append(hello, helloLine{slog.LevelWarn, "security", []any{logline.Text("%s%s", with, warning)}})
+	}
+	return vmess.NewClient(vmess.ClientConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method, Now: opt.Now}), hello, nil
+}
+
+// nameOf is what a server is called to people.
+func nameOf(s *config.Remote) string {
+	if s.Name != "" {
+		return s.Name
+	}
+	return s.Address
 }
 
 // openPassage warns of settings that leave the traffic readable on its way.

@@ -33,9 +33,8 @@ type way struct {
 	unverified, other *netdial.Dialer
 }
 
-func newWay(cfg *config.Client, opt Options) (*way, error) {
+func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 	now := opt.Now
-	s := &cfg.Server
 	server, err := netaddr.FromHost(s.Address, uint16(s.Port))
 	if err != nil {
 		return nil, fmt.Errorf("server.address: %w", err)
@@ -46,7 +45,7 @@ func newWay(cfg *config.Client, opt Options) (*way, error) {
 			return nil, fmt.Errorf("upstream: not a URL") // the error itself would show the password
 		}
 	}
-	dial := time.Duration(cfg.Limits.Dial)
+	dial := dialTime(cfg)
 	below := func(t *netdial.TLS) *netdial.Dialer {
 		return &netdial.Dialer{Server: server, Timeout: dial, Upstream: upstream, TLS: t, Resolver: opt.Resolver}
 	}
@@ -79,6 +78,15 @@ func newWay(cfg *config.Client, opt Options) (*way, error) {
 	}
 	w.early.Store(s.WS.EarlyData > 0)
 	return w, nil
+}
+
+// dialTime bounds the way to one server. Where there are others, none may hold
+// a request for long.
+func dialTime(cfg *config.Client) time.Duration {
+	if len(cfg.Servers) > 1 {
+		return min(time.Duration(cfg.Limits.Dial), severalDial)
+	}
+	return time.Duration(cfg.Limits.Dial)
 }
 
 // ConnectStream implements transport.StreamEndpoint.

@@ -67,6 +67,7 @@ type guard struct {
 	kindShows bool
 	dialTime  time.Duration
 	voice     *voice
+	failed    func(diagnose.Verdict) // hears of failures that are the server's; may be nil
 	endings   endings
 	names     nameWatch
 	resent    atomic.Int64 // requests sent again
@@ -89,19 +90,16 @@ type guard struct {
 	facts   diagnose.WayFacts
 }
 
-func newGuard(cfg *config.Client, opt Options, account *vmess.Client) (*guard, error) {
-	w, err := newWay(cfg, opt)
+// newGuard makes the guard of a configuration's server; section is where that
+// stands ("server").
+func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options, account *vmess.Client) (*guard, error) {
+	w, err := newWay(cfg, s, opt)
 	if err != nil {
 		return nil, err
 	}
-	s := &cfg.Server
-	setting := diagnose.SettingOf(cfg, "server", s)
+	setting := diagnose.SettingOf(cfg, section, s)
 	setting.Host, setting.ServerName = hostHeader(s), serverName(s)
 	setting.AEADDisabled = vmess.AEADDisabled(opt.LookupEnv)
-	name := s.Name
-	if name == "" {
-		name = s.Address
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &guard{
 		ctx: ctx, cancel: cancel,
@@ -113,7 +111,7 @@ func newGuard(cfg *config.Client, opt Options, account *vmess.Client) (*guard, e
 			TLS: s.TLS.Enabled, EarlyData: s.WS.EarlyData > 0, Host: setting.Host, Account: account, Now: opt.Now,
 		},
 		setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
-		voice: newVoice(opt.Log, name),
+		voice: newVoice(opt.Log, nameOf(s)),
 	}
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
 	g.endings.guard = g
@@ -196,7 +194,15 @@ func (g *guard) wayFailed(ctx context.Context, err error) error {
 	}
 	v, _ = diagnose.Way(err, g.setting, g.look(ctx, err, v.Cause))
 	g.voice.say(v)
+	g.down(v)
 	return &VerdictError{v, err}
+}
+
+// down tells that the server failed, and not what is behind it.
+func (g *guard) down(v diagnose.Verdict) {
+	if g.failed != nil {
+		g.failed(v)
+	}
 }
 
 // look takes a second look at a way that failed, at first sight, for a cause.
@@ -255,7 +261,7 @@ func (g *guard) refused(x *guarded, err error) decision {
 	case o.fine:
 		return g.beyond(x, diagnose.NoWord, o.account, err)
 	}
-	return g.name(o.verdict, err)
+	return g.refuses(o.verdict, err)
 }
 
 // refusedThough decides on a request that got no answer though the server has
@@ -301,6 +307,14 @@ func (g *guard) mistaken(err error) decision {
 	v := diagnose.Account(diagnose.AccountSignals{
 		Configured: diagnose.ProbeRefused, ServerTime: diagnose.ProbeAccepted, Skew: new(time.Duration),
 	}, g.setting)
+	return g.name(v, err)
+}
+
+// refuses ends a request to a server that does not accept us.
+func (g *guard) refuses(v diagnose.Verdict, err error) decision {
+	if !v.IsZero() {
+		g.down(v)
+	}
 	return g.name(v, err)
 }
 
@@ -353,7 +367,7 @@ func (g *guard) silent(x *guarded) decision {
 	case o.fine, o.healed:
 		return decision{wait: true}
 	}
-	return g.name(o.verdict, vmess.ErrNoAnswer)
+	return g.refuses(o.verdict, vmess.ErrNoAnswer)
 }
 
 // empty names an authentic answer that ended without data. For most

@@ -115,7 +115,7 @@ func newFarEnd(t *testing.T, refuses int) (*farEnd, *guard) {
 	cfg := config.DefaultClient()
 	cfg.Server.Address, cfg.Server.Port, cfg.Server.ID, cfg.Server.TLS.Enabled = "192.0.2.1", 80, testID, false
 	account := vmess.NewClient(vmess.ClientConfig{ID: id, Method: method})
-	g, err := newGuard(cfg, Options{Log: slog.New(slog.DiscardHandler), LookupEnv: noEnv}, account)
+	g, err := newGuard(cfg, "server", &cfg.Server, Options{Log: slog.New(slog.DiscardHandler), LookupEnv: noEnv}, account)
 	if err != nil {
 		t.Fatal(err)
 	}

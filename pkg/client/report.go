@@ -16,10 +16,7 @@ import (
 // reporter tells of each request's end what is worth it: a failure of the
 // tunnel to the user, and at debug level one line for every request.
 // Destinations stand only in the latter.
-type reporter struct {
-	log   *slog.Logger
-	guard *guard
-}
+type reporter struct{ log *slog.Logger }
 
 // Report implements dispatch.Reporter.
 func (r *reporter) Report(p dispatch.Report) {
@@ -37,14 +34,15 @@ func (r *reporter) tell(p dispatch.Report) {
 		side *transport.SideError
 		told *VerdictError
 	)
-	if !errors.As(p.Err, &side) || side.Side != transport.Remote || errors.As(p.Err, &told) {
+	x, ok := p.Remote.(*guarded)
+	if !ok || !errors.As(p.Err, &side) || side.Side != transport.Remote || errors.As(p.Err, &told) {
 		return
 	}
 	facts := diagnose.TunnelFacts{
 		Err: p.Err, Age: p.Duration, IdleFor: p.Quiet, Up: p.Up, Down: p.Down, Answered: p.Down > 0,
 	}
-	if _, ok := diagnose.Tunnel(facts, r.guard.setting); ok {
-		r.guard.endings.add(facts)
+	if _, ok := diagnose.Tunnel(facts, x.guard.setting); ok {
+		x.guard.endings.add(facts)
 	}
 }
 
@@ -103,6 +101,9 @@ func (e *endings) tell() {
 	e.mu.Unlock()
 	if v, ok := diagnose.Tunnel(f, e.guard.setting); ok {
 		e.guard.voice.say(v)
+		if f.ServerRefusesNow {
+			e.guard.down(v)
+		}
 	}
 }
 

@@ -15,7 +15,6 @@ func (c *Client) unbuilt() []unbuiltKey {
 			keys = append(keys, unbuiltKey{path, seen, want})
 		}
 	}
-	lacks(len(c.Servers) > 1, "servers", strconv.Itoa(len(c.Servers))+" servers", "one server")
 	lacks(c.Mux.Enabled, "mux.enabled", "true", "false")
 	lacks(c.UDP.Mode == "xudp" || c.UDP.Mode == "packetaddr" || c.UDP.Mode == "plain", "udp.mode", quote(c.UDP.Mode), `"auto" or "off"`)
 	lacks(c.Upstream == "env", "upstream", `"env"`, "the proxy's URL, or nothing")

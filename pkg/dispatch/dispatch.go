@@ -20,6 +20,7 @@ import (
 // A Report tells how one request ended.
 type Report struct {
 	Request *transport.Request
+	Remote  transport.StreamConn // the stream to the destination, closed; nil where none came about
 	// Err is what failed: nil for an orderly end, a *DialError when no stream
 	// to the destination came about, and otherwise the relay's error.
 	Err      error
@@ -74,7 +75,7 @@ func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
 		o = transport.Relay{Idle: d.Idle}.Run(ctx, f.local, f.remote)
 		err = o.Err()
 	}
-	d.report(Report{Request: r, Err: err, Up: o.Up + f.sent, Down: o.Down, Duration: time.Since(start), Quiet: o.Quiet})
+	d.report(Report{Request: r, Remote: f.remote, Err: err, Up: o.Up + f.sent, Down: o.Down, Duration: time.Since(start), Quiet: o.Quiet})
 }
 
 func (d *Dispatcher) report(r Report) {
@@ -226,7 +227,7 @@ func (w *watched) Close() error {
 		return w.StreamConn.Close()
 	}
 	err := w.StreamConn.Close()
-	r := Report{Request: w.request, Up: w.up.Load(), Down: w.down.Load(), Duration: time.Since(w.start)}
+	r := Report{Request: w.request, Remote: w.StreamConn, Up: w.up.Load(), Down: w.down.Load(), Duration: time.Since(w.start)}
 	if p := w.failed.Load(); p != nil {
 		r.Err = *p
 	}

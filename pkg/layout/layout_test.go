@@ -29,6 +29,7 @@ var rules = map[string]rule{
 	"netaddr":                 {only: nothing},
 	"logline":                 {only: nothing},
 	"limit":                   {only: nothing},
+	"control":                 {only: nothing},
 	"layout":                  {only: nothing},
 	"e2e":                     {},
 	"bench":                   {not: []string{"server", "demo", "program"}},

@@ -1,0 +1,219 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/logline"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+const (
+	// severalDial bounds the way to a server that is not the only one.
+	severalDial = 5 * time.Second
+	// firstRest is how long a server that failed is left alone, lastRest the
+	// most: each time it fails again the rest is doubled.
+	firstRest = 5 * time.Second
+	lastRest  = 5 * time.Minute
+	// restForgiven is how long a server must have been well for the next
+	// failure to count as its first.
+	restForgiven = 5 * time.Minute
+	// trialTime bounds a look whether a server is back.
+	trialTime = 10 * time.Second
+)
+
+// A fleet is the configured servers in order of preference. The first that is
+// well is used. One that fails is left alone for a while; then the next
+// request, which another server carries, has it tried, and it is used again
+// when it accepts us. Without requests nothing is tried.
+type fleet struct {
+	log     *slog.Logger
+	members []*member
+	trials  sync.WaitGroup
+
+	mu     sync.Mutex
+	using  *member
+	closed bool
+}
+
+// A member is one server of a fleet.
+type member struct {
+	guard *guard
+	// The rest is guarded by the fleet.
+	down  bool
+	until time.Time     // when it may be tried again
+	rest  time.Duration // how long it was left alone last
+	since time.Time     // when it was found well, or failed
+	tried bool          // a trial is under way
+}
+
+func newFleet(log *slog.Logger, guards []*guard) *fleet {
+	f := &fleet{log: log}
+	for _, g := range guards {
+		m := &member{guard: g}
+		f.members = append(f.members, m)
+		g.failed = func(v diagnose.Verdict) { f.failure(m, v) }
+	}
+	f.using = f.members[0]
+	return f
+}
+
+// DialStream implements transport.StreamDialer: where the way to a server
+// fails, the request goes to the next.
+func (f *fleet) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+	var last error
+	for _, m := range f.order() {
+		conn, err := m.guard.DialStream(ctx, dst, first)
+		if err == nil {
+			return conn, nil
+		}
+		if last = err; ctx.Err() != nil || !m.guard.untouched(err, first) {
+			break
+		}
+	}
+	return nil, last
+}
+
+// untouched reports whether a request whose way failed with err cannot have
+// been carried out.
+func (g *guard) untouched(err error, first []byte) bool {
+	var v *VerdictError
+	if !errors.As(err, &v) {
+		return false
+	}
+	early := len(first) > 0 && g.way.early.Load()
+	return !early || strings.HasPrefix(string(v.Verdict.Cause), "tcp.") || strings.HasPrefix(string(v.Verdict.Cause), "dns.")
+}
+
+// current returns the guard of the server that is used.
+func (f *fleet) current() *guard {
+	if len(f.members) == 1 {
+		return f.members[0].guard
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.using.guard
+}
+
+// well reports whether the server that is used is known to be well.
+func (f *fleet) well() bool { return f.current().well() }
+
+// order returns the servers for one request: those that are up, in order of
+// preference, or all when none is.
+func (f *fleet) order() []*member {
+	if len(f.members) == 1 {
+		return f.members
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	up := make([]*member, 0, len(f.members))
+	for _, m := range f.members {
+		switch {
+		case !m.down:
+			up = append(up, m)
+		case now.After(m.until) && !m.tried && !f.closed:
+			m.tried = true
+			f.trials.Go(func() { f.try(m) })
+		}
+	}
+	if len(up) == 0 {
+		return f.members
+	}
+	return up
+}
+
+// failure takes note that a server failed, and says which is used then.
+func (f *fleet) failure(m *member, v diagnose.Verdict) {
+	if len(f.members) == 1 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if m.down {
+		if now.After(m.until) {
+			f.lay(m, now)
+		}
+		return
+	}
+	if now.Sub(m.since) > restForgiven {
+		m.rest = 0
+	}
+	m.down = true
+	f.lay(m, now)
+	f.choose("failed: " + string(v.Cause))
+}
+
+// lay leaves a server alone for twice as long as the last time.
+func (f *fleet) lay(m *member, now time.Time) {
+	m.rest = min(max(2*m.rest, firstRest), lastRest)
+	m.until, m.since = now.Add(m.rest), now
+}
+
+// choose makes the first server that is up the one that is used. It is called
+// with the lock held.
+func (f *fleet) choose(why string) {
+	for _, m := range f.members {
+		if m.down {
+			continue
+		}
+		if old := f.using; m != old {
+			f.using = m
+			f.log.Info("server", logline.Text("now using server %q (%q %s)", m.guard.voice.server, old.guard.voice.server, why),
+				"server", m.guard.voice.server, "before", old.guard.voice.server, "why", why)
+		}
+		return
+	}
+}
+
+// try looks whether a server that failed accepts us again.
+func (f *fleet) try(m *member) {
+	ctx, cancel := context.WithTimeout(m.guard.ctx, trialTime)
+	defer cancel()
+	ok := accepts(m.guard.prober.Ask(ctx, m.guard.account.Mode(), m.guard.account.Offset()))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m.tried = false
+	now := time.Now()
+	if !ok {
+		f.lay(m, now)
+		return
+	}
+	m.down, m.since = false, now
+	f.choose("is preferred less, and the other is back")
+}
+
+// prefer makes a server the one that is used first, until another is named.
+func (f *fleet) prefer(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, m := range f.members {
+		if m.guard.voice.server != name {
+			continue
+		}
+		first := append([]*member{m}, f.members[:i]...)
+		f.members = append(first, f.members[i+1:]...)
+		m.down = false
+		f.choose("was left by hand")
+		return true
+	}
+	return false
+}
+
+// close ends what runs by itself.
+func (f *fleet) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	for _, m := range f.members {
+		m.guard.close()
+	}
+	f.trials.Wait()
+}

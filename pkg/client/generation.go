@@ -1,0 +1,221 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/dispatch"
+	"vmess-local/pkg/limit"
+	"vmess-local/pkg/socks"
+)
+
+// A generation is all that one configuration makes: the front door, the
+// dispatcher and the servers. A reload replaces it as a whole.
+type generation struct {
+	cfg   *config.Client
+	opt   Options
+	hello []helloLine
+	front *socks.Server
+	fleet *fleet
+	local string // the address of the front door
+
+	cancel context.CancelFunc // ends serving
+	served chan struct{}      // closed when serving has ended
+}
+
+func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
+	g := &generation{cfg: cfg, opt: opt}
+	guards, err := g.guards()
+	if err != nil {
+		return nil, err
+	}
+	g.fleet = newFleet(opt.Log, guards)
+	d := &dispatch.Dispatcher{
+		Dialer:    g.fleet,
+		FirstWait: firstWait,
+		Well:      g.fleet.well,
+		Idle:      time.Duration(cfg.Limits.Idle),
+		Reporter:  &reporter{log: opt.Log},
+	}
+	g.front = &socks.Server{
+		Handler:   d,
+		Dialer:    wording{d},
+		Handshake: time.Duration(cfg.Limits.Handshake),
+		Idle:      time.Duration(cfg.Limits.Idle),
+		MaxConns:  limit.Connections(cfg.Limits.Connections, 2),
+		Report:    g.localFault,
+	}
+	if cfg.Auth.Username != "" {
+		g.front.Auth = &socks.Auth{Username: string(cfg.Auth.Username), Password: string(cfg.Auth.Password)}
+	}
+	return g, nil
+}
+
+// guards makes the guards of the configured servers, in their order.
+func (g *generation) guards() ([]*guard, error) {
+	servers, section := []config.Remote{g.cfg.Server}, func(int) string { return "server" }
+	if len(g.cfg.Servers) > 0 {
+		servers, section = g.cfg.Servers, func(i int) string { return fmt.Sprintf("servers[%d]", i) }
+	}
+	var guards []*guard
+	for i := range servers {
+		account, hello, err := newAccount(g.cfg, section(i), &servers[i], g.opt)
+		if err == nil {
+			var one *guard
+			if one, err = newGuard(g.cfg, section(i), &servers[i], g.opt, account); err == nil {
+				guards = append(guards, one)
+			}
+		}
+		if err != nil {
+			for _, made := range guards {
+				made.close()
+			}
+			return nil, err
+		}
+		g.hello = append(g.hello, hello...)
+	}
+	return guards, nil
+}
+
+func (g *generation) sayHello() {
+	for _, l := range g.hello {
+		g.opt.Log.Log(context.Background(), l.level, l.msg, l.attrs...)
+	}
+}
+
+// serve accepts connections until stop.
+func (g *generation) serve(run *running, ln net.Listener) {
+	ctx, cancel := context.WithCancel(run.ctx)
+	g.cancel, g.served = cancel, make(chan struct{})
+	go func() {
+		defer close(g.served)
+		if err := g.front.Serve(ctx, ln); err != nil && ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+			select {
+			case run.failed <- err:
+			default:
+			}
+		}
+	}()
+}
+
+// stop ends serving; open connections go on.
+func (g *generation) stop() {
+	g.cancel()
+	<-g.served
+}
+
+// drain waits for open connections, and cuts them when ctx is done.
+func (g *generation) drain(ctx context.Context) error { return g.front.Drain(ctx) }
+
+// resent counts the requests that were sent again.
+func (g *generation) resent() (n int64) {
+	for _, m := range g.fleet.members {
+		n += m.guard.resent.Load()
+	}
+	return n
+}
+
+// localFault names what went wrong between an application and the proxy.
+func (g *generation) localFault(err error, source netip.AddrPort) {
+	faults := []struct {
+		err   error
+		fault diagnose.LocalFault
+		key   string
+	}{
+		{socks.ErrTLS, diagnose.FaultTLS, ""},
+		{socks.ErrHandshakeTimeout, diagnose.FaultSilence, ""},
+		{socks.ErrBadAuth, diagnose.FaultAuth, "auth"},
+		{socks.ErrTooMany, diagnose.FaultTooMany, "limits.connections"},
+		{socks.ErrCommand, diagnose.FaultCommand, ""},
+		{socks.ErrLoop, diagnose.FaultLoop, ""},
+		{socks.ErrBadHandshake, diagnose.FaultNoise, ""},
+	}
+	for _, f := range faults {
+		if !errors.Is(err, f.err) {
+			continue
+		}
+		facts := diagnose.LocalFacts{Listen: g.local, Limit: g.front.MaxConns}
+		if source.IsValid() {
+			facts.Client = source.Addr().String()
+		}
+		if f.key != "" {
+			facts.Place = strings.TrimPrefix(place(g.cfg, f.key), " at ")
+		}
+		g.fleet.current().voice.say(diagnose.Local(f.fault, facts))
+		return
+	}
+	g.opt.Log.Warn("local side", "err", err)
+}
+
+// A handover lets one server after another accept from a listener.
+type handover struct {
+	net.Listener
+
+	mu  sync.Mutex
+	now *lane
+}
+
+// A lane is the listener as one server has it: Close gives the accepting up
+// and leaves the port open.
+type lane struct{ *handover }
+
+// A deadliner can free who waits in Accept without being closed.
+type deadliner interface{ SetDeadline(t time.Time) error }
+
+// movable reports whether accepting can be given up and taken again.
+func (h *handover) movable() bool {
+	_, ok := h.Listener.(deadliner)
+	return ok
+}
+
+// take makes the lane of the next server.
+func (h *handover) take() *lane {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.now = &lane{h}
+	if d, ok := h.Listener.(deadliner); ok {
+		_ = d.SetDeadline(time.Time{})
+	}
+	return h.now
+}
+
+func (l *lane) open() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.now == l
+}
+
+// Accept implements net.Listener.
+func (l *lane) Accept() (net.Conn, error) {
+	if !l.open() {
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil && !l.open() {
+		err = net.ErrClosed
+	}
+	return c, err
+}
+
+// Close implements net.Listener. It may be called again, also after the next
+// server has taken over.
+func (l *lane) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now != l {
+		return nil
+	}
+	l.now = nil
+	if d, ok := l.Listener.(deadliner); ok {
+		return d.SetDeadline(time.Unix(1, 0))
+	}
+	return l.Listener.Close()
+}

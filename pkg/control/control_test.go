@@ -1,0 +1,113 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// shortDir is a directory whose path leaves room for a socket's.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "p")
+}
+
+func serve(t *testing.T, dir, name string, answer Answerer) *Server {
+	t.Helper()
+	s, err := Serve(dir, name, answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func TestQuestionsAreAnswered(t *testing.T) {
+	dir := shortDir(t)
+	for _, name := range []string{"one", "two"} {
+		serve(t, dir, name, func(_ context.Context, q string) string { return name + " heard\n" + q + ` and \n` })
+	}
+	got, err := Ask(t.Context(), dir, "reload")
+	if err != nil || len(got) != 2 || got["one"] != "one heard\nreload and \\n" || !strings.HasPrefix(got["two"], "two ") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	dir := shortDir(t)
+	if _, err := Ask(t.Context(), dir, "reload"); !errors.Is(err, ErrNobody) {
+		t.Errorf("without a directory: %v", err)
+	}
+	// A program that died leaves its socket; it is removed, and can be made anew.
+	s := serve(t, dir, "dead", nil)
+	s.listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Ask(t.Context(), dir, "reload"); !errors.Is(err, ErrNobody) {
+		t.Errorf("of a dead one: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// Only the user may enter the directory.
+func TestOnlyTheUserMayAsk(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the user's directory is the user's there")
+	}
+	dir := shortDir(t)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, dir, "one", nil)
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// A question without an end costs little and ends.
+func TestEndlessQuestion(t *testing.T) {
+	dir := shortDir(t)
+	asked := make(chan string, 1)
+	serve(t, dir, "one", func(_ context.Context, q string) string { asked <- q; return "" })
+	conn, err := net.Dial("unix", filepath.Join(dir, "one.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for range maxLine/1024 + 1 {
+		if _, err := conn.Write(make([]byte, 1024)); err != nil {
+			break
+		}
+	}
+	if n, err := conn.Read(make([]byte, 1)); n > 0 || err == nil {
+		t.Errorf("answered %d bytes, %v", n, err)
+	}
+	if len(asked) > 0 {
+		t.Error("it was taken for a question")
+	}
+}
+
+func TestDir(t *testing.T) {
+	runtimeDir := filepath.Join(t.TempDir(), "run")
+	got, err := Dir("prog", func(string) (string, bool) { return runtimeDir, true })
+	if err != nil || got != filepath.Join(runtimeDir, "prog") {
+		t.Errorf("%s, %v", got, err)
+	}
+}

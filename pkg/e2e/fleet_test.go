@@ -1,0 +1,172 @@
+package e2e
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"vmess-local/pkg/client"
+	"vmess-local/pkg/config"
+)
+
+// severalServers is a lab whose client has servers in order of preference.
+func severalServers(t testing.TB, remotes ...config.Remote) *lab {
+	t.Helper()
+	for i := range remotes {
+		remotes[i].Name = string(rune('a' + i))
+	}
+	return newLab(t, labSetup{remote: remotes[0], change: func(c *config.Client) {
+		c.Server, c.Servers = config.DefaultClient().Server, remotes
+	}})
+}
+
+func (l *lab) awaitServer(t testing.TB, name string) record {
+	t.Helper()
+	return l.await(t, "the use of server "+name, func(r record) bool { return r.Msg == "server" && r.Server == name })
+}
+
+// deadAddress is where nobody listens.
+func deadAddress(t testing.TB) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// TestFailOver: a request whose server cannot be reached goes to the next at
+// once, and those behind it do not try the dead one again.
+func TestFailOver(t *testing.T) {
+	origin := echoOrigin(t)
+	far := inProcessServer(t, serverConfig(), inProcess{})
+	l := severalServers(t, remoteAt(t, deadAddress(t)), remoteAt(t, far.addr))
+	for range 5 {
+		l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+	}
+	l.awaitServer(t, "b")
+	if f := l.failures(t); len(f) != 1 || f[0].Cause != "tcp.refused" || f[0].Server != "a" || f[0].Count != 1 {
+		t.Errorf("told: %+v", f)
+	}
+}
+
+// TestFailOverByAccount: a server that does not know the user is a failed one
+// too; the request that found out is lost, the next is not.
+func TestFailOverByAccount(t *testing.T) {
+	origin := echoOrigin(t)
+	other := serverConfig()
+	other.Users[0].ID = "11111111-2222-4333-8444-555555555555"
+	strange := inProcessServer(t, other, inProcess{})
+	far := inProcessServer(t, serverConfig(), inProcess{})
+	l := severalServers(t, remoteAt(t, strange.addr), remoteAt(t, far.addr))
+	l.ask(origin, "hello\n", 6).wantClosed(t, 5*time.Second)
+	l.awaitServer(t, "b")
+	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+}
+
+// TestReturn: the preferred server is used again once it is back, after a
+// rest, and only because there is traffic.
+func TestReturn(t *testing.T) {
+	origin := echoOrigin(t)
+	far := inProcessServer(t, serverConfig(), inProcess{})
+	first := inProcessServer(t, serverConfig(), inProcess{})
+	way := newRoad(t, deadAddress(t), 0, 0)
+	l := severalServers(t, remoteAt(t, way.addr), remoteAt(t, far.addr))
+	l.ask(origin, "hello\n", 6)
+	l.awaitServer(t, "b")
+	way.leadTo(first.addr)
+	deadline := time.Now().Add(20 * time.Second)
+	for !used(t, l, "a") {
+		if time.Now().After(deadline) {
+			t.Fatal("the preferred server is not used again")
+		}
+		l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+		time.Sleep(100 * time.Millisecond) // traffic, not a wait
+	}
+	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+}
+
+func used(t testing.TB, l *lab, name string) bool {
+	t.Helper()
+	for _, r := range l.records(t) {
+		if r.Msg == "server" && r.Server == name {
+			return true
+		}
+	}
+	return false
+}
+
+// TestDestinationIsNoServer: what fails behind a server does not move the
+// client to another.
+func TestDestinationIsNoServer(t *testing.T) {
+	far := inProcessServer(t, serverConfig(), inProcess{})
+	spare := inProcessServer(t, serverConfig(), inProcess{})
+	l := severalServers(t, remoteAt(t, far.addr), remoteAt(t, spare.addr))
+	origin, nobody := echoOrigin(t), deadAddress(t)
+	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+	for range 3 {
+		l.ask(nobody, "hello\n", 6)
+	}
+	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+	if used(t, l, "b") {
+		t.Error("it went to the other server")
+	}
+}
+
+// TestReload: connections that are open go on through the old server, new ones
+// go through the new, on the same port or another.
+func TestReload(t *testing.T) {
+	origin := echoOrigin(t)
+	one := inProcessServer(t, serverConfig(), inProcess{})
+	two := inProcessServer(t, serverConfig(), inProcess{})
+	l := newLab(t, labSetup{remote: remoteAt(t, one.addr)})
+	old := mustDialVia(t, l.addr, origin)
+	defer old.Close()
+	mustEcho(t, old, "before\n")
+
+	cfg := clientConfig(remoteAt(t, two.addr))
+	if err := l.client.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.client.Addr().String(); got != l.addr {
+		t.Fatalf("the port moved from %s to %s", l.addr, got)
+	}
+	mustEcho(t, old, "after\n")
+	fresh := mustDialVia(t, l.addr, origin)
+	defer fresh.Close()
+	mustEcho(t, fresh, "hello\n")
+	if !two.log.contains("connection") {
+		// The line comes at the end of a connection.
+		_ = fresh.Close()
+		two.log.waitFor(t, "connection")
+	}
+
+	// A configuration that cannot work is kept out.
+	taken := clientConfig(remoteAt(t, two.addr))
+	taken.Listen = two.addr
+	var busy *client.ListenError
+	if err := l.client.Reload(taken); !errors.As(err, &busy) {
+		t.Fatalf("a port in use: %v", err)
+	}
+	moved := clientConfig(remoteAt(t, two.addr))
+	moved.Listen = deadAddress(t)
+	if err := l.client.Reload(moved); err != nil {
+		t.Fatal(err)
+	}
+	mustEcho(t, old, "still\n")
+	if _, err := net.Dial("tcp", l.addr); err == nil {
+		t.Error("the old port is still open")
+	}
+	last := mustDialVia(t, moved.Listen, origin)
+	defer last.Close()
+	mustEcho(t, last, "hello\n")
+}
+
+func mustEcho(t testing.TB, c *net.TCPConn, line string) {
+	t.Helper()
+	if err := tryEcho(c, line); err != nil {
+		t.Fatalf("echo of %q: %v", line, err)
+	}
+}
