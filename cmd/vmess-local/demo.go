@@ -31,7 +31,7 @@ the proxy for more.`,
 			if err := log.Check(); err != nil {
 				return err
 			}
-			logger, err := log.New(cmd.ErrOrStderr(), "warn", "text")
+			logger, err := log.New(cmd.ErrOrStderr(), "warn", "text", "")
 			if err != nil {
 				return err
 			}

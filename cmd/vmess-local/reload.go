@@ -33,9 +33,9 @@ func newReloadCommand() *cobra.Command {
 		Use:   "reload",
 		Short: "Have the running proxy read its configuration again",
 		Long: `Reload asks the vmess-local that you run to read its configuration file again.
-The file is checked first: on any mistake, which is told here with its place, all
-stays as it is. Connections that are open go on as they were. A change of "log"
-needs a restart. Where there is a SIGHUP, it does the same.`,
+The file is checked first: on any mistake, which is told here with its place,
+all stays as it is. Connections that are open go on as they were. A change of
+"log" needs a restart. Where there is a SIGHUP, it does the same.`,
 		Example: "  vmess-local reload",
 		Args:    program.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

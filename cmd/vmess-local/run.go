@@ -47,7 +47,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			if err != nil {
 				return unusable(err)
 			}
-			logger, err := log.New(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format)
+			logger, err := log.New(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format, cfg.Log.File)
 			if err != nil {
 				return err
 			}

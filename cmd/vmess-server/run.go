@@ -45,7 +45,7 @@ with an "alterId" need their user to have it too.`,
 			if err != nil {
 				return &program.UsageError{Err: err}
 			}
-			logger, err := log.New(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format)
+			logger, err := log.New(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format, cfg.Log.File)
 			if err != nil {
 				return err
 			}

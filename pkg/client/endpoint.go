@@ -3,13 +3,17 @@ package client
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http/httpproxy"
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/netaddr"
@@ -39,11 +43,9 @@ func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server.address: %w", err)
 	}
-	var upstream *url.URL
-	if cfg.Upstream != "" {
-		if upstream, err = url.Parse(string(cfg.Upstream)); err != nil {
-			return nil, fmt.Errorf("upstream: not a URL") // the error itself would show the password
-		}
+	upstream, err := newUpstream(cfg, s, opt.LookupEnv)
+	if err != nil {
+		return nil, err
 	}
 	dial := dialTime(cfg)
 	below := func(t *netdial.TLS) *netdial.Dialer {
@@ -78,6 +80,50 @@ func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 	}
 	w.early.Store(s.WS.EarlyData > 0)
 	return w, nil
+}
+
+// newUpstream returns the proxy on the way to a server, nil for none. What the
+// environment says is heard only where the configuration asks for it, and
+// never leads to this very proxy.
+func newUpstream(cfg *config.Client, s *config.Remote, lookup func(string) (string, bool)) (*url.URL, error) {
+	if cfg.Upstream != "env" {
+		if cfg.Upstream == "" {
+			return nil, nil
+		}
+		u, err := url.Parse(string(cfg.Upstream))
+		if err != nil {
+			return nil, errors.New("upstream: not a URL") // the error itself would show the password
+		}
+		return u, nil
+	}
+	env := func(name string) string {
+		if v, ok := lookup(name); ok && v != "" {
+			return v
+		}
+		v, _ := lookup(strings.ToLower(name))
+		return v
+	}
+	said := httpproxy.Config{HTTPProxy: env("HTTP_PROXY"), HTTPSProxy: env("HTTPS_PROXY"), NoProxy: env("NO_PROXY")}
+	server := &url.URL{Scheme: "http", Host: net.JoinHostPort(s.Address, strconv.Itoa(s.Port))}
+	if s.TLS.Enabled {
+		server.Scheme = "https"
+	}
+	u, err := said.ProxyFunc()(server)
+	switch {
+	case err != nil:
+		return nil, &config.Problems{All: []config.Problem{{
+			Cause: config.CauseValue, Path: "upstream", Message: "the proxy that the environment names is no URL", // which may hold a password
+			Want: "HTTP_PROXY and HTTPS_PROXY like http://proxy:3128",
+		}}}
+	case u == nil || u.Host == cfg.Listen:
+		return nil, nil
+	case u.Scheme != "http" && u.Scheme != "socks5":
+		return nil, &config.Problems{All: []config.Problem{{
+			Cause: config.CauseValue, Path: "upstream", Message: "the environment names a proxy of the kind " + strconv.Quote(u.Scheme),
+			Want: "http:// or socks5://",
+		}}}
+	}
+	return u, nil
 }
 
 // dialTime bounds the way to one server. Where there are others, none may hold

@@ -17,8 +17,6 @@ func (c *Client) unbuilt() []unbuiltKey {
 	}
 	lacks(c.Mux.Enabled, "mux.enabled", "true", "false")
 	lacks(c.UDP.Mode == "xudp" || c.UDP.Mode == "packetaddr" || c.UDP.Mode == "plain", "udp.mode", quote(c.UDP.Mode), `"auto" or "off"`)
-	lacks(c.Upstream == "env", "upstream", `"env"`, "the proxy's URL, or nothing")
-	lacks(c.Log.File != "", "log.file", quote(c.Log.File), `""`)
 	if len(c.Servers) == 0 {
 		lacks(c.Server.TLS.Fingerprint != "", "server.tls.fingerprint", quote(c.Server.TLS.Fingerprint), `""`)
 	}
@@ -39,7 +37,6 @@ func (s *Server) unbuilt() []unbuiltKey {
 	lacks(s.Fallback != "", "fallback", quote(s.Fallback), `"" for 404`)
 	lacks(s.Egress.Dial != "", "egress.dial", measure(string(s.Egress.Dial)), `""`)
 	lacks(len(s.TrustedProxies) > 0, "trustedProxies", strconv.Itoa(len(s.TrustedProxies))+" entries", "an empty list")
-	lacks(s.Log.File != "", "log.file", quote(s.Log.File), `""`)
 	return keys
 }
 

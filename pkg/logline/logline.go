@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // textKey is the attribute that holds a record's words for people.
@@ -53,20 +54,26 @@ func dropText(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// handler writes lines for people, without time: a desktop program's talk is
-// read as it comes, and a service manager adds the time itself.
+// handler writes lines for people, to a terminal without time: a desktop
+// program's talk is read as it comes, and a service manager adds the time
+// itself.
 type handler struct {
 	w     io.Writer
 	level slog.Leveler
 	mu    *sync.Mutex
 	attrs string // of WithAttrs, printed
 	group string // prefix of keys
+	timed bool   // lines begin with their time
 }
 
 func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	var line strings.Builder
+	if h.timed {
+		line.WriteString(r.Time.Format(time.RFC3339))
+		line.WriteByte(' ')
+	}
 	switch {
 	case r.Level >= slog.LevelError:
 		line.WriteString("error: ")

@@ -152,12 +152,13 @@ const formatFlag = "log-format"
 
 // LogFlags are the flags by which the command line overrides the
 // configuration's log.
-type LogFlags struct{ level, format string }
+type LogFlags struct{ level, format, file string }
 
 // Add adds the flags to a command.
 func (f *LogFlags) Add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.level, "log-level", "", "log from this `LEVEL` on: debug, info, warn or error")
 	cmd.Flags().StringVar(&f.format, formatFlag, "", "log in this `FORMAT`: text for people, json for programs")
+	cmd.Flags().StringVar(&f.file, "log-file", "", "log into this `FILE`, and to stderr only that it is ready")
 }
 
 // Check refuses impossible flags, before anything else is looked at.
@@ -176,7 +177,7 @@ func (f *LogFlags) Check() error {
 // New makes the log from the configuration's choice and the flags, which
 // [LogFlags.Check] has passed. What the command fails with later is told in
 // the same format.
-func (f *LogFlags) New(w io.Writer, level, format string) (*slog.Logger, error) {
+func (f *LogFlags) New(w io.Writer, level, format, file string) (*slog.Logger, error) {
 	if f.level == "" {
 		f.level = level
 	}
@@ -187,7 +188,17 @@ func (f *LogFlags) New(w io.Writer, level, format string) (*slog.Logger, error) 
 	if err != nil {
 		return nil, &UsageError{err}
 	}
-	return slog.New(logline.New(w, l, f.format == "json")), nil
+	if f.file == "" {
+		f.file = file
+	}
+	if f.file == "" {
+		return slog.New(logline.New(w, l, f.format == "json")), nil
+	}
+	out, err := logline.OpenFile(f.file)
+	if err != nil {
+		return nil, Usagef("%s\nfix: name a file that you may write, by \"log.file\" or --log-file", err)
+	}
+	return slog.New(logline.ToFile(out, w, l, f.format == "json")), nil
 }
 
 // logsJSON reports whether a command's log is for programs.

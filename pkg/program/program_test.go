@@ -26,7 +26,7 @@ func testRoot(err error) *cobra.Command {
 		if err := log.Check(); err != nil {
 			return err
 		}
-		l, newErr := log.New(cmd.ErrOrStderr(), "warn", "json")
+		l, newErr := log.New(cmd.ErrOrStderr(), "warn", "json", "")
 		if newErr != nil {
 			return newErr
 		}
