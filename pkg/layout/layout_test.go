@@ -34,8 +34,12 @@ var rules = map[string]rule{
 	"e2e":                     {},
 	"bench":                   {not: []string{"server", "demo", "program"}},
 	"transport":               {only: []string{"netaddr"}},
+	"tlsconn":                 {only: []string{"netaddr", "transport"}},
 	"transport/transporttest": {only: []string{"netaddr", "transport"}},
+	"stats":                   {only: []string{"netaddr", "transport"}},
+	"status":                  {only: nothing},
 	"socks":                   {not: []string{"vmess", "wsconn", "config"}},
+	"udp":                     {only: []string{"netaddr", "transport"}},
 	"dispatch":                {not: []string{"socks", "vmess", "wsconn", "config"}},
 	"vmess":                   {not: []string{"netdial", "direct", "wsconn", "dispatch", "config"}},
 	"wsconn":                  {not: []string{"vmess", "dispatch", "config", "netdial"}},
@@ -56,14 +60,16 @@ var rules = map[string]rule{
 
 // owners are the only packages that may import a library.
 var owners = map[string]string{
-	"github.com/gorilla/websocket":   "wsconn",
-	"github.com/txthinking/socks5":   "socks",
-	"github.com/google/uuid":         "vmess config",
-	"github.com/tailscale/hujson":    "config",
-	"github.com/go-json-experiment/": "config",
-	"github.com/spf13/cobra":         "program",
-	"golang.org/x/crypto":            "vmess",
-	"rsc.io/qr":                      "sharelink",
+	"github.com/gorilla/websocket":      "wsconn",
+	"github.com/txthinking/socks5":      "socks",
+	"github.com/google/uuid":            "vmess config",
+	"github.com/tailscale/hujson":       "config",
+	"github.com/go-json-experiment/":    "config",
+	"github.com/spf13/cobra":            "program",
+	"github.com/refraction-networking/": "netdial",
+	"golang.org/x/crypto":               "vmess",
+	"rsc.io/qr":                         "sharelink",
+	"go.yaml.in/yaml/v3":                "sharelink",
 }
 
 type goPackage struct {

@@ -105,3 +105,73 @@ func TestRelayDoesNotWaitInVain(t *testing.T) {
 		}
 	})
 }
+
+// What is full says nothing of the pieces between: they are gathered all the
+// same.
+func TestRelayGathersBetweenBursts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, app := transporttest.Pipe(64 << 20)
+		remote, far := transporttest.Pipe(64 << 20)
+		counted := &counting{Conn: local}
+		done := make(chan transport.Outcome, 1)
+		go func() { done <- transport.Relay{}.Run(context.Background(), counted, remote) }()
+		const bursts, size = 500, 64 << 10
+		for range bursts {
+			_, _ = far.Write(make([]byte, size))
+			time.Sleep(50 * time.Microsecond)
+		}
+		_ = far.CloseWrite()
+		_ = app.CloseWrite()
+		if all, err := io.ReadAll(app); len(all) != bursts*size || err != nil {
+			t.Fatalf("%d bytes arrived, %v", len(all), err)
+		}
+		if o := <-done; o.Err() != nil {
+			t.Fatal(o.Err())
+		}
+		if counted.writes > bursts*13/10 {
+			t.Errorf("%d writes for %d bursts of 64 KiB", counted.writes, bursts)
+		}
+	})
+}
+
+// released gives at most 4 KiB a read until so many were read, and then all.
+type released struct {
+	*transporttest.Conn
+	portions int
+}
+
+func (r *released) Read(b []byte) (int, error) {
+	if r.portions > 0 {
+		r.portions--
+		b = b[:min(len(b), 4096)]
+	}
+	return r.Conn.Read(b)
+}
+
+// Waiting in vain once, as when the far end was not scheduled, does not end
+// the gathering for good.
+func TestRelayGathersAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, app := transporttest.Pipe(64 << 20)
+		remote, far := transporttest.Pipe(64 << 20)
+		counted := &counting{Conn: local}
+		done := make(chan transport.Outcome, 1)
+		go func() {
+			done <- transport.Relay{}.Run(context.Background(), counted, &released{Conn: remote, portions: 100})
+		}()
+		const pieces = 10000
+		for range pieces {
+			_, _ = far.Write(make([]byte, 4096))
+			time.Sleep(50 * time.Microsecond)
+		}
+		_ = far.CloseWrite()
+		_ = app.CloseWrite()
+		if all, err := io.ReadAll(app); len(all) != pieces*4096 || err != nil {
+			t.Fatalf("%d bytes arrived, %v", len(all), err)
+		}
+		<-done
+		if counted.writes > pieces/5 {
+			t.Errorf("%d writes for %d pieces", counted.writes, pieces)
+		}
+	})
+}

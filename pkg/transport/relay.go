@@ -90,42 +90,21 @@ func (o Outcome) Err() error {
 // Run relays until both directions have ended, ctx is cancelled, or the idle
 // limit is met. Both streams are closed when it returns.
 func (r Relay) Run(ctx context.Context, local, remote StreamConn) Outcome {
-	s := &session{local: local, remote: remote, idle: r.Idle, start: time.Now(), closed: make(chan struct{})}
-	up, down := r.Up, r.Down
-	if up == nil {
-		up = new(atomic.Int64)
-	}
-	if down == nil {
-		down = new(atomic.Int64)
-	}
-	s.up, s.down = up, down
-	up0, down0 := up.Load(), down.Load()
-
-	s.timer = time.AfterFunc(never, s.checkIdle)
+	s := newSession(r, local, remote)
 	defer s.timer.Stop()
-	if r.Idle > 0 {
-		s.timer.Reset(r.Idle)
-	}
 	stop := context.AfterFunc(ctx, func() { s.abort(nil, context.Cause(ctx)) })
 	defer stop()
-
 	uploaded := make(chan error, 1)
-	go s.upload(up, uploaded)
-	s.download(down)
-	lost := <-uploaded
-	quiet := s.quiet()
-	s.finish()
-	<-s.closed
-	return Outcome{
-		Up: up.Load() - up0, Down: down.Load() - down0, Quiet: quiet,
-		UpErr: cmp.Or(lost, s.upErr), DownErr: s.downErr,
-	}
+	go s.upload(uploaded)
+	s.download()
+	return s.outcome(<-uploaded)
 }
 
 // A session is the state of one running relay.
 type session struct {
 	local, remote StreamConn
 	up, down      *atomic.Int64 // what each direction has moved
+	up0, down0    int64         // and had before
 	start         time.Time
 	last          atomic.Int64  // time of the last byte moved, since start
 	idle          time.Duration // limit without tail; 0: none
@@ -139,10 +118,38 @@ type session struct {
 	upErr, downErr error
 }
 
+func newSession(r Relay, local, remote StreamConn) *session {
+	s := &session{local: local, remote: remote, up: r.Up, down: r.Down, idle: r.Idle, start: time.Now(), closed: make(chan struct{})}
+	if s.up == nil {
+		s.up = new(atomic.Int64)
+	}
+	if s.down == nil {
+		s.down = new(atomic.Int64)
+	}
+	s.up0, s.down0 = s.up.Load(), s.down.Load()
+	s.timer = time.AfterFunc(never, s.checkIdle)
+	if r.Idle > 0 {
+		s.timer.Reset(r.Idle)
+	}
+	return s
+}
+
+// outcome ends the session when both directions are over. lost is what upload
+// told.
+func (s *session) outcome(lost error) Outcome {
+	quiet := s.quiet()
+	s.finish()
+	<-s.closed
+	return Outcome{
+		Up: s.up.Load() - s.up0, Down: s.down.Load() - s.down0, Quiet: quiet,
+		UpErr: cmp.Or(lost, s.upErr), DownErr: s.downErr,
+	}
+}
+
 // upload carries one direction. What it sends on done is a failure that does
 // not end the other.
-func (s *session) upload(count *atomic.Int64, done chan<- error) {
-	rd, wr := s.copy(s.remote, s.local, count, s.down)
+func (s *session) upload(done chan<- error) {
+	rd, wr := s.copy(s.remote, s.local, s.up, s.down)
 	op := "write"
 	switch {
 	case rd != nil:
@@ -167,8 +174,8 @@ func (s *session) upload(count *atomic.Int64, done chan<- error) {
 	done <- lost
 }
 
-func (s *session) download(count *atomic.Int64) {
-	rd, wr := s.copy(s.local, s.remote, count, s.up)
+func (s *session) download() {
+	rd, wr := s.copy(s.local, s.remote, s.down, s.up)
 	switch {
 	case wr != nil:
 		s.abort(nil, &SideError{Local, "write", wr})
@@ -217,6 +224,7 @@ func (s *session) copy(dst, src StreamConn, count, back *atomic.Int64) (readErr,
 			}
 			if err == nil && flow.streams(n, at) {
 				time.Sleep(gatherTime)
+				flow.last = time.Since(s.start) // however long that took
 			}
 		}
 		if err != nil {
@@ -231,20 +239,24 @@ func (s *session) copy(dst, src StreamConn, count, back *atomic.Int64) (readErr,
 // A gather recognises a stream that comes in many small pieces, as V2Ray sends
 // them. Reading each by itself costs two system calls a piece, so once a stream
 // flows, the pieces of a moment are left to gather. What is alone is never held
-// up, nor is a conversation: there the other direction moves, too.
+// up, nor is a conversation: there the other direction moves, too. Where waiting
+// makes the pieces no larger (TLS gives one record at a time) it is tried again
+// more and more seldom.
 type gather struct {
 	back   *atomic.Int64 // what the other direction has moved
 	seen   int64         // of it, at the last piece
-	last   time.Duration // when that was
-	pieces int           // in a row
-	bytes  int           // in those that were read without waiting
+	last   time.Duration // when that was, or the wait behind it was over
+	pieces int           // small ones in a row that were read without waiting
+	bytes  int           // in those
+	enough int           // of them make a stream; 0: gatherPieces
 	slept  bool          // before the last piece
-	vain   bool          // waiting made the pieces no larger (TLS gives one record at a time)
+	full   bool          // the last piece filled the buffer
 }
 
 const (
-	gatherTime   = 500 * time.Microsecond
+	gatherTime   = time.Millisecond
 	gatherPieces = 16                   // in a row make a stream
+	gatherSeldom = 1 << 12              // after waiting in vain, in the end
 	gatherGap    = 2 * time.Millisecond // and are no farther apart
 	gatherSize   = 1 << 10              // nor smaller
 )
@@ -252,26 +264,32 @@ const (
 // streams takes note of a read of n bytes at a time, and reports whether the
 // next should be left to gather.
 func (g *gather) streams(n int, at time.Duration) bool {
-	if g.vain {
-		return false
-	}
-	if g.slept && n < 2*g.bytes/gatherPieces {
-		g.vain = true
-		return false
+	if g.slept {
+		g.learn(n)
 	}
 	moved := g.back.Load()
-	if at-g.last > gatherGap || n < gatherSize || moved != g.seen {
+	rest := g.full // a piece behind a full read may be the rest of it
+	if at-g.last > gatherGap || n < gatherSize && !rest || moved != g.seen {
 		g.pieces, g.bytes = 0, 0
 	}
-	g.last, g.seen = at, moved
-	if g.pieces < gatherPieces {
+	g.last, g.seen, g.full = at, moved, n == maxRead
+	small, waited := n < maxRead/2, g.slept
+	g.slept = small && g.pieces >= max(g.enough, gatherPieces)
+	if small && !waited && !g.slept { // what is large says nothing of the pieces
 		g.pieces++
 		g.bytes += n
-		g.slept = false
-		return false
 	}
-	g.slept = n < maxRead/2
 	return g.slept
+}
+
+// learn takes note of a read of n bytes after a wait.
+func (g *gather) learn(n int) {
+	if g.pieces == 0 || n >= 2*g.bytes/g.pieces {
+		g.enough = gatherPieces
+		return
+	}
+	g.enough = min(4*max(g.enough, gatherPieces), gatherSeldom)
+	g.pieces, g.bytes = 0, 0
 }
 
 // lazily reads a stream with a buffer that is held only while much comes.

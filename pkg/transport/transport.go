@@ -91,11 +91,13 @@ type StreamDialer interface {
 }
 
 // A PacketConn carries datagrams with their far addresses. Reads and writes
-// may run beside each other; Close may be called by anyone.
+// may run beside each other; Close may be called by anyone and frees both. One
+// that is a [LazyPacketReader] or a [ReadWaiter] needs no buffer while idle.
 type PacketConn interface {
 	// ReadPacket reads one datagram into p; what does not fit is lost.
 	ReadPacket(p []byte) (n int, from netaddr.Addr, err error)
-	// WritePacket sends one datagram. It does not keep p.
+	// WritePacket sends one datagram. It does not keep p. After an error that
+	// is [PacketLost] the association goes on; after another it is of no use.
 	WritePacket(p []byte, to netaddr.Addr) error
 	Close() error
 }
@@ -128,6 +130,7 @@ type Request struct {
 	First       []byte         // payload already received; may be empty
 	User        string         // who asks, for accounting; "" without authentication
 	Source      netip.AddrPort // who asks, by address; may be zero
+	Local       netip.AddrPort // where Source reached us; may be zero
 	Inbound     string         // "socks5", "http", "vmess", …: for the log
 	Pending     Pending        // the answer that is still owed
 }

@@ -1,5 +1,6 @@
-// Package transporttest has what tests of streams share: an in-memory stream
-// pair and the contract that every [transport.StreamConn] keeps.
+// Package transporttest has what tests of streams and datagrams share: in-memory
+// pairs, and the contracts that every [transport.StreamConn] and
+// [transport.PacketConn] keeps.
 package transporttest
 
 import (
