@@ -12,7 +12,6 @@ package netdial
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -61,7 +60,7 @@ type Dialer struct {
 	mu       sync.Mutex
 	known    []netip.Addr // the last answer of the resolver that was one
 	last     netip.Addr   // the address of the last attempt that came all the way
-	sessions tls.ClientSessionCache
+	sessions newSession   // nil before the first handshake
 }
 
 var _ transport.StreamEndpoint = (*Dialer)(nil)
@@ -150,19 +149,6 @@ func (d *Dialer) settle(remote netip.Addr, err error) {
 	case d.last == remote && !errors.Is(err, context.Canceled):
 		d.last = netip.Addr{}
 	}
-}
-
-// sessionCache returns the cache that the Dialer's handshakes share.
-func (d *Dialer) sessionCache() tls.ClientSessionCache {
-	if d.TLS.SessionCache != nil {
-		return d.TLS.SessionCache
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.sessions == nil {
-		d.sessions = tls.NewLRUClientSessionCache(sessionsKept)
-	}
-	return d.sessions
 }
 
 // dialTCP is the default of Dialer.DialTCP. A vanished server is noticed by

@@ -8,27 +8,6 @@ import (
 	"vmess-local/pkg/transport"
 )
 
-// A secureConn is what is needed of a TLS implementation's client connection.
-type secureConn interface {
-	net.Conn
-	CloseWrite() error // sends close_notify
-}
-
-// A tlsStream is a TLS connection as a stream.
-type tlsStream struct {
-	secureConn
-	raw net.Conn
-}
-
-var (
-	_ transport.StreamConn = (*tlsStream)(nil)
-	_ transport.Resetter   = (*tlsStream)(nil)
-)
-
-// Reset closes the TCP connection with a RST and without close_notify, so that
-// the far end cannot take it for an orderly end.
-func (s *tlsStream) Reset() error { return reset(s.raw) }
-
 // streamOf returns conn as a stream: over TCP with all that TCP can do, over
 // anything else with what it offers.
 func streamOf(conn net.Conn) transport.StreamConn {
@@ -79,6 +58,16 @@ func (p *prefixed) WaitRead() error {
 		return w.WaitRead()
 	}
 	return nil
+}
+
+// ReadLazy implements [transport.LazyReader] as far as the stream can.
+func (p *prefixed) ReadLazy(head, most int) (*transport.Buffer, int, error) {
+	if len(p.prefix) == 0 {
+		return transport.ReadLazy(p.StreamConn, head, most)
+	}
+	b := transport.GetBuffer()
+	n, err := p.Read(b[head : head+most])
+	return b, n, err
 }
 
 // Reset closes the stream, with a RST where it can.

@@ -12,13 +12,20 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	"vmess-local/pkg/tlsconn"
 	"vmess-local/pkg/transport"
 )
 
-// sessionsKept bounds a Dialer's own session cache: it knows one server.
-const sessionsKept = 4
+const (
+	// sessionsKept bounds the sessions that a Dialer keeps to resume: it knows
+	// one server. A resumed session's certificate is checked like any other.
+	sessionsKept = 4
+	// alpn is the only protocol offered.
+	alpn = "http/1.1"
+)
 
 // ErrNoCertificate is returned by [LoadCAFile] for a file without certificates,
 // and wrapped by a [*CertificateError] without chain.
@@ -42,9 +49,9 @@ type TLS struct {
 	// AllowInsecure accepts any certificate, whatever the pins.
 	AllowInsecure bool
 
-	// SessionCache keeps sessions to resume; nil is one of the Dialer's own.
-	// A resumed session's certificate is checked like any other.
-	SessionCache tls.ClientSessionCache
+	// Fingerprint is the program that the ClientHello looks like; the zero
+	// value is Go. Whatever it is, certificates are checked alike.
+	Fingerprint Fingerprint
 
 	// Now is the time that certificates must be valid at; nil is time.Now.
 	Now func() time.Time
@@ -96,36 +103,73 @@ func LoadCAFile(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// A session is a TLS implementation's connection to the server.
+type session interface {
+	tlsconn.Secure
+	ConnectionState() tls.ConnectionState
+}
+
+// newSession makes a session over a connection. It sends nothing yet.
+type newSession func(below net.Conn) session
+
 // secure performs the handshake over raw, which ctx ending closes.
 func (d *Dialer) secure(ctx context.Context, raw net.Conn) (transport.StreamConn, error) {
 	run := d.begin(StepTLS, d.Server.String(), false)
-	name := d.TLS.ServerName
-	if name == "" {
-		name = d.Server.Host()
-	}
-	conn := tls.Client(raw, d.TLS.config(name, d.sessionCache()))
+	over := d.tlsSessions()
+	var secure session
+	conn := tlsconn.New(streamOf(raw), func(below net.Conn) tlsconn.Secure {
+		secure = over(below)
+		return secure
+	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, run.end(ctx, exposeAlert(err))
 	}
-	state := conn.ConnectionState()
+	state := secure.ConnectionState()
 	run.facts.TLS = &state
-	return &tlsStream{secureConn: conn, raw: raw}, run.end(ctx, nil)
+	return conn, run.end(ctx, nil)
 }
 
-// config turns off the checks of crypto/tls and does them itself: only so the
-// certificates of a failed check can be told, and pins replace the chain.
-func (t *TLS) config(name string, sessions tls.ClientSessionCache) *tls.Config {
-	return &tls.Config{
+// tlsSessions returns what makes the sessions. They share a configuration and
+// what is remembered of the server.
+func (d *Dialer) tlsSessions() newSession {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sessions == nil {
+		d.sessions = d.TLS.sessions(d.Server.Host())
+	}
+	return d.sessions
+}
+
+// sessions chooses the TLS implementation. The checks of both are turned off
+// and done here: only so the certificates of a failed check can be told, and
+// pins replace the chain.
+func (t *TLS) sessions(host string) newSession {
+	name := t.ServerName
+	if name == "" {
+		name = host
+	}
+	known := new(atomic.Pointer[verified])
+	verify := func(chain []*x509.Certificate) error { return t.verify(name, chain, known) }
+	if t.Fingerprint.isGo() {
+		return goSessions(name, t.now, verify)
+	}
+	return browserSessions(t.Fingerprint, name, t.now, verify)
+}
+
+// goSessions makes connections of crypto/tls.
+func goSessions(name string, now func() time.Time, verify func([]*x509.Certificate) error) newSession {
+	config := &tls.Config{
 		ServerName:         name,
 		MinVersion:         tls.VersionTLS12,
-		NextProtos:         []string{"http/1.1"},
-		ClientSessionCache: sessions,
-		Time:               t.now,
+		NextProtos:         []string{alpn},
+		ClientSessionCache: tls.NewLRUClientSessionCache(sessionsKept),
+		Time:               now,
 		InsecureSkipVerify: true,
-		VerifyConnection: func(state tls.ConnectionState) error {
-			return t.verify(name, state.PeerCertificates)
-		},
+		// Full records from the start: many small ones cost more than they gain.
+		DynamicRecordSizingDisabled: true,
+		VerifyConnection:            func(state tls.ConnectionState) error { return verify(state.PeerCertificates) },
 	}
+	return func(below net.Conn) session { return tls.Client(below, config) }
 }
 
 func (t *TLS) now() time.Time {
@@ -136,8 +180,8 @@ func (t *TLS) now() time.Time {
 }
 
 // verify checks the server's certificates, its own first. It depends on no
-// particular TLS implementation.
-func (t *TLS) verify(name string, chain []*x509.Certificate) error {
+// particular TLS implementation. known is what it remembers for that name.
+func (t *TLS) verify(name string, chain []*x509.Certificate, known *atomic.Pointer[verified]) error {
 	var err error
 	switch {
 	case t.AllowInsecure:
@@ -147,7 +191,7 @@ func (t *TLS) verify(name string, chain []*x509.Certificate) error {
 	case len(t.Pins) > 0:
 		err = t.verifyPin(chain[0])
 	default:
-		err = t.verifyChain(name, chain)
+		err = t.verifyChain(name, chain, known)
 	}
 	if err != nil {
 		return &CertificateError{Chain: chain, Err: err}
@@ -163,22 +207,58 @@ func (t *TLS) verifyPin(leaf *x509.Certificate) error {
 	return &PinError{Seen: seen}
 }
 
-func (t *TLS) verifyChain(name string, chain []*x509.Certificate) error {
+// verifyChain checks that an authority vouches for the server's certificate.
+// The signatures may cost as much as the rest of a handshake, so they are not
+// checked again for a certificate that was found good a moment ago.
+func (t *TLS) verifyChain(name string, chain []*x509.Certificate, known *atomic.Pointer[verified]) error {
+	now := t.now()
+	if known.Load().covers(chain[0], now) {
+		return nil
+	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range chain[1:] {
 		intermediates.AddCert(cert)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
+	good, err := chain[0].Verify(x509.VerifyOptions{
 		DNSName:       name,
 		Roots:         t.RootCAs,
 		Intermediates: intermediates,
-		CurrentTime:   t.now(),
+		CurrentTime:   now,
 	})
+	if err == nil {
+		known.Store(newVerified(good[0], now))
+	}
 	return err
 }
 
+// verifiedFor is how long a certificate that was found good counts as such.
+// crypto/tls trusts in the same way for as long as it resumes sessions.
+const verifiedFor = 10 * time.Minute
+
+// A verified is a server's certificate that was found good for one name.
+type verified struct {
+	leaf        *x509.Certificate
+	from, until time.Time // when all of its chain is valid, and the check fresh
+}
+
+// newVerified remembers a chain that was found good at now.
+func newVerified(chain []*x509.Certificate, now time.Time) *verified {
+	v := &verified{leaf: chain[0], from: now, until: now.Add(verifiedFor)}
+	for _, cert := range chain {
+		if cert.NotAfter.Before(v.until) {
+			v.until = cert.NotAfter
+		}
+	}
+	return v
+}
+
+// covers reports whether leaf is known to be good at a time.
+func (v *verified) covers(leaf *x509.Certificate, at time.Time) bool {
+	return v != nil && leaf.Equal(v.leaf) && !at.Before(v.from) && !at.After(v.until)
+}
+
 // exposeAlert gives the alert that the server refused the handshake with the
-// public type tls.AlertError: crypto/tls reports it in a type of its own.
+// public type tls.AlertError: TLS implementations report it in a type of their own.
 func exposeAlert(err error) error {
 	var remote *net.OpError
 	if !errors.As(err, &remote) || remote.Op != "remote error" {

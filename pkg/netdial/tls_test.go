@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -144,11 +145,12 @@ func TestCertificates(t *testing.T) {
 		{"insecure", self.presents(), netdial.TLS{ServerName: "other.example", AllowInsecure: true}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-				server := c.server.Clone()
+			eachTLS(t, func(t *testing.T, look string, version uint16) {
+				server, client := c.server.Clone(), c.client
 				server.MaxVersion = version
+				client.Fingerprint = fingerprint(t, look)
 				seen := new(steps)
-				d := &netdial.Dialer{Server: serveTLS(t, server), TLS: &c.client, OnStep: seen.add}
+				d := &netdial.Dialer{Server: serveTLS(t, server), TLS: &client, OnStep: seen.add}
 				if c.bad != nil {
 					e := failed(t, t.Context(), d, netdial.StepTLS)
 					var cert *netdial.CertificateError
@@ -159,7 +161,7 @@ func TestCertificates(t *testing.T) {
 					if len(cert.Chain) != len(c.server.Certificates[0].Certificate) || cert.Fingerprint() != hex.EncodeToString(want[:]) {
 						t.Errorf("chain of %d, fingerprint %s", len(cert.Chain), cert.Fingerprint())
 					}
-					continue
+					return
 				}
 				conn, err := d.ConnectStream(t.Context(), []byte("first "))
 				if err != nil {
@@ -167,10 +169,14 @@ func TestCertificates(t *testing.T) {
 				}
 				roundTrip(t, conn, "first ", "and more")
 				_ = conn.Close()
-				if p := seen.ended(t, netdial.StepTLS); p.TLS.Version != version || p.TLS.NegotiatedProtocol != "http/1.1" {
+				protocol := "http/1.1"
+				if look == "android" { // it has neither
+					version, protocol = tls.VersionTLS12, ""
+				}
+				if p := seen.ended(t, netdial.StepTLS); p.TLS.Version != version || p.TLS.NegotiatedProtocol != protocol {
 					t.Errorf("agreed on version %x, protocol %q", p.TLS.Version, p.TLS.NegotiatedProtocol)
 				}
-			}
+			})
 		})
 	}
 }
@@ -200,15 +206,20 @@ func TestHello(t *testing.T) {
 }
 
 func TestResumption(t *testing.T) {
+	eachTLS(t, testResumption)
+}
+
+func testResumption(t *testing.T, look string, version uint16) {
 	self := issue(t, nil, false, "server.example")
 	config := self.presents()
+	config.MaxVersion = version
 	server := serve(t, func(c net.Conn) {
 		s := tls.Server(c, config)
 		_, _ = io.WriteString(s, "x")
 		drain(s)
 	})
 	seen := new(steps)
-	settings := &netdial.TLS{Pins: [][32]byte{self.pin()}}
+	settings := &netdial.TLS{Pins: [][32]byte{self.pin()}, Fingerprint: fingerprint(t, look)}
 	d := &netdial.Dialer{Server: server, TLS: settings, OnStep: seen.add}
 	for i, resumed := range []bool{false, true, true} {
 		conn, err := d.ConnectStream(t.Context(), nil)
@@ -219,6 +230,7 @@ func TestResumption(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = conn.Close()
+		resumed = resumed && (look == "" || version == tls.VersionTLS12 && !slices.Contains([]string{"safari", "ios", "android"}, look))
 		if got := seen.ended(t, netdial.StepTLS).TLS.DidResume; got != resumed {
 			t.Errorf("dial %d: resumed %v", i+1, got)
 		}
@@ -231,23 +243,79 @@ func TestResumption(t *testing.T) {
 	}
 }
 
+// TestVerifiedCertificates dials several times with one Dialer, which need not
+// check the same certificate every time, but any other, and its dates.
+func TestVerifiedCertificates(t *testing.T) {
+	eachFingerprint(t, testVerifiedCertificates)
+}
+
+func testVerifiedCertificates(t *testing.T, look netdial.Fingerprint) {
+	root, other := issue(t, nil, true, "Test Root"), issue(t, nil, true, "Other Root")
+	good := issue(t, root, false, "server.example")
+	wrongName := issue(t, root, false, "other.example")
+	wrongRoot := issue(t, other, false, "server.example")
+	var shown atomic.Pointer[identity]
+	config := &tls.Config{
+		SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return &shown.Load().presents().Certificates[0], nil
+		},
+	}
+	now := time.Now()
+	d := &netdial.Dialer{Server: serveTLS(t, config), TLS: &netdial.TLS{
+		ServerName: "server.example", RootCAs: root.pool(), Fingerprint: look, Now: func() time.Time { return now },
+	}}
+	for i, step := range []struct {
+		id    *identity
+		after time.Duration
+		good  bool
+	}{
+		{good, 0, true},
+		{good, time.Minute, true},
+		{wrongName, time.Minute, false},
+		{wrongRoot, time.Minute, false},
+		{good, 30 * time.Minute, true},
+		{good, 59 * time.Minute, true},
+		{good, 61 * time.Minute, false},
+		{good, -61 * time.Minute, false},
+		{good, 0, true},
+	} {
+		now = time.Now().Add(step.after)
+		shown.Store(step.id)
+		conn, err := d.ConnectStream(t.Context(), nil)
+		if err == nil {
+			_ = conn.Close()
+		}
+		var bad *netdial.CertificateError
+		if step.good != (err == nil) || err != nil && !errors.As(err, &bad) {
+			t.Errorf("dial %d: %v", i+1, err)
+		}
+	}
+}
+
 func TestNotTLS(t *testing.T) {
 	server := serve(t, func(c net.Conn) {
 		_, _ = io.ReadFull(c, make([]byte, 100))
 		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 		drain(c)
 	})
-	e := failed(t, t.Context(), &netdial.Dialer{Server: server, TLS: &netdial.TLS{}}, netdial.StepTLS)
-	var record tls.RecordHeaderError
-	if !errors.As(e, &record) || string(record.RecordHeader[:]) != "HTTP/" {
-		t.Errorf("got %v", e)
-	}
+	eachFingerprint(t, func(t *testing.T, look netdial.Fingerprint) {
+		e := failed(t, t.Context(), &netdial.Dialer{Server: server, TLS: &netdial.TLS{Fingerprint: look}}, netdial.StepTLS)
+		var record tls.RecordHeaderError
+		if !errors.As(e, &record) || string(record.RecordHeader[:]) != "HTTP/" {
+			t.Errorf("got %v", e)
+		}
+	})
 }
 
 func TestTLSRefused(t *testing.T) {
+	eachFingerprint(t, testTLSRefused)
+}
+
+func testTLSRefused(t *testing.T, look netdial.Fingerprint) {
 	t.Run("alert", func(t *testing.T) {
 		config := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("no") }}
-		e := failed(t, t.Context(), &netdial.Dialer{Server: serveTLS(t, config), TLS: &netdial.TLS{}}, netdial.StepTLS)
+		e := failed(t, t.Context(), &netdial.Dialer{Server: serveTLS(t, config), TLS: &netdial.TLS{Fingerprint: look}}, netdial.StepTLS)
 		var alert tls.AlertError
 		if !errors.As(e, &alert) || alert != 80 { // internal_error, RFC 8446 section 6.2
 			t.Errorf("got %v", e)
@@ -255,7 +323,7 @@ func TestTLSRefused(t *testing.T) {
 	})
 	t.Run("closed", func(t *testing.T) {
 		server := serve(t, func(c net.Conn) { _, _ = io.ReadFull(c, make([]byte, 5)); _ = c.(*net.TCPConn).SetLinger(0) })
-		e := failed(t, t.Context(), &netdial.Dialer{Server: server, TLS: &netdial.TLS{}}, netdial.StepTLS)
+		e := failed(t, t.Context(), &netdial.Dialer{Server: server, TLS: &netdial.TLS{Fingerprint: look}}, netdial.StepTLS)
 		if !errors.Is(e, syscall.ECONNRESET) && !errors.Is(e, io.EOF) {
 			t.Errorf("got %v", e)
 		}
@@ -263,7 +331,7 @@ func TestTLSRefused(t *testing.T) {
 	t.Run("silent", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			network := newNet(map[string]fate{"192.0.2.1": {after: 100 * time.Millisecond}})
-			d := &netdial.Dialer{Server: addr(t, "192.0.2.1:443"), TLS: &netdial.TLS{}, DialTCP: network.dial, Timeout: 2 * time.Second}
+			d := &netdial.Dialer{Server: addr(t, "192.0.2.1:443"), TLS: &netdial.TLS{Fingerprint: look}, DialTCP: network.dial, Timeout: 2 * time.Second}
 			e := failed(t, t.Context(), d, netdial.StepTLS)
 			if !errors.Is(e, context.DeadlineExceeded) || !strings.HasPrefix(e.Error(), "tls 192.0.2.1:443: timed out after 1.9s: ") {
 				t.Errorf("got %v", e)
