@@ -1,9 +1,11 @@
-// Package sharelink turns "vmess://" links into servers of a configuration
-// and back. It reads the two forms that nearly all programs write, v2rayN's
-// base64 of a JSON object and the URL of the VMessAEAD proposal, with the
-// liberties that panels and people take (docs/protocol.md 18). A link holds
-// an id, which is a password: errors name a field and what is wrong with it,
-// never the link nor the id.
+// Package sharelink turns what other programs write into servers of our
+// configuration, and servers into links. [Read] takes "vmess://" links of all
+// forms in whatever text they stand in, subscriptions, and configurations of
+// V2Ray, Xray, sing-box and Clash (docs/protocol.md 18), with the liberties
+// that panels and people take; [Format] writes the two forms that nearly all
+// programs read, v2rayN's base64 of a JSON object and the URL of the VMessAEAD
+// proposal. All of it holds ids, which are passwords: errors and reports name
+// an entry, a field and what is wrong with it, never a link nor an id.
 package sharelink
 
 import (
@@ -13,8 +15,6 @@ import (
 	"net/url"
 	"strings"
 	"unicode"
-
-	"vmess-local/pkg/config"
 )
 
 var (
@@ -24,11 +24,18 @@ var (
 	// ErrTransport is wrapped by errors of links to servers that are not
 	// reached by WebSocket; the error names what they use.
 	ErrTransport = errors.New("the server does not use WebSocket")
+	// ErrProtocol is wrapped by errors of servers that speak something else;
+	// the error names what.
+	ErrProtocol = errors.New("the server does not speak VMess")
+	// ErrNothing is wrapped by errors of text in which there is no server.
+	ErrNothing = errors.New("there is no server in it")
+	// ErrUnusable is wrapped by errors of text whose servers are all skipped.
+	ErrUnusable = errors.New("none of its servers can be used")
 )
 
-// A FieldError says what is wrong with one field of a link.
+// A FieldError says what is wrong with one field of a server.
 type FieldError struct {
-	Field  string // as the link's form calls it, like "add" or "port"
+	Field  string // as the form that it stands in calls it, like "add" or "port"
 	Reason string
 }
 
@@ -60,12 +67,8 @@ const (
 	maxLink = 64 << 10
 )
 
-// Parse reads a link of either form. The server is in canonical form and
-// valid, with defaults for what links do not say; early data beyond
-// [config.MaxEarlyData] is cut to it, and ALPN is always the default, because
-// a link's list is meant for other transports too. The error wraps
-// [ErrNotVMess] or [ErrTransport], or is a [*FieldError].
-func Parse(link string) (*config.Remote, error) {
+// parseLink reads a link of any form. The fields may be there on errors, too.
+func parseLink(link string) (*fields, error) {
 	text := strings.TrimSpace(strings.TrimPrefix(link, "\ufeff"))
 	switch {
 	case len(text) > maxLink:
@@ -74,33 +77,36 @@ func Parse(link string) (*config.Remote, error) {
 		return nil, fmt.Errorf("%w: it does not begin with %s", ErrNotVMess, scheme)
 	}
 	body, fragment, _ := strings.Cut(text[len(scheme):], "#")
-	name, err := url.PathUnescape(fragment)
-	if err != nil {
-		name = fragment
+	f, err := parseBody(body)
+	if f != nil && f.name == "" {
+		if f.name, _ = url.PathUnescape(fragment); f.name == "" {
+			f.name = fragment
+		}
 	}
-	data, err := decode(body)
-	var f *fields
-	switch {
-	case err == nil && strings.HasPrefix(data, "{"):
-		f, err = parseJSON(data)
-	case err == nil:
-		return nil, fmt.Errorf("%w: its base64 holds no JSON object, as in links of Shadowrocket or Quantumult", ErrNotVMess)
-	case strings.Contains(body, "@"):
-		f, err = parseURL(body)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if f.name == "" {
-		f.name = name
-	}
-	return f.remote()
+	return f, err
 }
 
-// decode reads base64 with either alphabet, with and without padding, white
-// space and a query behind it.
+// parseBody tells the forms apart: what is base64 is none of the URL form.
+func parseBody(body string) (*fields, error) {
+	coded, query, _ := strings.Cut(body, "?")
+	data, err := decode(coded)
+	switch {
+	case err == nil && strings.HasPrefix(data, "{"):
+		return parseObject(data)
+	case err == nil && strings.Contains(data, "="):
+		return parseQuantumult(data)
+	case err == nil:
+		return parseShadowrocket(data, query)
+	case strings.Contains(body, "@"):
+		return parseURL(body)
+	default:
+		return nil, err
+	}
+}
+
+// decode reads base64 with either alphabet, with and without padding and
+// white space.
 func decode(body string) (string, error) {
-	body, _, _ = strings.Cut(body, "?")
 	if plain, err := url.PathUnescape(body); err == nil {
 		body = plain
 	}

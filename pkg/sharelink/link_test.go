@@ -29,6 +29,15 @@ func withJSON(members string) string {
 	return encode(`{"v": "2", "add": "a.example", "port": "443", "id": "` + testID + `", "net": "ws", "tls": "tls"` + members + `}`)
 }
 
+// parse reads one link and nothing else.
+func parse(link string) (*config.Remote, error) {
+	f, err := parseLink(link)
+	if err != nil {
+		return nil, err
+	}
+	return f.remote()
+}
+
 // A vector is a link and what mihomo's converter makes of it.
 type vector struct {
 	ID    string `json:"id"`
@@ -65,7 +74,7 @@ func TestVectors(t *testing.T) {
 		t.Fatal("no vectors")
 	}
 	for _, v := range file.Cases {
-		r, err := Parse(v.Link)
+		r, err := parse(v.Link)
 		if err != nil {
 			t.Errorf("%s: %v", v.ID, err)
 			continue
@@ -155,7 +164,7 @@ func TestLiberties(t *testing.T) {
 		shadowing(`"v": null, "host": "h;/p"`):                with(func(r *config.Remote) { r.WS.Host, r.WS.Path = "h", "/p" }),
 		shadowing(`"add": "[::1]"`):                           with(func(r *config.Remote) { r.Address = "::1" }),
 		shadowing(`"id": "` + strings.ToUpper(testID) + ` "`): standard,
-		shadowing(`"fp": "chrome", "sni": "s"`): with(func(r *config.Remote) {
+		shadowing(`"fp": "Chrome", "sni": "s"`): with(func(r *config.Remote) {
 			r.TLS.Fingerprint, r.TLS.ServerName = "chrome", "s"
 		}),
 
@@ -168,7 +177,7 @@ func TestLiberties(t *testing.T) {
 		u + "?type=ws&security=tls&allowInsecure=1":    with(func(r *config.Remote) { r.TLS.AllowInsecure = true }),
 		u + "?type=ws&security=tls&encryption=none":    with(func(r *config.Remote) { r.Security = "none" }),
 	} {
-		got, err := Parse(link)
+		got, err := parse(link)
 		if err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("%s\ngot  %+v, %v\nwant %+v", link, got, err, want)
 		}
@@ -188,7 +197,7 @@ func TestMistakes(t *testing.T) {
 		{"vmess://eyJ2!", "not a VMess share link: its base64 breaks at character 5", ErrNotVMess},
 		{scheme + strings.Repeat("a", maxLink), "not a VMess share link: it is longer than 64 KiB", ErrNotVMess},
 		{encode(`{"v": "2", "id": "` + testID), "not a VMess share link: its JSON breaks at byte 54 of 54", ErrNotVMess},
-		{encode("auto:" + testID + "@h:1"), "not a VMess share link: its base64 holds no JSON object, as in links of Shadowrocket or Quantumult", ErrNotVMess},
+		{encode("auto " + testID + "@h;1"), "not a VMess share link: its base64 holds neither a JSON object nor what Shadowrocket or Quantumult write", ErrNotVMess},
 		{scheme + "ws+tls:" + testID + "-0@h:1/?path=x", "not a VMess share link: the old form vmess://ws+tls:… is not read", ErrNotVMess},
 		{withJSON(`, "net": "grpc"`), `the server does not use WebSocket but "grpc"`, ErrTransport},
 		{withJSON(`, "net": null`), `the server does not use WebSocket but "tcp", which is what links without a transport mean`, ErrTransport},
@@ -206,7 +215,7 @@ func TestMistakes(t *testing.T) {
 		{withJSON(`, "tls": "reality"`), `field tls: saw "reality"; want tls or none`, nil},
 		{withJSON(`, "path": "/?ed=x"`), "field path: its ed is no number", nil},
 		{withJSON(`, "path": "/?ed=-1"`), "field path: saw -1; want a whole number from 0 to 4000", nil},
-		{withJSON(`, "path": "/` + testID + `#"`), "field path: it is wrong, and holds the id", nil},
+		{withJSON(`, "path": "/` + testID + `#"`), "field path: it is wrong, and holds an id", nil},
 		{withJSON(`, "host": "a/b"`), `field host: the host name may hold only letters, digits, '-', '_' and '.': byte 2 is '/'; saw "a/b"`, nil},
 		{scheme + testID + "@a.example?type=ws", "field port: it is missing", nil},
 		{scheme + testID + "@[::1]?type=ws", "field port: it is missing", nil},
@@ -217,7 +226,7 @@ func TestMistakes(t *testing.T) {
 		{u + "?type=ws&security=reality", `field security: saw "reality"; want tls or none`, nil},
 		{u + "?type=ws&ed=9&eh=a%20b", `field eh: saw "a b"; want the name of an HTTP header, or "" for the path`, nil},
 	} {
-		r, err := Parse(c.link)
+		r, err := parse(c.link)
 		if r != nil || err == nil || err.Error() != c.want {
 			t.Errorf("%.200s\ngot  %v\nwant %s", c.link, err, c.want)
 			continue
@@ -329,7 +338,7 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			again, err := Parse(link)
+			again, err := parse(link)
 			if err != nil || !reflect.DeepEqual(*again, r) {
 				t.Fatalf("%s\ngot  %#v, %v\nwant %#v", link, again, err, r)
 			}
@@ -344,7 +353,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("vmess://eyJ2Ijo_-=#x")
 	f.Add(scheme + testID + "@h:1?type=ws&path=%80#%80")
 	f.Fuzz(func(t *testing.T, link string) {
-		r, err := Parse(link)
+		r, err := parse(link)
 		if err != nil {
 			if len(link) > len(scheme)+30 && strings.Contains(err.Error(), link[len(scheme):]) {
 				t.Fatalf("the link is in %v", err)
@@ -355,7 +364,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("format %#v: %v", r, err)
 		}
-		again, err := Parse(link)
+		again, err := parse(link)
 		if err != nil {
 			t.Fatalf("%s is refused: %v", link, err)
 		}

@@ -3,6 +3,7 @@ package sharelink
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -30,12 +31,9 @@ func parseURL(body string) (*fields, error) {
 	}
 	f := &fields{names: urlNames}
 	if err := f.authority(authority[:at], strings.TrimSuffix(authority[at+1:], "/")); err != nil {
-		return nil, err
+		return f, err
 	}
-	if err := f.query(query); err != nil {
-		return nil, err
-	}
-	return f, nil
+	return f, f.query(query)
 }
 
 func (f *fields) authority(id, hostPort string) (err error) {
@@ -52,39 +50,34 @@ func (f *fields) authority(id, hostPort string) (err error) {
 }
 
 func (f *fields) query(query string) error {
+	values, err := parseQuery(query, "type", "encryption", "security", "path", "host", "sni", "fp", "alterId", "ed", "eh", "insecure", "allowInsecure")
+	if err != nil {
+		return err
+	}
+	f.transport, f.security, f.tls = values["type"], values["encryption"], values["security"]
+	f.path, f.host = values["path"], values["host"]
+	f.serverName, f.fingerprint = values["sni"], values["fp"]
+	f.alterID = values["alterId"]
+	f.earlyData, f.earlyDataHeader = values["ed"], values["eh"]
+	f.insecure = isTrue(values["insecure"]) || isTrue(values["allowInsecure"])
+	return nil
+}
+
+// parseQuery reads the values of keys in "key=value&…", of each the first.
+func parseQuery(query string, keys ...string) (map[string]string, error) {
 	values := make(map[string]string)
 	for part := range strings.SplitSeq(query, "&") {
-		key, value, _ := strings.Cut(part, "=")
-		if _, twice := values[key]; !twice {
-			values[key] = value
+		key, escaped, _ := strings.Cut(part, "=")
+		if _, twice := values[key]; twice || !slices.Contains(keys, key) {
+			continue
 		}
-	}
-	var insecure, allowInsecure string
-	for _, x := range []struct {
-		to  *string
-		key string
-	}{
-		{&f.transport, "type"},
-		{&f.security, "encryption"},
-		{&f.tls, "security"},
-		{&f.path, "path"},
-		{&f.host, "host"},
-		{&f.serverName, "sni"},
-		{&f.fingerprint, "fp"},
-		{&f.alterID, "alterId"},
-		{&f.earlyData, "ed"},
-		{&f.earlyDataHeader, "eh"},
-		{&insecure, "insecure"},
-		{&allowInsecure, "allowInsecure"},
-	} {
-		value, err := unescape(x.key, values[x.key])
+		value, err := unescape(key, escaped)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		*x.to = value
+		values[key] = value
 	}
-	f.insecure = isTrue(insecure) || isTrue(allowInsecure)
-	return nil
+	return values, nil
 }
 
 func unescape(field, value string) (string, error) {

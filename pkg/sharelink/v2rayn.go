@@ -3,7 +3,6 @@ package sharelink
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -17,58 +16,41 @@ var jsonNames = map[string]string{
 	"ws.path": "path", "ws.earlyData": "path", "ws.host": "host", "tls.enabled": "tls", "tls.serverName": "sni", "tls.fingerprint": "fp",
 }
 
-// An object is a link's JSON. Panels write its values as texts, numbers,
+// parseObject reads a link's JSON. Panels write its values as texts, numbers,
 // truth values or null, as they like.
-type object map[string]json.RawMessage
-
-func parseJSON(data string) (*fields, error) {
-	var o object
-	if err := json.Unmarshal([]byte(data), &o); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			return nil, fmt.Errorf("%w: its JSON breaks at byte %d of %d", ErrNotVMess, syntax.Offset, len(data))
-		}
+func parseObject(data string) (*fields, error) {
+	value, err := parseTree([]byte(data))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotVMess, err)
+	}
+	o, isObject := value.(object)
+	if !isObject {
 		return nil, fmt.Errorf("%w: its JSON is no object", ErrNotVMess)
 	}
-	return o.fields()
+	return linkFields(o)
 }
 
-func (o object) fields() (*fields, error) {
-	f := &fields{names: jsonNames}
-	var version, insecure, verify string
-	for _, x := range []struct {
-		to   *string
-		keys []string // the first that says something counts
-	}{
-		{&version, []string{"v"}},
-		{&f.name, []string{"ps", "remark", "remarks"}},
-		{&f.address, []string{"add"}},
-		{&f.port, []string{"port"}},
-		{&f.id, []string{"id"}},
-		{&f.alterID, []string{"aid", "alterId"}},
-		{&f.security, []string{"scy", "cipher", "security"}},
-		{&f.transport, []string{"net"}},
-		{&f.host, []string{"host"}},
-		{&f.path, []string{"path"}},
-		{&f.tls, []string{"tls"}},
-		{&f.serverName, []string{"sni", "peer"}},
-		{&f.fingerprint, []string{"fp"}},
-		{&insecure, []string{"insecure", "allowInsecure", "skip-cert-verify"}},
-		{&verify, []string{"verify_cert"}},
-	} {
-		for _, key := range x.keys {
-			text, err := o.text(key)
-			if err != nil {
-				return nil, err
-			}
-			if *x.to = text; text != "" {
-				break
-			}
-		}
+// linkFields reads the object of a link. The fields are there on errors, too.
+func linkFields(o object) (*fields, error) {
+	var t texts
+	f := &fields{
+		names:       jsonNames,
+		name:        t.of(o, "ps", "remark", "remarks"),
+		address:     t.of(o, "add"),
+		port:        t.of(o, "port"),
+		id:          t.of(o, "id"),
+		alterID:     t.of(o, "aid", "alterId"),
+		security:    t.of(o, "scy", "cipher", "security"),
+		transport:   t.of(o, "net"),
+		host:        t.of(o, "host"),
+		path:        t.of(o, "path"),
+		tls:         t.of(o, "tls"),
+		serverName:  t.of(o, "sni", "peer"),
+		fingerprint: t.of(o, "fp"),
 	}
-	f.insecure = isTrue(insecure) || isFalse(verify)
-	f.oldHost(version)
-	return f, nil
+	f.insecure = isTrue(t.of(o, "insecure", "allowInsecure", "skip-cert-verify")) || isFalse(t.of(o, "verify_cert"))
+	f.oldHost(t.of(o, "v"))
+	return f, t.err
 }
 
 // oldHost splits the host of version 1, which may hold the path.
@@ -81,28 +63,9 @@ func (f *fields) oldHost(version string) {
 	}
 }
 
-// text returns a value as text; absent and null are empty.
-func (o object) text(key string) (string, error) {
-	raw := strings.TrimSpace(string(o[key]))
-	switch {
-	case raw == "" || raw == "null":
-		return "", nil
-	case raw[0] == '"':
-		var text string
-		if err := json.Unmarshal([]byte(raw), &text); err != nil {
-			return "", &FieldError{key, "it is broken text"}
-		}
-		return text, nil
-	case raw[0] == '{' || raw[0] == '[':
-		return "", &FieldError{key, "it is a list or an object; want text"}
-	default:
-		return raw, nil
-	}
-}
-
 func isTrue(text string) bool {
 	switch strings.ToLower(strings.TrimSpace(text)) {
-	case "1", "true", "yes":
+	case "1", "true", "yes", "on":
 		return true
 	}
 	return false
@@ -110,7 +73,7 @@ func isTrue(text string) bool {
 
 func isFalse(text string) bool {
 	switch strings.ToLower(strings.TrimSpace(text)) {
-	case "0", "false", "no":
+	case "0", "false", "no", "off":
 		return true
 	}
 	return false

@@ -1,0 +1,96 @@
+package sharelink
+
+import (
+	"fmt"
+	"strings"
+)
+
+// The keys of a Clash configuration that are read.
+const (
+	keyProxies    = "proxies"
+	keyOldProxies = "Proxy"
+	keyProviders  = "proxy-providers"
+)
+
+// clashNames are the names of Clash's and mihomo's YAML.
+var clashNames = map[string]string{
+	"name": "name", "address": "server", "port": "port", "id": "uuid", "alterId": "alterId", "security": "cipher",
+	"ws.path": "ws-opts.path", "ws.earlyData": "max-early-data", "ws.host": "ws-opts.headers", "ws.headers": "ws-opts.headers",
+	"ws.earlyDataHeader": "early-data-header-name",
+	"tls.enabled":        "tls", "tls.serverName": "servername", "tls.fingerprint": "client-fingerprint", "tls.pin": "fingerprint",
+}
+
+// clashConfig reads the list of proxies.
+func (r *reader) clashConfig(place string, o object) {
+	for _, key := range []string{keyProxies, keyOldProxies} {
+		for i, element := range o.list(key) {
+			at := fmt.Sprintf("%s%s[%d]", place, key, i)
+			proxy, isObject := element.(object)
+			if !isObject {
+				r.skip(at, &FieldError{key, "it is no object"})
+				continue
+			}
+			r.clashProxy(at, proxy)
+		}
+	}
+	if o.has(keyProviders) {
+		r.note(place+keyProviders, "", nil, "lists at other addresses are not fetched; import what stands there by itself")
+	}
+}
+
+func (r *reader) clashProxy(place string, o object) {
+	var t texts
+	kind := t.of(o, "type")
+	switch strings.ToLower(kind) {
+	case "vmess":
+	case "direct", "reject", "reject-drop", "dns", "pass", "compatible": // no servers
+		return
+	default:
+		r.foreign(place, t.of(o, "name"), kind, o)
+		return
+	}
+	f := &fields{
+		names:               clashNames,
+		name:                t.of(o, "name"),
+		address:             t.of(o, "server"),
+		port:                t.of(o, "port"),
+		id:                  t.of(o, "uuid"),
+		alterID:             t.of(o, "alterId"),
+		security:            t.of(o, "cipher"),
+		globalPadding:       t.of(o, "global-padding"),
+		authenticatedLength: t.of(o, "authenticated-length"),
+		transport:           t.of(o, "network"),
+		tls:                 t.of(o, "tls"),
+		serverName:          t.of(o, "servername", "sni"),
+		fingerprint:         t.of(o, "client-fingerprint"),
+		pins:                t.all(o, "fingerprint"),
+		insecure:            isTrue(t.of(o, "skip-cert-verify")),
+	}
+	f.clashWebSocket(&t, o)
+	if isTrue(t.of(o.child("smux"), "enabled")) {
+		f.note("smux", "it is not spoken here; each connection has its tunnel")
+	}
+	t.refuse(o,
+		refusal{"reality-opts", "it is not spoken here"},
+		refusal{"dialer-proxy", chained},
+		refusal{"certificate", "certificates of clients are not used here"},
+		refusal{"private-key", "certificates of clients are not used here"},
+	)
+	if isTrue(t.of(o.child("ech-opts"), "enable")) {
+		t.mistake("ech-opts", "it is not spoken here")
+	}
+	r.take(place, f, t.err)
+}
+
+// clashWebSocket reads ws-opts, and what older files have at the top.
+func (f *fields) clashWebSocket(t *texts, o object) {
+	ws := o.child("ws-opts")
+	f.path, f.headers = t.of(ws, "path"), t.headers(ws, "headers")
+	if ws == nil {
+		f.path, f.headers = t.of(o, "ws-path"), t.headers(o, "ws-headers")
+	}
+	f.early(t.of(ws, "max-early-data"), t.of(ws, "early-data-header-name"))
+	if isTrue(t.of(ws, "v2ray-http-upgrade")) {
+		f.transport = "httpupgrade"
+	}
+}

@@ -1,0 +1,139 @@
+package sharelink
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// A mark is where a link begins.
+type mark struct {
+	at       int
+	protocol string // in small letters
+}
+
+// marks returns where links begin, ours and those of other proxies.
+func marks(text string) []mark {
+	var all []mark
+	for from := 0; ; {
+		i := strings.Index(text[from:], "://")
+		if i < 0 {
+			return all
+		}
+		end := from + i
+		at := end
+		for at > from && isScheme(text[at-1]) {
+			at--
+		}
+		if protocol := strings.ToLower(text[at:end]); slices.Contains(protocols(), protocol) {
+			all = append(all, mark{at, protocol})
+		}
+		from = end + len("://")
+	}
+}
+
+// isScheme reports whether a byte may be one of a URL's scheme.
+func isScheme(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '+' || c == '-' || c == '.'
+}
+
+const ourProtocol = "vmess"
+
+// protocols are the schemes of links to proxies. Those of ordinary pages are
+// not among them.
+func protocols() []string {
+	return []string{
+		ourProtocol, "vless", "ss", "ssr", "trojan", "trojan-go", "hysteria", "hysteria2", "hy2", "tuic", "anytls", "snell", "juicity", "mieru",
+		"wireguard", "wg", "socks", "socks4", "socks5", "naive+https", "naive+quic",
+	}
+}
+
+// links reads the links in a text.
+func (r *reader) links(text string) {
+	starts := marks(text)
+	last := 0
+	for i, start := range starts {
+		end := len(text)
+		if i+1 < len(starts) {
+			end = starts[i+1].at
+		}
+		between := text[last:start.at] // since the link before
+		newline := strings.LastIndexByte(between, '\n')
+		opensLine := (i == 0 || newline >= 0) && strings.TrimSpace(between[newline+1:]) == ""
+		last = start.at
+		place := "the link"
+		if len(starts) > 1 {
+			place = fmt.Sprintf("link %d", i+1)
+		}
+		if start.protocol != ourProtocol {
+			r.skip(place, fmt.Errorf("%w but %q", ErrProtocol, start.protocol))
+			continue
+		}
+		link := text[start.at:end]
+		f, err := readLink(link, opensLine && (end == len(text) || strings.Contains(link, "\n")))
+		r.take(place, f, err)
+	}
+}
+
+// readLink reads the link that a text begins with. What follows may belong to
+// it or not; the first reading that makes sense counts, else the error of the
+// narrowest.
+func readLink(text string, ownLine bool) (f *fields, err error) {
+	for i, candidate := range readings(text, ownLine) {
+		read, readErr := parseLink(candidate)
+		if readErr == nil {
+			probe := *read
+			_, readErr = probe.remote()
+		}
+		if readErr == nil {
+			return read, nil
+		}
+		if i == 0 {
+			f, err = read, readErr
+		}
+	}
+	return f, err
+}
+
+// readings returns what the link may be: a word, with a name of several words,
+// without the sentence that it stands in, and base64 that is broken over lines.
+func readings(text string, ownLine bool) []string {
+	line, _, _ := strings.Cut(text, "\n")
+	line = strings.TrimSpace(line)
+	word := line
+	if i := strings.IndexFunc(line, ends); i >= 0 {
+		word = line[:i]
+	}
+	bare := strings.TrimRight(word, ".,;:!?)]}'*")
+	switch {
+	case ownLine && strings.Contains(word, "#"):
+		return []string{line, word, bare}
+	case ownLine && word == line:
+		return []string{word, bare, broken(text), text}
+	default:
+		return []string{bare, word, broken(text), text}
+	}
+}
+
+// ends reports whether a character cannot belong to a link.
+func ends(r rune) bool {
+	return unicode.IsSpace(r) || strings.ContainsRune("\"<>`|，。；！？、）」』】”", r)
+}
+
+// broken joins the lines that can be one base64.
+func broken(text string) string {
+	var b strings.Builder
+	for line := range strings.SplitSeq(text, "\n") {
+		line = strings.TrimSpace(line)
+		if b.Len() > 0 && strings.ContainsFunc(line, func(r rune) bool { return !isBase64(r) }) || b.Len() > maxLink {
+			break
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+func isBase64(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("+/-_=", r)
+}
