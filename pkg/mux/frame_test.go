@@ -12,7 +12,6 @@ import (
 	"go.uber.org/goleak"
 
 	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/transport/transporttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -118,28 +117,6 @@ func TestBadFrames(t *testing.T) {
 	}
 	if p, err := io.ReadAll(r); len(p) != 2 || err != io.ErrUnexpectedEOF {
 		t.Errorf("data cut off: %x, %v", p, err)
-	}
-}
-
-func TestEndAll(t *testing.T) {
-	client, server := transporttest.Pipe(1 << 16)
-	done := make(chan error, 1)
-	go func() { done <- EndAll(server) }()
-	probe, _ := netaddr.Parse("probe.invalid:80")
-	r := NewReader(client)
-	for id := range uint16(3) {
-		f := Frame{Session: id + 1, Status: StatusNew, Network: NetworkTCP, Address: probe, HasData: true}
-		if _, err := client.Write(f.Append(nil, []byte("dropped"))); err != nil {
-			t.Fatal(err)
-		}
-		got, err := r.Next()
-		if want := (Frame{Session: id + 1, Status: StatusEnd, Error: true}); err != nil || got != want {
-			t.Fatalf("answered %+v, %v", got, err)
-		}
-	}
-	_ = client.CloseWrite()
-	if err := <-done; err != nil {
-		t.Fatal(err)
 	}
 }
 
