@@ -35,12 +35,11 @@ const defaultTimeout = 10 * time.Second
 // resolution, each right before it is connected to, so that no name can
 // smuggle a private one in: such an error is transport.ErrNotAllowed.
 func (d *Dialer) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
-	timeout := d.Timeout
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, d.timeout())
 	defer cancel()
+	if err := noSuchName(dst.Host()); err != nil {
+		return nil, fmt.Errorf("dial the destination: %w", err)
+	}
 	dialer := net.Dialer{Resolver: d.Resolver, ControlContext: d.check}
 	c, err := dialer.DialContext(ctx, "tcp", dst.String())
 	if err != nil {
@@ -61,10 +60,34 @@ func (d *Dialer) check(_ context.Context, _, address string, _ syscall.RawConn) 
 	if err != nil {
 		return fmt.Errorf("%w: not an address that can be checked", transport.ErrNotAllowed)
 	}
-	if !d.AllowPrivate && !public(ap.Addr()) {
-		return fmt.Errorf("%w: a private destination", transport.ErrNotAllowed)
+	return d.allow(ap.Addr())
+}
+
+// Allowed reports whether the rules let dst through as far as can be said
+// without resolving it: nil, or an error that is transport.ErrNotAllowed. It is
+// for ways out that resolve names elsewhere.
+func (d *Dialer) Allowed(dst netaddr.Addr) error {
+	if dst.IsName() {
+		return nil
+	}
+	return d.allow(dst.IP())
+}
+
+// errPrivate is made once: datagrams may come by the thousand.
+var errPrivate = fmt.Errorf("%w: a private destination", transport.ErrNotAllowed)
+
+func (d *Dialer) allow(ip netip.Addr) error {
+	if !d.AllowPrivate && !public(ip) {
+		return errPrivate
 	}
 	return nil
+}
+
+func (d *Dialer) timeout() time.Duration {
+	if d.Timeout == 0 {
+		return defaultTimeout
+	}
+	return d.Timeout
 }
 
 // public reports whether an address is of the public Internet. Addresses that

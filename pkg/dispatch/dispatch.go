@@ -25,6 +25,7 @@ type Report struct {
 	// to the destination came about, and otherwise the relay's error.
 	Err      error
 	Up, Down int64 // bytes towards the destination and back
+	Dropped  int64 // datagrams that did not go on, of an association
 	Duration time.Duration
 	Quiet    time.Duration // from the last byte moved to the end
 }
@@ -32,6 +33,13 @@ type Report struct {
 // A Reporter hears of every request's end. It is called concurrently and must
 // not block.
 type Reporter interface{ Report(r Report) }
+
+// A Watcher sees requests while they run.
+type Watcher interface {
+	// Begin is told of a request. up and down count its bytes while it runs,
+	// cut ends it, and end is called at its end. It is called concurrently.
+	Begin(r *transport.Request, cut func()) (up, down *atomic.Int64, end func(failed bool))
+}
 
 // A DialError is a failure before a stream to the destination came about.
 type DialError struct{ Err error }
@@ -56,8 +64,18 @@ type Dispatcher struct {
 	// Idle ends a stream whose both directions were silent for so long; 0
 	// means never.
 	Idle time.Duration
+	// Packets opens the associations of HandlePackets, which alone needs it.
+	Packets transport.PacketDialer
+	// PacketIdle ends an association through which no datagram came for so
+	// long, either way; 0 means never.
+	PacketIdle time.Duration
+	// PacketRefused, when not nil, is called as soon as the rules refuse the
+	// first datagram of an association, which goes on.
+	PacketRefused func(r *transport.Request)
 	// Reporter may be nil.
 	Reporter Reporter
+	// Watcher may be nil.
+	Watcher Watcher
 
 	tide tide
 }
@@ -68,14 +86,62 @@ var _ transport.StreamDialer = (*Dispatcher)(nil)
 func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
 	d.tide.rise()
 	defer d.tide.fall()
-	start := time.Now()
-	var o transport.Outcome
-	f, err := d.join(ctx, r)
-	if err == nil {
-		o = transport.Relay{Idle: d.Idle}.Run(ctx, f.local, f.remote)
-		err = o.Err()
+	h := d.begin(ctx, r)
+	defer h.cut()
+	h.join()
+	if h.err == nil {
+		h.outcome = h.relay.Run(h.ctx, h.local, h.remote)
+		h.err = h.outcome.Err()
 	}
-	d.report(Report{Request: r, Remote: f.remote, Err: err, Up: o.Up + f.sent, Down: o.Down, Duration: time.Since(start), Quiet: o.Quiet})
+	h.report()
+}
+
+// A handled is a request on its way. It is not on the stack of its goroutine,
+// which is kept small: it may be idle for hours.
+type handled struct {
+	flow
+	dispatcher *Dispatcher
+	ctx        context.Context
+	cut        context.CancelFunc
+	request    *transport.Request
+	start      time.Time
+	relay      transport.Relay
+	end        func(failed bool)
+	outcome    transport.Outcome
+	err        error
+}
+
+func (d *Dispatcher) begin(ctx context.Context, r *transport.Request) *handled {
+	h := &handled{dispatcher: d, ctx: ctx, cut: func() {}, request: r, start: time.Now(), end: func(bool) {}}
+	h.relay.Idle = d.Idle
+	if d.Watcher != nil {
+		h.ctx, h.cut = context.WithCancel(ctx)
+		h.relay.Up, h.relay.Down, h.end = d.Watcher.Begin(r, h.cut)
+	}
+	return h
+}
+
+// join makes the streams in a goroutine of its own, for dialling makes the
+// stack grow.
+func (h *handled) join() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.flow, h.err = h.dispatcher.join(h.ctx, h.request)
+	}()
+	<-done
+	if h.relay.Up != nil {
+		h.relay.Up.Add(h.sent)
+	}
+}
+
+func (h *handled) report() {
+	h.end(h.err != nil)
+	o := &h.outcome
+	h.dispatcher.report(Report{
+		Request: h.request, Remote: h.remote, Err: h.err,
+		Up: o.Up + h.sent, Down: o.Down, Duration: time.Since(h.start), Quiet: o.Quiet,
+	})
 }
 
 func (d *Dispatcher) report(r Report) {
@@ -186,7 +252,11 @@ func (d *Dispatcher) DialStream(ctx context.Context, dst netaddr.Addr, first []b
 		return nil, err
 	}
 	w := &watched{StreamConn: conn, dispatcher: d, request: r, start: time.Now()}
-	w.up.Store(int64(len(first)))
+	w.up, w.down, w.end = new(atomic.Int64), new(atomic.Int64), func(bool) {}
+	if d.Watcher != nil {
+		w.up, w.down, w.end = d.Watcher.Begin(r, func() { _ = transport.Reset(conn) })
+	}
+	w.up.Add(int64(len(first)))
 	return w, nil
 }
 
@@ -196,7 +266,8 @@ type watched struct {
 	dispatcher *Dispatcher
 	request    *transport.Request
 	start      time.Time
-	up, down   atomic.Int64
+	up, down   *atomic.Int64
+	end        func(failed bool)
 	failed     atomic.Pointer[error] // the first error that is no end
 	closed     atomic.Bool
 }
@@ -231,6 +302,7 @@ func (w *watched) Close() error {
 	if p := w.failed.Load(); p != nil {
 		r.Err = *p
 	}
+	w.end(r.Err != nil)
 	w.dispatcher.report(r)
 	return err
 }

@@ -1,54 +1,63 @@
 package dispatch
 
 import (
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
 )
 
 const (
-	// ebb is how many requests must have ended, net, before memory is given
-	// back to the system: by itself the runtime does so only after minutes.
-	ebb = 256
-	// ebbWait lets a crowd of ends pass, so that it is done once for all.
-	ebbWait = 3 * time.Second
+	// swell is by how many the requests must have become more or fewer before
+	// memory is given back to the system: what their beginnings needed and
+	// their lives do not, or all of it. By itself the runtime does so only
+	// after minutes.
+	swell = 256
+	// swellWait lets a crowd pass, so that it is done once for all.
+	swellWait = 2 * time.Second
 )
 
 // A tide follows how many requests there are, and gives memory back when many
-// of them have ended.
+// have come or gone.
 type tide struct {
-	mu    sync.Mutex
-	open  int
-	high  int // most since memory was given back last
-	timer *time.Timer
-	free  func() // nil: debug.FreeOSMemory
+	mu        sync.Mutex
+	open      int
+	low, high int // the fewest and the most since memory was given back last
+	timer     *time.Timer
+	free      func() // nil: giveBack
 }
 
 // rise counts a request in.
-func (t *tide) rise() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.open++
-	t.high = max(t.high, t.open)
-}
+func (t *tide) rise() { t.turn(1) }
 
 // fall counts a request out.
-func (t *tide) fall() {
+func (t *tide) fall() { t.turn(-1) }
+
+func (t *tide) turn(by int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open--
-	if t.timer == nil && t.high-t.open >= ebb {
-		t.timer = time.AfterFunc(ebbWait, t.giveBack)
+	t.open += by
+	t.low, t.high = min(t.low, t.open), max(t.high, t.open)
+	if t.timer == nil && max(t.open-t.low, t.high-t.open) >= swell {
+		t.timer = time.AfterFunc(swellWait, t.slack)
 	}
 }
 
-func (t *tide) giveBack() {
+// slack gives memory back.
+func (t *tide) slack() {
 	t.mu.Lock()
-	t.timer, t.high = nil, t.open
+	t.timer, t.low, t.high = nil, t.open, t.open
 	free := t.free
 	t.mu.Unlock()
 	if free == nil {
-		free = debug.FreeOSMemory
+		free = giveBack
 	}
 	free()
+}
+
+// giveBack collects twice: pools let go of what they hold at the second time,
+// and stacks that are too large become smaller each time.
+func giveBack() {
+	runtime.GC()
+	debug.FreeOSMemory()
 }

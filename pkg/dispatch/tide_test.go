@@ -17,24 +17,25 @@ func TestTide(t *testing.T) {
 			for range down {
 				td.fall()
 			}
-			time.Sleep(ebbWait + time.Second)
+			time.Sleep(swellWait + time.Second)
 			synctest.Wait()
 		}
-		change(ebb-1, ebb-1)
-		if freed != 0 {
-			t.Errorf("given back %d times after a few", freed)
-		}
-		change(5000, 4000)
-		if freed != 1 {
-			t.Errorf("given back %d times after a crowd, want once", freed)
-		}
-		change(100, 100)
-		if freed != 1 {
-			t.Errorf("given back %d times after a few more", freed)
-		}
-		change(0, 1000)
-		if freed != 2 {
-			t.Errorf("given back %d times in the end, want twice", freed)
+		for _, step := range []struct {
+			what     string
+			up, down int
+			want     int
+		}{
+			{"a few came and went", swell - 1, swell - 1, 0},
+			{"a crowd came", 5000, 0, 1},
+			{"some of it went", 0, swell - 1, 1},
+			{"more of it went", 0, 1, 2},
+			{"some took turns", swell / 2, swell / 2, 2},
+			{"all of it went", 0, 5000 - swell, 3},
+			{"a crowd came and went at once", 5000, 5000, 4},
+		} {
+			if change(step.up, step.down); freed != step.want {
+				t.Errorf("%s: given back %d times in all, want %d", step.what, freed, step.want)
+			}
 		}
 	})
 }

@@ -65,9 +65,23 @@ func (r *bodyReader) read(p []byte) (int, error) {
 			return n, nil
 		}
 		if err == nil && r.rest == nil {
+			r.in.most = r.worth(len(p))
 			r.err = r.more()
 		}
 	}
+}
+
+// worth returns how many bytes to buffer for a caller who takes n: for one who
+// takes much no more than he can take at once, so that nothing small is left
+// over for the next read.
+func (r *bodyReader) worth(n int) int {
+	if n < transport.BufferSize/2 {
+		return transport.BufferSize
+	}
+	if r.sized {
+		n = max(n, r.size.data+r.size.padding)
+	}
+	return n
 }
 
 func (r *bodyReader) takeRest(p []byte) int {
@@ -90,6 +104,7 @@ func (r *bodyReader) dropRest() {
 
 func (r *bodyReader) readRaw(p []byte) (int, error) {
 	if r.in.buffered() == 0 {
+		r.in.most = r.worth(len(p))
 		if err := r.in.fill(); err != nil {
 			r.err = r.boundary(err)
 			return 0, r.err
@@ -199,18 +214,9 @@ func ends(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// readPacket reads one chunk as one datagram into p; what does not fit is
-// lost.
-func (r *bodyReader) readPacket(p []byte) (int, error) {
-	for {
-		n, err := r.readChunk(p)
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
-}
-
-func (r *bodyReader) readChunk(p []byte) (int, error) {
+// readPacket reads one chunk as one datagram, which lies in the buffer that is
+// lent with it.
+func (r *bodyReader) readPacket() (*transport.Buffer, []byte, error) {
 	defer r.in.release()
 	for r.err == nil {
 		ok, err := r.openField()
@@ -222,26 +228,25 @@ func (r *bodyReader) readChunk(p []byte) (int, error) {
 			r.err = r.more()
 			continue
 		}
-		return r.openPacket(p)
+		return r.openPacket()
 	}
-	return 0, r.err
+	return nil, nil, r.err
 }
 
 // openPacket opens the chunk at hand, which is all there.
-func (r *bodyReader) openPacket(p []byte) (int, error) {
+func (r *bodyReader) openPacket() (*transport.Buffer, []byte, error) {
 	plain := transport.GetBuffer()
-	defer plain.Release()
 	out, err := r.chunks.open(plain[:0], r.in.buf[r.in.r:r.in.r+r.size.data])
-	if err != nil {
-		r.err = err
-		return 0, err
+	if err == nil {
+		r.endChunk()
+		if len(out) > 0 {
+			return plain, out, nil
+		}
+		err = io.EOF
 	}
-	r.endChunk()
-	if len(out) == 0 {
-		r.err = io.EOF
-		return 0, io.EOF
-	}
-	return copy(p, out), nil
+	plain.Release()
+	r.err = err
+	return nil, nil, err
 }
 
 // waitRead blocks until read would not.
@@ -302,9 +307,9 @@ func (w *bodyWriter) seal(dst, p []byte) []byte {
 }
 
 // maxPacket is the largest datagram whose chunk is sure to fit its length
-// field, whatever the padding drawn.
-func (w *bodyWriter) maxPacket() int {
-	n := maxSealed - w.chunks.overhead
+// field behind head bytes, whatever the padding drawn.
+func (w *bodyWriter) maxPacket(head int) int {
+	n := maxSealed - w.chunks.overhead - head
 	if w.chunks.padded {
 		n -= maxPadding
 	}

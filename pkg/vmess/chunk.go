@@ -247,11 +247,11 @@ func (c *chunker) open(dst, data []byte) ([]byte, error) {
 	return append(dst, data...), nil
 }
 
-// A wordSource squeezes a direction's SHAKE128 for 16-bit words, a block at a
-// time.
+// A wordSource squeezes a direction's SHAKE128 for 16-bit words, several at a
+// time: few, for they lie there as long as the stream does.
 type wordSource struct {
 	shake *sha3.SHAKE
-	block [168]byte // SHAKE128's rate
+	block [32]byte
 	used  int
 }
 

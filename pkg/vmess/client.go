@@ -311,18 +311,6 @@ func writeRest(ctx context.Context, conn *Conn, rest []byte) error {
 
 var errNoDestination = errors.New("a request needs a destination")
 
-// DialPacket implements transport.PacketDialer: every datagram goes to dst.
-func (d *Dialer) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
-	if !dst.IsValid() {
-		return nil, errNoDestination
-	}
-	conn := d.Client.request(CommandUDP, dst, 0)
-	if err := d.connect(ctx, conn, nil); err != nil {
-		return nil, err
-	}
-	return &PacketConn{conn: conn, peer: dst}, nil
-}
-
 // DialMux opens a Mux.Cool request, whose stream carries the frames of package
 // mux (section 10); first are the first of them and travel with the request.
 func (d *Dialer) DialMux(ctx context.Context, first []byte) (*Conn, error) {

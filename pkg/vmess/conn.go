@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 )
 
@@ -332,65 +331,6 @@ func (h *endHold) stop() bool {
 		h.timer.Stop()
 	}
 	return h.holding.Load()
-}
-
-// ErrDatagramSize is returned for datagrams that are empty or too large for a
-// chunk. Padding may need up to 63 bytes of it.
-var ErrDatagramSize = errors.New("a datagram has 1 to 65,497 bytes, and to 65,456 with padding")
-
-// maxDatagram is the largest datagram that our own ends exchange.
-const maxDatagram = 65497
-
-// A PacketConn is a VMess request for datagrams: each is one chunk, to and
-// from the address of the request (section 9). V2Ray drops datagrams above
-// 1,966 bytes; keep to 1,900 towards it.
-type PacketConn struct {
-	conn *Conn
-	peer netaddr.Addr
-}
-
-var _ transport.PacketConn = (*PacketConn)(nil)
-
-// ReadPacket implements transport.PacketConn; from is the request's address.
-func (c *PacketConn) ReadPacket(p []byte) (int, netaddr.Addr, error) {
-	if err := c.conn.readPrologue(); err != nil {
-		return 0, netaddr.Addr{}, err
-	}
-	n, err := c.conn.reader.readPacket(p)
-	return n, c.peer, err
-}
-
-// WritePacket implements transport.PacketConn. to is ignored: all datagrams go
-// to the request's address.
-func (c *PacketConn) WritePacket(p []byte, _ netaddr.Addr) error {
-	c.conn.write.Lock()
-	defer c.conn.write.Unlock()
-	switch {
-	case len(p) == 0 || len(p) > c.conn.writer.maxPacket():
-		return ErrDatagramSize
-	case c.conn.closing:
-		return errEnded
-	}
-	buf := transport.GetBuffer()
-	defer buf.Release()
-	return c.conn.send(c.conn.writer.sealPacket(append(buf[:0], c.conn.pending...), p))
-}
-
-// Close ends the association, with an end mark if it was ever begun.
-func (c *PacketConn) Close() error {
-	if !c.conn.closed.Load() {
-		_ = c.conn.carrier.SetWriteDeadline(time.Now().Add(time.Second))
-		c.conn.endPackets()
-	}
-	return c.conn.Close()
-}
-
-func (c *Conn) endPackets() {
-	c.write.Lock()
-	defer c.write.Unlock()
-	if c.hold == nil || c.pending == nil { // not a request that was never sent
-		_ = c.end()
-	}
 }
 
 // noAnswer turns the end of a carrier that gave no byte of an answer into

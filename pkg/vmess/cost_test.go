@@ -236,7 +236,7 @@ func BenchmarkOpenHeader(b *testing.B) {
 				case "noise":
 					f.id = testID
 				}
-				s.legacy.find([16]byte{}, noon) // fills the table
+				s.roster.Load().legacy.find([16]byte{}, noon) // fills the table
 				wire := f.wire()
 				r := bytes.NewReader(wire)
 				b.ReportAllocs()
@@ -270,3 +270,30 @@ func BenchmarkDial(b *testing.B) {
 type sink struct{ recorder }
 
 func (*sink) Write(p []byte) (int, error) { return len(p), nil }
+
+// Who takes much is not given a small rest of what was read ahead for him.
+func TestReadsLeaveNoCrumbs(t *testing.T) {
+	for name, m := range methods() {
+		h := requestHeader{security: m.Security, option: m.Option, command: CommandTCP}
+		format := requestFormat(&h, false)
+		w := newBodyWriter(format, nil)
+		var wire []byte
+		const chunks, size = 1000, 2 << 10
+		for range chunks {
+			wire = w.seal(wire, make([]byte, size))
+		}
+		var r bodyReader
+		r.in = newInbuf(bytes.NewReader(wire))
+		r.start(format, nil)
+		p := make([]byte, 4*maxChunk)
+		for left := chunks * size; left > 0; {
+			n, err := r.read(p)
+			if err != nil {
+				t.Fatalf("%s: %v with %d bytes left", name, err, left)
+			}
+			if left -= n; left > 0 && n < len(p)/2 {
+				t.Fatalf("%s: a read of %d bytes with %d left", name, n, left)
+			}
+		}
+	}
+}

@@ -226,7 +226,7 @@ func FuzzBody(f *testing.F) {
 		c, p := decoder(bytes.NewReader(stream)), make([]byte, 1<<16)
 		var datagrams []byte
 		for {
-			n, err := c.readPacket(p)
+			n, err := c.datagram(p)
 			datagrams = append(datagrams, p[:n]...)
 			if err != nil {
 				break

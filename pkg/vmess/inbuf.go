@@ -20,6 +20,7 @@ type inbuf struct {
 	buf   []byte            // nil while there is nothing in it
 	lent  *transport.Buffer // whose memory buf is; nil for a small one
 	r, w  int
+	most  int   // to be buffered, where what is lent has more room; 0: no bound
 	total int64 // bytes received so far
 	err   error // what ended the carrier
 }
@@ -77,7 +78,11 @@ func (b *inbuf) fill() error {
 	if b.w == len(b.buf) {
 		b.grow()
 	}
-	n, err := b.carrier.Read(b.buf[b.w:])
+	room := b.buf[b.w:]
+	if left := b.most - b.w; left > 0 && left < len(room) {
+		room = room[:left]
+	}
+	n, err := b.carrier.Read(room)
 	if b.stream != nil {
 		b.stream.XORKeyStream(b.buf[b.w:b.w+n], b.buf[b.w:b.w+n])
 	}

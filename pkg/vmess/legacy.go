@@ -1,6 +1,7 @@
 package vmess
 
 import (
+	"maps"
 	"sync"
 	"time"
 )
@@ -43,6 +44,13 @@ func newLegacyTable(users []*serverUser) *legacyTable {
 		}
 	}
 	return t
+}
+
+// inherit takes over what another table has burnt.
+func (t *legacyTable) inherit(old *legacyTable) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	t.tainted = maps.Clone(old.tainted)
 }
 
 // find returns what the hash stands for now. Once it met a replay or a

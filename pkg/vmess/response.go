@@ -23,6 +23,11 @@ const responseEndsApart = 0x80
 type responseKeys struct {
 	key, iv [16]byte
 	legacy  bool
+
+	// Of an AEAD header: derived with the others, so that who reads the
+	// response, and may be idle for hours then, needs no stack for it.
+	lengthKey, headerKey     [16]byte
+	lengthNonce, headerNonce [12]byte
 }
 
 func deriveResponse(h *requestHeader, legacy bool) responseKeys {
@@ -30,7 +35,12 @@ func deriveResponse(h *requestHeader, legacy bool) responseKeys {
 		return responseKeys{key: md5.Sum(h.key[:]), iv: md5.Sum(h.iv[:]), legacy: true}
 	}
 	k, i := sha256.Sum256(h.key[:]), sha256.Sum256(h.iv[:])
-	return responseKeys{key: [16]byte(k[:16]), iv: [16]byte(i[:16])}
+	key, iv := k[:16], i[:16]
+	return responseKeys{
+		key: [16]byte(key), iv: [16]byte(iv),
+		lengthKey: [16]byte(kdf16(key, []byte(saltRespLengthKey))), lengthNonce: [12]byte(kdf12(iv, []byte(saltRespLengthNonce))),
+		headerKey: [16]byte(kdf16(key, []byte(saltRespHeaderKey))), headerNonce: [12]byte(kdf12(iv, []byte(saltRespHeaderNonce))),
+	}
 }
 
 // sealResponse appends a response's header. It returns the stream cipher that
@@ -43,8 +53,8 @@ func (k responseKeys) seal(dst []byte, v, option byte) ([]byte, cipher.Stream) {
 		return append(dst, plain...), stream
 	}
 	length := binary.BigEndian.AppendUint16(nil, uint16(len(plain)))
-	dst = newGCM(kdf16(k.key[:], []byte(saltRespLengthKey))).Seal(dst, kdf12(k.iv[:], []byte(saltRespLengthNonce)), length, nil)
-	return newGCM(kdf16(k.key[:], []byte(saltRespHeaderKey))).Seal(dst, kdf12(k.iv[:], []byte(saltRespHeaderNonce)), plain, nil), nil
+	dst = newGCM(k.lengthKey[:]).Seal(dst, k.lengthNonce[:], length, nil)
+	return newGCM(k.headerKey[:]).Seal(dst, k.headerNonce[:], plain, nil), nil
 }
 
 // open reads a response's header: it checks V, and drops a command, as every
@@ -89,14 +99,14 @@ func (k responseKeys) openAEADResponse(in *inbuf) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	length, err := newGCM(kdf16(k.key[:], []byte(saltRespLengthKey))).Open(nil, kdf12(k.iv[:], []byte(saltRespLengthNonce)), p, nil)
+	length, err := newGCM(k.lengthKey[:]).Open(nil, k.lengthNonce[:], p, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: its length", ErrBadResponse)
 	}
 	if p, err = in.take(int(binary.BigEndian.Uint16(length)) + tagSize); err != nil {
 		return nil, err
 	}
-	plain, err := newGCM(kdf16(k.key[:], []byte(saltRespHeaderKey))).Open(nil, kdf12(k.iv[:], []byte(saltRespHeaderNonce)), p, nil)
+	plain, err := newGCM(k.headerKey[:]).Open(nil, k.headerNonce[:], p, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: its header", ErrBadResponse)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"vmess-local/pkg/netaddr"
@@ -76,8 +77,7 @@ type ServerConfig struct {
 
 // A Server opens requests. It may be used concurrently.
 type Server struct {
-	users    []*serverUser
-	legacy   *legacyTable
+	roster   atomic.Pointer[roster]
 	forced   bool
 	patience time.Duration
 	refused  func(transport.StreamConn, error)
@@ -85,6 +85,12 @@ type Server struct {
 	authIDs  *memory[[16]byte]
 	sessions *memory[sessionID]
 	drain    drainCount
+}
+
+// A roster is those who are served, as long as nobody else is.
+type roster struct {
+	users  []*serverUser
+	legacy *legacyTable
 }
 
 type serverUser struct {
@@ -141,27 +147,42 @@ func NewServer(c ServerConfig) (*Server, error) {
 	if s.refused == nil {
 		s.refused = func(transport.StreamConn, error) {}
 	}
+	if err := s.SetUsers(c.Users); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// SetUsers makes others those who are served, with the errors of NewServer;
+// all stays as it was then. Requests that were accepted go on. What was
+// remembered against replays stays remembered. It may be called at any time.
+func (s *Server) SetUsers(users []User) error {
+	r := new(roster)
 	known, ids := map[ID]bool{}, 0
-	for _, u := range c.Users {
+	for _, u := range users {
 		switch {
 		case known[u.ID]:
-			return nil, ErrSameID
+			return ErrSameID
 		case u.AlterID < 0:
-			return nil, errNegativeAlterID
+			return errNegativeAlterID
 		}
 		known[u.ID] = true
 		ids += 1 + min(u.AlterID, maxLegacyIDs)
 		key := u.ID.cmdKey()
-		s.users = append(s.users, &serverUser{User: u, cmdKey: key, authID: authIDCipher(key)})
+		r.users = append(r.users, &serverUser{User: u, cmdKey: key, authID: authIDCipher(key)})
 	}
 	switch {
-	case len(s.users) == 0:
-		return nil, ErrNoUsers
+	case len(r.users) == 0:
+		return ErrNoUsers
 	case ids > maxLegacyIDs:
-		return nil, ErrManyAlterIDs
+		return ErrManyAlterIDs
 	}
-	s.legacy = newLegacyTable(s.users)
-	return s, nil
+	r.legacy = newLegacyTable(r.users)
+	if old := s.roster.Load(); old != nil {
+		r.legacy.inherit(old.legacy)
+	}
+	s.roster.Store(r)
+	return nil
 }
 
 // Format keeps the users' keys out of logs, whatever the verb.
@@ -253,9 +274,6 @@ func (s *Server) incoming(o *opening, h *requestHeader, carrier transport.Stream
 // first bytes of the destination.
 func (i *Incoming) Proceed(netip.AddrPort) (transport.StreamConn, error) { return i.conn, nil }
 
-// Packets returns the stream of a CommandUDP request as datagrams.
-func (i *Incoming) Packets() *PacketConn { return &PacketConn{conn: i.conn, peer: i.Destination} }
-
 // Abort implements transport.Pending: an authentic answer without data, which
 // is all that VMess can say (section 6).
 func (i *Incoming) Abort(error) error {
@@ -290,7 +308,8 @@ func (o *opening) open() (*requestHeader, error) {
 		}
 		return o.openAEAD(hash)
 	}
-	credential, tainted, ok := o.server.legacy.find(hash, o.now)
+	legacy := o.server.roster.Load().legacy
+	credential, tainted, ok := legacy.find(hash, o.now)
 	switch {
 	case !ok:
 		return nil, o.judge(fmt.Errorf("%w: Not Found", ErrInvalidUser))
@@ -304,7 +323,7 @@ func (o *opening) open() (*requestHeader, error) {
 	// Not for a request that is whole and asks for what is not served: others
 	// of the same user and second share the credential.
 	if errors.Is(err, errChecksum) || errors.Is(err, ErrDuplicateSession) {
-		o.server.legacy.taint(hash, credential)
+		legacy.taint(hash, credential)
 		o.tainted = true
 	}
 	return h, err
@@ -317,7 +336,7 @@ func (o *opening) judge(err error) error { o.judged = true; return err }
 // as good as no user.
 func (o *opening) findAEAD(id [16]byte) *serverUser {
 	plain := make([]byte, len(id))
-	for _, u := range o.server.users {
+	for _, u := range o.server.roster.Load().users {
 		if unix, ok := tryAuthID(u.authID, id[:], plain); ok && inWindow(unix, o.now) {
 			return u
 		}

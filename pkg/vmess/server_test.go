@@ -341,8 +341,8 @@ func TestLegacyClockJumps(t *testing.T) {
 				t.Errorf("clock at %+d, request at %+d: accepted", jump, off)
 			}
 		}
-		if n := len(s.legacy.hashes); n != int(legacyWindow) || len(s.legacy.second) != n {
-			t.Fatalf("clock at %+d: a table of %d hashes, %d seconds", jump, n, len(s.legacy.second))
+		if n := len(s.roster.Load().legacy.hashes); n != int(legacyWindow) || len(s.roster.Load().legacy.second) != n {
+			t.Fatalf("clock at %+d: a table of %d hashes, %d seconds", jump, n, len(s.roster.Load().legacy.second))
 		}
 	}
 }
@@ -364,7 +364,7 @@ func TestTaintOutlastsClockJumps(t *testing.T) {
 	}
 	k.set(noon.Add(time.Hour))
 	_, _ = serve(s, burnt.wire())
-	if n := len(s.legacy.tainted); n != 0 {
+	if n := len(s.roster.Load().legacy.tainted); n != 0 {
 		t.Errorf("%d taints are kept for ever", n)
 	}
 }
@@ -719,5 +719,45 @@ func TestServerCommands(t *testing.T) {
 				t.Errorf("%d to %q: %+v, %v", h.command, h.address, in, err)
 			}
 		}
+	}
+}
+
+// Users come and go while the server runs; what was remembered against replays
+// stays remembered.
+func TestServerSetUsers(t *testing.T) {
+	s := newTestServer(t, ServerConfig{Now: at(noon.Unix())})
+	first := forger{id: testID, seed: 1}.wire()
+	if _, err := serve(s, first); err != nil {
+		t.Fatal(err)
+	}
+	burnt := forger{id: testID, legacy: testID, seed: 2}
+	damaged := burnt
+	damaged.flip = 60
+	if _, err := serve(s, damaged.wire()); err == nil {
+		t.Fatal("a corrupted request was accepted")
+	}
+	if err := s.SetUsers([]User{{ID: otherID}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := serve(s, forger{id: testID, seed: 3}.wire()); !errors.Is(err, ErrInvalidUser) {
+		t.Errorf("one who was removed: %v", err)
+	}
+	if _, err := serve(s, forger{id: otherID, seed: 4}.wire()); err != nil {
+		t.Errorf("one who was added: %v", err)
+	}
+	if err := s.SetUsers(nil); !errors.Is(err, ErrNoUsers) {
+		t.Errorf("nobody: %v", err)
+	}
+	if _, err := serve(s, forger{id: otherID, seed: 5}.wire()); err != nil {
+		t.Errorf("after a mistake: %v", err)
+	}
+	if err := s.SetUsers([]User{{ID: testID}, {ID: otherID}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := serve(s, first); !errors.Is(err, ErrReplayed) {
+		t.Errorf("a replay after all that: %v", err)
+	}
+	if _, err := serve(s, burnt.wire()); !errors.Is(err, ErrTainted) {
+		t.Errorf("a burnt credential after all that: %v", err)
 	}
 }

@@ -412,12 +412,12 @@ func TestVectorBody(t *testing.T) {
 				r := c.decoder(c.Stream)
 				p := make([]byte, 2048)
 				for i, chunk := range c.Chunks {
-					n, err := r.readPacket(p)
+					n, err := r.datagram(p)
 					if err != nil || !bytes.Equal(p[:n], chunk.Plain) {
 						t.Fatalf("datagram %d: %x, %v", i, p[:n], err)
 					}
 				}
-				if _, err := r.readPacket(p); err != io.EOF {
+				if _, err := r.datagram(p); err != io.EOF {
 					t.Fatalf("after the last datagram: %v", err)
 				}
 			}
@@ -596,7 +596,7 @@ func TestVectorFirstFlight(t *testing.T) {
 			if in.Destination.String() != c.Dest || in.Command != c.Header.Command || in.Legacy != (c.Mode == "md5") {
 				t.Fatalf("got %v to %v, legacy %v", in.Command, in.Destination, in.Legacy)
 			}
-			checkFlight(t, in.conn.reader.read, in.conn.reader.readPacket, in.Command, c.Payload)
+			checkFlight(t, in.conn.reader.read, in.conn.reader.datagram, in.Command, c.Payload)
 
 			h := c.Header.header(t)
 			reply, far := transporttest.Pipe(1 << 20)
@@ -612,7 +612,7 @@ func TestVectorFirstFlight(t *testing.T) {
 			if cl.Answered().IsZero() {
 				t.Error("an authentic answer left no trace")
 			}
-			checkFlight(t, conn.reader.read, conn.reader.readPacket, c.Header.Command, c.Reply)
+			checkFlight(t, conn.reader.read, conn.reader.datagram, c.Header.Command, c.Reply)
 		})
 	}
 }
@@ -644,7 +644,7 @@ func checkFlight(t *testing.T, read, readPacket func([]byte) (int, error), comma
 // TestVectorFiles holds the test data against the list of vectors above.
 func TestVectorFiles(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("testdata", "vectors", "*.json"))
-	if err != nil || len(files) != 10 {
-		t.Fatalf("%d vector files, %v; want 10", len(files), err)
+	if err != nil || len(files) != 11 {
+		t.Fatalf("%d vector files, %v; want 11", len(files), err)
 	}
 }

@@ -17,6 +17,11 @@ const (
 	// ownBuffer is the room for what is read while nothing is lent: a header
 	// and the start of a payload. It lives as long as the connection.
 	ownBuffer = 128
+	// lazyRead is the most that is read into a pooled buffer after an idle wait:
+	// less than callers who take much have room for, so that the buffer is
+	// empty after their next Read, and nothing small is left over for the one
+	// after it.
+	lazyRead = 48 << 10
 	// minLent is the smallest buffer of a caller that is worth being read into.
 	minLent = 16 << 10
 	// maxEmptyFrames bounds the data frames without payload in a row.
@@ -170,6 +175,15 @@ func (c *carrier) await() {
 	}
 }
 
+// awaitFrame waits for the first byte of the next frame, so that a long wait
+// has none of gorilla's calls on its stack. An error will be told when the
+// frame is read.
+func (c *carrier) awaitFrame() {
+	if c.head == 0 && c.payload == 0 {
+		c.await()
+	}
+}
+
 // take copies up to n bytes of the window to b.
 func (c *carrier) take(b []byte, n int) int {
 	from := c.buf[c.r:min(c.w, c.r+n)]
@@ -279,7 +293,7 @@ func (c *carrier) readMore(idle bool) (int, error) {
 		return c.conn.Read(c.buf[c.w:])
 	}
 	head := c.w - c.r
-	p, n, err := c.lazy.ReadLazy(head, transport.BufferSize-head)
+	p, n, err := c.lazy.ReadLazy(head, lazyRead)
 	if p != nil {
 		c.move(p[:])
 		c.pool = p

@@ -159,6 +159,9 @@ func (c *Conn) WaitRead() error {
 
 func (c *Conn) waitPayload() error {
 	for {
+		if c.message == nil {
+			c.carrier.awaitFrame()
+		}
 		if err := c.openMessage(); err != nil {
 			return err
 		}

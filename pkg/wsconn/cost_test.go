@@ -296,3 +296,36 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+// A lazyLoop is a loop that can wait without a buffer.
+type lazyLoop struct{ *loop }
+
+func (l lazyLoop) WaitRead() error { return nil }
+
+func (l lazyLoop) ReadLazy(head, most int) (*transport.Buffer, int, error) {
+	b := transport.GetBuffer()
+	n, err := l.Read(b[head : head+most])
+	return b, n, err
+}
+
+// What is read ahead while waiting is less than a large Read takes: nothing
+// small is left over for the next, and it reads into the caller's buffer.
+func TestWaitingLeavesNoCrumbs(t *testing.T) {
+	l := &loop{data: bytes.Repeat(frame(0x82, pattern(2<<10)), 1000)}
+	c := looped(t, l)
+	c.carrier.init(lazyLoop{l})
+	b := make([]byte, 64<<10)
+	for i := range 10 {
+		if err := c.WaitRead(); err != nil {
+			t.Fatal(err)
+		}
+		for j := range 3 {
+			if n, err := c.Read(b); n < len(b)/2 || err != nil {
+				t.Fatalf("round %d, read %d: %d bytes, %v", i, j, n, err)
+			}
+			if c.carrier.pool != nil {
+				t.Fatalf("round %d, read %d: something is left over", i, j)
+			}
+		}
+	}
+}
