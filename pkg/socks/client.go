@@ -26,9 +26,9 @@ type client struct {
 	self   [2]netip.AddrPort // where the client reached us: the listener, the connection
 	cancel context.CancelFunc
 
-	silent atomic.Bool // nothing received yet
-	first  byte
-	unread bool // first is still to be read
+	endless atomic.Bool // silent so far or a UDP association: nothing to wait for
+	first   byte
+	unread  bool // first is still to be read
 }
 
 func newClient(conn net.Conn, ln net.Listener, cancel context.CancelFunc) *client {
@@ -38,7 +38,7 @@ func newClient(conn net.Conn, ln net.Listener, cancel context.CancelFunc) *clien
 		self:   [2]netip.AddrPort{addrPort(ln.Addr()), addrPort(conn.LocalAddr())},
 		cancel: cancel,
 	}
-	c.silent.Store(true)
+	c.endless.Store(true)
 	return c
 }
 
@@ -48,7 +48,7 @@ func (c *client) peek() (byte, error) {
 	if _, err := io.ReadFull(c.Conn, b[:]); err != nil {
 		return 0, err
 	}
-	c.silent.Store(false)
+	c.endless.Store(false)
 	c.first, c.unread = b[0], true
 	return c.first, nil
 }

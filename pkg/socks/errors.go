@@ -23,7 +23,8 @@ var (
 	// ErrBadAuth: the client's user name or password is wrong, or it speaks a
 	// protocol that has none where one is required.
 	ErrBadAuth = errors.New("wrong user name or password")
-	// ErrCommand: the client asked for another SOCKS command than CONNECT.
+	// ErrCommand: the client asked for another SOCKS command than CONNECT, or
+	// than UDP ASSOCIATE where that is served.
 	ErrCommand = errors.New("the SOCKS command is not supported")
 	// ErrLoop: the client asked for a connection to this very proxy. Its code
 	// is transport.CodeNotAllowed.

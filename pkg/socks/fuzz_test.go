@@ -41,6 +41,9 @@ func run(data []byte, auth *Auth) (sent string, asked *transport.Request, report
 			asked = r
 			_, _ = r.Pending.Proceed(netip.AddrPort{})
 		}),
+		Associator: associatorFunc(func(_ context.Context, r *transport.Request) {
+			_, _ = r.Pending.Proceed(netip.AddrPort{})
+		}),
 		Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
 			return nil, io.ErrUnexpectedEOF
 		}),
@@ -59,7 +62,7 @@ func run(data []byte, auth *Auth) (sent string, asked *transport.Request, report
 func FuzzSOCKS5(f *testing.F) {
 	for _, seed := range []string{
 		connect5, "\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", "\x05\x02\x00\x02\x01\x04anna\x06s3cret\x05\x01\x00\x04" + strings.Repeat("\x01", 18),
-		"\x05\x01\x02\x01\x01a\x01b", "\x05\x00", "\x05\x01\x00\x05\x01\x00\x03\x00\x00\x50",
+		"\x05\x01\x02\x01\x01a\x01b", "\x05\x00", associate5, "\x05\x01\x00\x05\x01\x00\x03\x00\x00\x50",
 	} {
 		f.Add([]byte(seed), false)
 		f.Add([]byte(seed), true)

@@ -58,6 +58,9 @@ type Server struct {
 	// Dialer carries plain HTTP requests, as in "GET http://host/ HTTP/1.1".
 	// nil: they are answered 501.
 	Dialer transport.StreamDialer
+	// Associator gets the SOCKS5 UDP ASSOCIATE requests. nil: they are refused
+	// (ErrCommand).
+	Associator Associator
 	// Auth is what clients must present. nil: nothing.
 	Auth *Auth
 	// Handshake bounds the time from accept to the complete request; an HTTP
@@ -144,6 +147,7 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // Drain stops all Serve calls, closes connections that wait for a request and
+// those of UDP associations, which have no end of their own to wait for, and
 // lets the others go on until ctx is done; then it cuts them: their handlers'
 // contexts end and the client's connections are closed. It returns nil when
 // nothing had to be cut, ctx's cause otherwise. No goroutine is left, unless a
@@ -239,7 +243,7 @@ func (s *Server) remove(c *client) {
 	}
 }
 
-// close lets nobody in any more and sends away those who said nothing yet.
+// close lets nobody in any more and sends away those who need not be waited for.
 // The channel it returns is closed when the last client has left.
 func (s *Server) close() <-chan struct{} {
 	s.mu.Lock()
@@ -256,7 +260,7 @@ func (s *Server) close() <-chan struct{} {
 		stop()
 	}
 	for c := range s.clients {
-		if c.silent.Load() {
+		if c.endless.Load() {
 			_ = c.Close()
 		}
 	}
@@ -311,7 +315,7 @@ func (s *Server) serveClient(ctx context.Context, c *client) {
 }
 
 // negotiate reads the client's request. Both results are nil when it was
-// served on the way, as plain HTTP requests are.
+// served on the way, as plain HTTP requests and UDP associations are.
 func (s *Server) negotiate(ctx context.Context, c *client) (*transport.Request, error) {
 	_ = c.SetDeadline(time.Now().Add(s.handshake()))
 	first, err := c.peek()
@@ -320,8 +324,12 @@ func (s *Server) negotiate(ctx context.Context, c *client) (*transport.Request, 
 	}
 	switch {
 	case first == 0x05:
-		dst, user, err := readSOCKS5(c, s.Auth)
-		return s.request(c, "socks5", dst, user, socks5Replies{}, err)
+		r, err := readSOCKS5(c, s.Auth, s.Associator != nil)
+		if err == nil && r.udp {
+			s.associate(ctx, c, r)
+			return nil, nil
+		}
+		return s.request(c, "socks5", r.dst, r.user, socks5Replies{}, err)
 	case first == 0x04:
 		dst, err := readSOCKS4(c, s.Auth)
 		return s.request(c, "socks4", dst, "", socks4Replies{}, err)
@@ -351,6 +359,7 @@ func (s *Server) newRequest(c *client, inbound string, dst netaddr.Addr, user st
 		Destination: dst,
 		User:        user,
 		Source:      c.source,
+		Local:       c.self[1],
 		Inbound:     inbound,
 		Pending:     &pending{client: c, replies: words, within: s.handshake()},
 	}

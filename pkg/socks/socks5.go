@@ -14,20 +14,29 @@ import (
 	"vmess-local/pkg/transport"
 )
 
-// readSOCKS5 leads the client through RFC 1928 up to its request and returns
-// what it asks for and as whom. It reads no byte beyond the request. What is
-// refused with an answer is a *refusal.
-func readSOCKS5(rw io.ReadWriter, auth *Auth) (dst netaddr.Addr, user string, err error) {
+// A request5 is what a SOCKS5 client asks for, and as whom.
+type request5 struct {
+	dst  netaddr.Addr
+	user string
+	udp  bool // UDP ASSOCIATE, else CONNECT
+}
+
+// readSOCKS5 leads the client through RFC 1928 up to its request. It reads no
+// byte beyond it. What is refused with an answer is a *refusal.
+func readSOCKS5(rw io.ReadWriter, auth *Auth, udp bool) (request5, error) {
 	if err := chooseMethod(rw, auth); err != nil {
-		return netaddr.Addr{}, "", err
+		return request5{}, err
 	}
+	user := ""
 	if auth != nil {
+		var err error
 		if user, err = readPassword(rw, auth); err != nil {
-			return netaddr.Addr{}, "", err
+			return request5{}, err
 		}
 	}
-	dst, err = readConnect5(rw)
-	return dst, user, err
+	r, err := readRequest5(rw, udp)
+	r.user = user
+	return r, err
 }
 
 // chooseMethod is RFC 1928 section 3.
@@ -74,36 +83,49 @@ func readPassword(rw io.ReadWriter, auth *Auth) (user string, err error) {
 	return string(given.Uname), nil
 }
 
-// readConnect5 is RFC 1928 section 4, for CONNECT.
-func readConnect5(r io.Reader) (netaddr.Addr, error) {
+// readRequest5 is RFC 1928 section 4, for CONNECT and, where udp says so, for
+// UDP ASSOCIATE.
+func readRequest5(r io.Reader, udp bool) (request5, error) {
 	const part = "the SOCKS5 request"
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); errors.Is(err, io.EOF) {
-		return netaddr.Addr{}, errQuiet
+		return request5{}, errQuiet
 	} else if err != nil {
-		return netaddr.Addr{}, readFailure(err, part)
+		return request5{}, readFailure(err, part)
 	}
 	switch head[3] { // the library does not tell an unknown type from an empty name
 	case socks5.ATYPIPv4, socks5.ATYPIPv6, socks5.ATYPDomain:
 	default:
-		return netaddr.Addr{}, refuse5(socks5.RepAddressNotSupported, fmt.Errorf("%w: SOCKS5 address type 0x%02x", ErrBadHandshake, head[3]))
+		return request5{}, refuse5(socks5.RepAddressNotSupported, fmt.Errorf("%w: SOCKS5 address type 0x%02x", ErrBadHandshake, head[3]))
 	}
 	req, err := socks5.NewRequestFrom(io.MultiReader(bytes.NewReader(head[:]), r))
 	switch {
 	case errors.Is(err, socks5.ErrVersion):
-		return netaddr.Addr{}, refuse5(socks5.RepServerFailure, fmt.Errorf("%w: a SOCKS5 request of version 0x%02x", ErrBadHandshake, head[0]))
+		return request5{}, refuse5(socks5.RepServerFailure, fmt.Errorf("%w: a SOCKS5 request of version 0x%02x", ErrBadHandshake, head[0]))
 	case errors.Is(err, socks5.ErrBadRequest):
-		return netaddr.Addr{}, refuse5(socks5.RepServerFailure, badDestination(netaddr.ErrEmptyHost))
+		return request5{}, refuse5(socks5.RepServerFailure, badDestination(netaddr.ErrEmptyHost))
 	case err != nil:
-		return netaddr.Addr{}, readFailure(err, part)
+		return request5{}, readFailure(err, part)
+	case req.Cmd == socks5.CmdUDP && udp:
+		return request5{dst: named5(req), udp: true}, nil
 	case req.Cmd != socks5.CmdConnect:
-		return netaddr.Addr{}, refuse5(socks5.RepCommandNotSupported, fmt.Errorf("%w: %s", ErrCommand, commandName(req.Cmd)))
+		return request5{}, refuse5(socks5.RepCommandNotSupported, fmt.Errorf("%w: %s", ErrCommand, commandName(req.Cmd)))
 	}
 	dst, err := destination5(req)
 	if err != nil {
-		return netaddr.Addr{}, refuse5(socks5.RepServerFailure, badDestination(err))
+		return request5{}, refuse5(socks5.RepServerFailure, badDestination(err))
 	}
-	return dst, nil
+	return request5{dst: dst}, nil
+}
+
+// named5 is where the client of a UDP ASSOCIATE says it will send from. A name
+// says nothing: it would have to be resolved.
+func named5(req *socks5.Request) netaddr.Addr {
+	ip, ok := netip.AddrFromSlice(req.DstAddr)
+	if req.Atyp == socks5.ATYPDomain || !ok {
+		return netaddr.FromIP(netip.IPv4Unspecified(), 0)
+	}
+	return netaddr.FromIP(ip, binary.BigEndian.Uint16(req.DstPort))
 }
 
 func destination5(req *socks5.Request) (netaddr.Addr, error) {

@@ -1,0 +1,287 @@
+package udp
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+// The defaults of a PerDestination.
+const (
+	DefaultMaxDestinations = 128
+	DefaultMaxTunnels      = 1024
+
+	destinationPackets = 64        // queued for one destination
+	destinationBytes   = 256 << 10 // of memory
+	maxDials           = 16        // at one time
+)
+
+var (
+	// errEmpty refuses what VMess cannot carry.
+	errEmpty = fmt.Errorf("%w: it is empty", transport.ErrPacketDropped)
+	// errQueueFull is ErrQueueFull as an error of WritePacket.
+	errQueueFull = fmt.Errorf("%w: %w", ErrQueueFull, transport.ErrPacketDropped)
+)
+
+// PerDestination makes a dialer whose associations are bound to one
+// destination (plain VMess UDP, docs/protocol.md 9) into one whose PacketConns
+// reach any: each destination gets a PacketConn of its own, on demand.
+//
+// The NAT it makes is no full cone: the server sends to each destination from
+// another source port, and only the destination itself, in the very form it
+// was written to, can answer (mapping and filtering by address and port, RFC
+// 4787 sections 4.1 and 5). Calls and games that connect peers need packetaddr
+// or XUDP.
+//
+// Its fields may not be changed once it is in use; it may not be copied.
+type PerDestination struct {
+	// Dialer opens an association bound to one destination. It is required.
+	Dialer transport.PacketDialer
+	// Idle closes the PacketConn of a destination without a datagram either
+	// way for so long, or up to a quarter more. 0: DefaultIdle.
+	Idle time.Duration
+	// DialTimeout bounds a dial. 0: DefaultDialTimeout.
+	DialTimeout time.Duration
+	// MaxDestinations bounds the destinations of one PacketConn, MaxTunnels
+	// those of all. One more takes the place of the one that was silent the
+	// longest. 0: the defaults.
+	MaxDestinations, MaxTunnels int
+	// Dropped, if set, is told of datagrams that are dropped after WritePacket
+	// took them: [Server.Drop].
+	Dropped func(reason Drop, n int, cause error)
+
+	start   sync.Once
+	dials   chan struct{}
+	budget  budget
+	lanes   atomic.Int64 // destinations of all
+	tunnels atomic.Int64 // those connected
+}
+
+var _ transport.PacketDialer = (*PerDestination)(nil)
+
+// DialPacket implements transport.PacketDialer. It connects to nothing yet.
+func (p *PerDestination) DialPacket(context.Context, netaddr.Addr) (transport.PacketConn, error) {
+	p.start.Do(func() {
+		p.dials = make(chan struct{}, maxDials)
+		p.budget.most = DefaultTotalBytes
+	})
+	t := &table{
+		owner:   p,
+		answers: make(chan answer),
+		entries: make(map[netaddr.Addr]*list.Element),
+	}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t, nil
+}
+
+// Tunnels returns how many destinations are connected.
+func (p *PerDestination) Tunnels() int { return int(p.tunnels.Load()) }
+
+func (p *PerDestination) drop(reason Drop, n int, cause error) {
+	if n > 0 && p.Dropped != nil {
+		p.Dropped(reason, n, cause)
+	}
+}
+
+// boundDialer dials for a table, a few at one time.
+type boundDialer struct{ *PerDestination }
+
+func (d boundDialer) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
+	select {
+	case d.dials <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-d.dials }()
+	return d.Dialer.DialPacket(ctx, dst)
+}
+
+// A table is the PacketConn of a PerDestination.
+type table struct {
+	owner   *PerDestination
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	answers chan answer
+	// sink, if set, gets answers in place of the reader; set before use.
+	sink func(b *transport.Buffer, p []byte, from netaddr.Addr)
+
+	mu      sync.Mutex
+	entries map[netaddr.Addr]*list.Element
+	recent  list.List // of *destination, the latest first
+	closed  bool
+}
+
+var (
+	_ transport.PacketConn       = (*table)(nil)
+	_ transport.LazyPacketReader = (*table)(nil)
+	_ distributor                = (*table)(nil)
+)
+
+// An answer is a datagram on its way to the reader.
+type answer struct {
+	b    *transport.Buffer
+	data []byte
+	from netaddr.Addr
+}
+
+// A destination is one that datagrams were written to lately.
+type destination struct {
+	addr   netaddr.Addr
+	lane   lane
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// ReadPacket implements transport.PacketConn.
+func (t *table) ReadPacket(p []byte) (int, netaddr.Addr, error) {
+	b, data, from, err := t.ReadPacketLazy()
+	if err != nil {
+		return 0, from, err
+	}
+	defer b.Release()
+	return copy(p, data), from, nil
+}
+
+// ReadPacketLazy implements transport.LazyPacketReader.
+func (t *table) ReadPacketLazy() (*transport.Buffer, []byte, netaddr.Addr, error) {
+	select {
+	case a := <-t.answers:
+		return a.b, a.data, a.from, nil
+	case <-t.ctx.Done():
+		return nil, nil, netaddr.Addr{}, net.ErrClosed
+	}
+}
+
+// distribute implements distributor: each destination's tunnel calls deliver.
+func (t *table) distribute(deliver func(b *transport.Buffer, p []byte, from netaddr.Addr)) {
+	t.sink = deliver
+}
+
+// WritePacket implements transport.PacketConn. It queues and never waits: a
+// full queue is ErrQueueFull.
+func (t *table) WritePacket(p []byte, to netaddr.Addr) error {
+	if len(p) == 0 {
+		return errEmpty
+	}
+	if !to.IsValid() {
+		return transport.ErrPacketAddress
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return net.ErrClosed
+	}
+	d := t.reach(to)
+	if d == nil {
+		return errQueueFull
+	}
+	packet := newPacket(p, to)
+	if !d.lane.queue.push(packet) {
+		packet.release()
+		return errQueueFull
+	}
+	return nil
+}
+
+// reach returns the destination at to, a new one if need be; nil when there
+// are too many of other tables. The caller holds t.mu.
+func (t *table) reach(to netaddr.Addr) *destination {
+	if e, ok := t.entries[to]; ok {
+		t.recent.MoveToFront(e)
+		return e.Value.(*destination)
+	}
+	p := t.owner
+	most := orDefault(p.MaxDestinations, DefaultMaxDestinations)
+	all := int64(orDefault(p.MaxTunnels, DefaultMaxTunnels))
+	for len(t.entries) >= most || len(t.entries) > 0 && p.lanes.Load() >= all {
+		oldest := t.recent.Back()
+		p.drop(DropQueueFull, oldest.Value.(*destination).lane.queue.close(), nil)
+		t.remove(oldest)
+	}
+	if p.lanes.Add(1) > all {
+		p.lanes.Add(-1)
+		return nil
+	}
+	return t.add(to)
+}
+
+func (t *table) add(to netaddr.Addr) *destination {
+	p := t.owner
+	d := &destination{addr: to}
+	d.ctx, d.cancel = context.WithCancel(t.ctx)
+	e := t.recent.PushFront(d)
+	t.entries[to] = e
+	d.lane = lane{
+		dialer:  boundDialer{p},
+		idle:    orDefault(p.Idle, DefaultIdle),
+		within:  orDefault(p.DialTimeout, DefaultDialTimeout),
+		queue:   newQueue(destinationPackets, destinationBytes, &p.budget),
+		tunnels: &p.tunnels,
+		sent:    func(int) {},
+		dropped: p.drop,
+		deliver: func(b *transport.Buffer, data []byte, _ netaddr.Addr) { t.deliver(e, answer{b, data, to}) },
+		quiet:   func() { t.retire(e) },
+	}
+	t.running.Go(func() { d.lane.run(d.ctx) })
+	return d
+}
+
+// deliver hands a to the sink, or else to the reader, for whom the
+// destination's tunnel waits.
+func (t *table) deliver(e *list.Element, a answer) {
+	t.mu.Lock()
+	t.recent.MoveToFront(e) // nothing when it was removed
+	t.mu.Unlock()
+	if t.sink != nil {
+		t.sink(a.b, a.data, a.from)
+		return
+	}
+	select {
+	case t.answers <- a:
+	case <-e.Value.(*destination).ctx.Done():
+		a.b.Release()
+	}
+}
+
+// retire removes a destination that has no tunnel, unless a datagram came
+// meanwhile.
+func (t *table) retire(e *list.Element) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d := e.Value.(*destination); t.entries[d.addr] == e && d.lane.queue.trim() {
+		t.remove(e)
+	}
+}
+
+// remove ends a destination. The caller holds t.mu.
+func (t *table) remove(e *list.Element) {
+	d := t.recent.Remove(e).(*destination)
+	delete(t.entries, d.addr)
+	t.owner.lanes.Add(-1)
+	d.cancel()
+}
+
+// Close implements transport.PacketConn: it closes all PacketConns.
+func (t *table) Close() error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil
+	}
+	t.closed = true
+	for t.recent.Len() > 0 {
+		t.remove(t.recent.Front())
+	}
+	t.mu.Unlock()
+	t.cancel()
+	t.running.Wait()
+	return nil
+}
