@@ -1,0 +1,208 @@
+// Package stats counts what passes through a proxy and lists what is open: for
+// a status page and for metrics. It knows no protocol; who serves a connection
+// tells it.
+package stats
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vmess-local/pkg/transport"
+)
+
+// keptFailures bounds the failures that are remembered.
+const keptFailures = 30
+
+// A Board holds the counters and the tables. It may be used concurrently.
+type Board struct {
+	started time.Time
+
+	mu       sync.Mutex
+	flows    map[uint64]*flow
+	next     uint64
+	up, down int64 // of flows that ended
+	failed   int64 // flows that ended with an error
+	failures []Failure
+	users    map[string]User // of flows that ended
+}
+
+// A User is what one user has moved since the start.
+type User struct {
+	Name     string
+	Open     int
+	Opened   int64
+	Up, Down int64 // bytes, of open connections too
+}
+
+// NewBoard returns an empty Board.
+func NewBoard() *Board {
+	return &Board{started: time.Now(), flows: map[uint64]*flow{}, users: map[string]User{}}
+}
+
+// A flow is one open connection.
+type flow struct {
+	request  *transport.Request
+	started  time.Time
+	up, down atomic.Int64
+	cut      func()
+}
+
+// A Flow describes an open connection.
+type Flow struct {
+	ID          uint64
+	Inbound     string
+	Source      string // who asked; may be empty
+	Destination string
+	Started     time.Time
+	Up, Down    int64 // bytes so far
+}
+
+// Totals are the counters since the start.
+type Totals struct {
+	Started  time.Time
+	Open     int
+	Opened   int64
+	Failed   int64
+	Up, Down int64 // bytes, of open connections too
+}
+
+// A Failure is one that was told to the user.
+type Failure struct {
+	Time                                     time.Time
+	Cause, Sentence, Fix, Confidence, Server string
+	Count                                    int
+}
+
+// Begin lists a connection until end is called, which may be done again. cut
+// ends the connection; up and down count its bytes.
+func (b *Board) Begin(r *transport.Request, cut func()) (up, down *atomic.Int64, end func(failed bool)) {
+	f := &flow{request: r, started: time.Now(), cut: cut}
+	b.mu.Lock()
+	b.next++
+	id := b.next
+	b.flows[id] = f
+	b.mu.Unlock()
+	return &f.up, &f.down, func(failed bool) { b.end(id, failed) }
+}
+
+func (b *Board) end(id uint64, failed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f := b.flows[id]
+	if f == nil {
+		return
+	}
+	delete(b.flows, id)
+	b.up += f.up.Load()
+	b.down += f.down.Load()
+	u := b.users[f.request.User]
+	u.add(f)
+	b.users[f.request.User] = u
+	if failed {
+		b.failed++
+	}
+}
+
+func (u *User) add(f *flow) {
+	u.Opened++
+	u.Up += f.up.Load()
+	u.Down += f.down.Load()
+}
+
+// Users returns what each user has moved, by name.
+func (b *Board) Users() []User {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := maps.Clone(b.users)
+	for _, f := range b.flows {
+		u := all[f.request.User]
+		u.Open++
+		u.add(f)
+		all[f.request.User] = u
+	}
+	list := make([]User, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		u := all[name]
+		u.Name = name
+		list = append(list, u)
+	}
+	return list
+}
+
+// Cut ends an open connection, and reports whether there was one.
+func (b *Board) Cut(id uint64) bool {
+	b.mu.Lock()
+	f := b.flows[id]
+	b.mu.Unlock()
+	if f == nil {
+		return false
+	}
+	f.cut()
+	return true
+}
+
+// Flows returns the open connections, the newest first, at most so many; 0
+// means all.
+func (b *Board) Flows(most int) []Flow {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make([]Flow, 0, len(b.flows))
+	for id, f := range b.flows {
+		v := Flow{
+			ID: id, Inbound: f.request.Inbound, Destination: f.request.Destination.String(),
+			Started: f.started, Up: f.up.Load(), Down: f.down.Load(),
+		}
+		if f.request.Source.IsValid() {
+			v.Source = f.request.Source.String()
+		}
+		all = append(all, v)
+	}
+	slices.SortFunc(all, func(a, c Flow) int { return cmp.Compare(c.ID, a.ID) })
+	if most > 0 && len(all) > most {
+		all = all[:most]
+	}
+	return all
+}
+
+// Totals returns the counters.
+func (b *Board) Totals() Totals {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := Totals{Started: b.started, Open: len(b.flows), Opened: int64(b.next), Failed: b.failed, Up: b.up, Down: b.down}
+	for _, f := range b.flows {
+		t.Up += f.up.Load()
+		t.Down += f.down.Load()
+	}
+	return t
+}
+
+// Tell remembers a failure. One that the last failure of the same cause and
+// server repeats is counted there.
+func (b *Board) Tell(f Failure) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.failures {
+		if old := &b.failures[i]; old.Cause == f.Cause && old.Server == f.Server {
+			f.Count += old.Count
+			b.failures = append(b.failures[:i], b.failures[i+1:]...)
+			break
+		}
+	}
+	b.failures = append(b.failures, f)
+	if len(b.failures) > keptFailures {
+		b.failures = b.failures[1:]
+	}
+}
+
+// Failures returns what was told, the newest first.
+func (b *Board) Failures() []Failure {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := slices.Clone(b.failures)
+	slices.Reverse(all)
+	return all
+}

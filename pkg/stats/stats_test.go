@@ -1,0 +1,99 @@
+package stats
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+)
+
+func request(t testing.TB, host string) *transport.Request {
+	t.Helper()
+	dst, err := netaddr.FromHost(host, 443)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &transport.Request{Destination: dst, Inbound: "socks5"}
+}
+
+func TestBoard(t *testing.T) {
+	b := NewBoard()
+	cut := 0
+	up, _, end := b.Begin(request(t, "a.example"), func() { cut++ })
+	_, down, end2 := b.Begin(request(t, "b.example"), func() {})
+	up.Add(10)
+	down.Add(20)
+	flows := b.Flows(0)
+	if len(flows) != 2 || flows[0].Destination != "b.example:443" || flows[1].Up != 10 || flows[0].Source != "" {
+		t.Errorf("flows %+v", flows)
+	}
+	if one := b.Flows(1); len(one) != 1 || one[0].ID != flows[0].ID {
+		t.Errorf("the newest is %+v", one)
+	}
+	if !b.Cut(flows[1].ID) || cut != 1 || b.Cut(99) {
+		t.Errorf("cut %d times", cut)
+	}
+	end(true)
+	end(true) // once more does nothing
+	if got := b.Totals(); got.Open != 1 || got.Opened != 2 || got.Failed != 1 || got.Up != 10 || got.Down != 20 {
+		t.Errorf("totals %+v", got)
+	}
+	end2(false)
+	if got := b.Totals(); got.Open != 0 || got.Down != 20 || got.Failed != 1 {
+		t.Errorf("totals %+v", got)
+	}
+}
+
+func TestFailuresAreBoundedAndCounted(t *testing.T) {
+	b := NewBoard()
+	for i := range 3 * keptFailures {
+		b.Tell(Failure{Cause: fmt.Sprintf("cause.%d", i%(2*keptFailures)), Count: 1})
+	}
+	all := b.Failures()
+	if len(all) != keptFailures || all[0].Cause != fmt.Sprintf("cause.%d", keptFailures-1) {
+		t.Fatalf("%d failures, the last %+v", len(all), all[0])
+	}
+	b.Tell(Failure{Cause: all[5].Cause, Count: 3})
+	if again := b.Failures(); len(again) != keptFailures || again[0].Cause != all[5].Cause || again[0].Count != all[5].Count+3 {
+		t.Errorf("counted: %+v", again[0])
+	}
+}
+
+func TestBoardFromMany(t *testing.T) {
+	b := NewBoard()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 200 {
+				up, _, end := b.Begin(request(t, "a.example"), func() {})
+				up.Add(1)
+				b.Flows(3)
+				end(false)
+			}
+		})
+	}
+	all.Wait()
+	if got := b.Totals(); got.Open != 0 || got.Opened != 1600 || got.Up != 1600 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestUsers(t *testing.T) {
+	b := NewBoard()
+	for i, name := range []string{"bob", "alice", "bob"} {
+		r := request(t, "a.example")
+		r.User = name
+		up, _, end := b.Begin(r, func() {})
+		up.Add(10)
+		if i < 2 {
+			end(false)
+		}
+	}
+	want := []User{{Name: "alice", Opened: 1, Up: 10}, {Name: "bob", Open: 1, Opened: 2, Up: 20}}
+	if got := b.Users(); !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+}

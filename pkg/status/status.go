@@ -1,0 +1,272 @@
+// Package status serves the page that shows what a client or a server does, and the calls
+// behind it: state and its changes, counters for monitoring, a proxy
+// configuration for browsers. It is for this computer only: other Host and
+// Origin headers are refused, so that no web page can reach it by a name of
+// its own or from its own origin, and whatever changes something or shows
+// destinations, links or servers needs the token of the printed address.
+package status
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed page.html
+var page []byte
+
+// A Source is the program that is shown. All are called concurrently.
+type Source interface {
+	// State returns what is shown; it is encoded as JSON.
+	State() any
+	// Metrics returns the counters by their names, without labels.
+	Metrics() map[string]float64
+	// Proxy is the address of the local proxy, "" for a server.
+	Proxy() string
+	// Act does what the page's buttons ask for: "cut" with a connection's id,
+	// "prefer" with a server's name, "reload".
+	Act(ctx context.Context, what, which string) error
+	// Check walks the way to the server, telling each step as it ends; what is
+	// told is encoded as JSON.
+	Check(ctx context.Context, tell func(step any)) error
+	// Link returns a server's share link and its QR code, by the server's name.
+	Link(name string) (link, qr string, err error)
+}
+
+// ErrUnknown is returned by a Source that does not know what it is asked for.
+var ErrUnknown = errors.New("no such thing")
+
+const (
+	eventPause = time.Second
+	maxEvents  = 16 // pages that watch at one time
+	checkTime  = time.Minute
+)
+
+// A Page serves the status page on a listener.
+type Page struct {
+	source   Source
+	listener net.Listener
+	token    string
+	hosts    map[string]bool
+	watching chan struct{}
+}
+
+// New makes the page of a source on a loopback listener, which it owns.
+func New(ln net.Listener, source Source) *Page {
+	var secret [16]byte
+	_, _ = rand.Read(secret[:]) // never fails
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	p := &Page{source: source, listener: ln, token: hex.EncodeToString(secret[:]), watching: make(chan struct{}, maxEvents), hosts: map[string]bool{}}
+	for _, host := range []string{"127.0.0.1", "localhost", "::1"} {
+		p.hosts[net.JoinHostPort(host, port)] = true
+	}
+	p.hosts[ln.Addr().String()] = true
+	return p
+}
+
+// URL returns the page's address with its token: who has it may do everything.
+func (p *Page) URL() string { return "http://" + p.listener.Addr().String() + "/?token=" + p.token }
+
+// Run serves until ctx is done.
+func (p *Page) Run(ctx context.Context) error {
+	server := &http.Server{
+		Handler: p.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10, BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(p.listener); ctx.Err() == nil {
+		return fmt.Errorf("status page: %w", err)
+	}
+	return nil
+}
+
+// Handler returns all that the page serves.
+func (p *Page) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", p.page)
+	mux.HandleFunc("GET /proxy.pac", p.pac)
+	mux.HandleFunc("GET /metrics", p.metrics)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /api/state", p.secret(p.state))
+	mux.HandleFunc("GET /api/events", p.secret(p.events))
+	mux.HandleFunc("GET /api/link", p.secret(p.link))
+	mux.HandleFunc("POST /api/check", p.secret(p.check))
+	mux.HandleFunc("POST /api/act", p.secret(p.act))
+	return p.local(mux)
+}
+
+// local refuses what a web page could have sent: requests under another name
+// (DNS rebinding) or from another origin.
+func (p *Page) local(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !p.hosts[r.Host] {
+			http.Error(w, "this page is for this computer only: open it as http://"+p.listener.Addr().String()+"/", http.StatusMisdirectedRequest)
+			return
+		}
+		if p.foreign(r) {
+			http.Error(w, "not for other pages", http.StatusForbidden)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// foreign reports whether another page sent a request. A link to the page
+// itself may be followed: it holds nothing, and cannot be framed.
+func (p *Page) foreign(r *http.Request) bool {
+	if origin := r.Header.Get("Origin"); origin != "" {
+		host, ok := strings.CutPrefix(origin, "http://")
+		return !ok || !p.hosts[host]
+	}
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "cross-site", "same-site":
+		return r.URL.Path != "/" || r.Header.Get("Sec-Fetch-Mode") != "navigate"
+	}
+	return false
+}
+
+// secret asks for the token.
+func (p *Page) secret(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		got, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if got == "" {
+			got = r.URL.Query().Get("token")
+		}
+		if subtle.ConstantTimeCompare([]byte(got), []byte(p.token)) != 1 {
+			http.Error(w, "the token is missing or wrong: open the address that was printed at start", http.StatusUnauthorized)
+			return
+		}
+		next(w, r)
+	}
+}
+
+func (p *Page) page(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(page)
+}
+
+// pac is a proxy configuration without a way round the proxy, but for what is
+// near: a failure must not send anybody out unprotected.
+func (p *Page) pac(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/x-ns-proxy-autoconfig")
+	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
+	proxy := p.source.Proxy()
+	if proxy == "" {
+		http.NotFound(w, r)
+		return
+	}
+	fmt.Fprintf(w, `function FindProxyForURL(url, host) {
+  if (host === "localhost" || isPlainHostName(host) || shExpMatch(host, "*.local") ||
+      /^(127|10)\.\d+\.\d+\.\d+$/.test(host) || /^192\.168\.\d+\.\d+$/.test(host) ||
+      /^172\.(1[6-9]|2\d|3[01])\.\d+\.\d+$/.test(host) || /^169\.254\.\d+\.\d+$/.test(host) ||
+      host === "::1" || host === "[::1]")
+    return "DIRECT";
+  return "SOCKS5 %s; PROXY %s";
+}
+`, proxy, proxy)
+}
+
+// metrics is in Prometheus' text format.
+func (p *Page) metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	all := p.source.Metrics()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		kind := "gauge"
+		if strings.HasSuffix(name, "_total") {
+			kind = "counter"
+		}
+		fmt.Fprintf(w, "# TYPE %s %s\n%s %s\n", name, kind, name, strconv.FormatFloat(all[name], 'f', -1, 64))
+	}
+}
+
+func (p *Page) state(w http.ResponseWriter, _ *http.Request) { writeJSON(w, p.source.State()) }
+
+// events sends the state once a second as server-sent events.
+func (p *Page) events(w http.ResponseWriter, r *http.Request) {
+	select {
+	case p.watching <- struct{}{}:
+		defer func() { <-p.watching }()
+	default:
+		http.Error(w, "too many pages watch", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	control := http.NewResponseController(w)
+	tick := time.NewTicker(eventPause)
+	defer tick.Stop()
+	for {
+		data, err := json.Marshal(p.source.State())
+		if err != nil {
+			return
+		}
+		_ = control.SetWriteDeadline(time.Now().Add(10 * eventPause))
+		if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil || control.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *Page) link(w http.ResponseWriter, r *http.Request) {
+	link, qr, err := p.source.Link(r.URL.Query().Get("server"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	writeJSON(w, map[string]string{"link": link, "qr": qr})
+}
+
+// check sends one line of JSON for each step as it ends.
+func (p *Page) check(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), checkTime)
+	defer cancel()
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	control := http.NewResponseController(w)
+	tell := func(step any) {
+		_ = json.NewEncoder(w).Encode(step)
+		_ = control.Flush()
+	}
+	if err := p.source.Check(ctx, tell); err != nil {
+		tell(map[string]string{"error": err.Error()})
+	}
+}
+
+func (p *Page) act(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	switch err := p.source.Act(r.Context(), q.Get("what"), q.Get("which")); {
+	case errors.Is(err, ErrUnknown):
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusConflict)
+	default:
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
