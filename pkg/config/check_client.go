@@ -18,7 +18,6 @@ func (c *Client) Normalize() error {
 
 func (c *Client) check(by checker) {
 	by.client(c)
-	by.unbuilt(c.unbuilt())
 }
 
 func (c checker) client(cfg *Client) {
@@ -29,7 +28,9 @@ func (c checker) client(cfg *Client) {
 	c.number("mux.concurrency", cfg.Mux.Concurrency, 1, 1024)
 	c.choice("udp.mode", cfg.UDP.Mode, "auto", "xudp", "packetaddr", "plain", "off")
 	c.duration("udp.idle", cfg.UDP.Idle, time.Second, time.Hour)
-	c.upstream("upstream", string(cfg.Upstream))
+	if cfg.Upstream != "env" {
+		c.upstream("upstream", string(cfg.Upstream), `, "env" or nothing`)
+	}
 	c.status("status", cfg.Status)
 	c.limits("limits", cfg.Limits)
 	c.log("log", cfg.Log)
@@ -96,12 +97,13 @@ func (c checker) remotes(cfg *Client) {
 	cfg.Server = cfg.Servers[0]
 }
 
-// upstream checks the proxy's URL. No part of it is ever shown.
-func (c checker) upstream(path, text string) {
-	if text == "" || text == "env" {
+// upstream checks a proxy's URL; others says what else may stand there. No
+// part of it is ever shown.
+func (c checker) upstream(path, text, others string) {
+	if text == "" {
 		return
 	}
-	const want = `"http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`
+	want := `"http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host` + others
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Scheme == "" || u.Opaque != "" || u.Host == "":

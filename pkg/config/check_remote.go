@@ -246,7 +246,9 @@ func (c checker) tls(path string, t *TLS) {
 		t.Pin[i] = c.pin(indexPath(joinPath(path, "pin"), i), pin)
 	}
 	c.line(joinPath(path, "caFile"), t.CAFile)
-	c.line(joinPath(path, "fingerprint"), t.Fingerprint)
+	if t.Fingerprint != "" {
+		c.choice(joinPath(path, "fingerprint"), t.Fingerprint, Fingerprints()...)
+	}
 }
 
 func (c checker) alpn(path string, protocols []string) {

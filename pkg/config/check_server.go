@@ -17,7 +17,6 @@ func (s *Server) Normalize() error {
 
 func (s *Server) check(by checker) {
 	by.server(s)
-	by.unbuilt(s.unbuilt())
 }
 
 func (c checker) server(cfg *Server) {
@@ -27,6 +26,7 @@ func (c checker) server(cfg *Server) {
 	c.host("ws.host", cfg.WS.Host, true)
 	c.certificate("tls", cfg.TLS)
 	c.line("fallback", cfg.Fallback)
+	c.upstream("egress.dial", string(cfg.Egress.Dial), ", or nothing")
 	if cfg.Fallback == "404" {
 		cfg.Fallback = ""
 	}

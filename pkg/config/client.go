@@ -110,8 +110,15 @@ type TLS struct {
 	CAFile string `json:"caFile"`
 	// AllowInsecure turns every check of the certificate off.
 	AllowInsecure bool `json:"allowInsecure"`
-	// Fingerprint names a browser whose ClientHello is imitated.
+	// Fingerprint names a program whose ClientHello is imitated, one of
+	// [Fingerprints]; empty: Go's own.
 	Fingerprint string `json:"fingerprint"`
+}
+
+// Fingerprints are the names that TLS.Fingerprint may have: "random" is one of
+// the browsers, "randomized" no known program.
+func Fingerprints() []string {
+	return []string{"chrome", "firefox", "safari", "ios", "android", "edge", "random", "randomized"}
 }
 
 // Warm is about ready-made tunnels.

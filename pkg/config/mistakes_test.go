@@ -17,7 +17,7 @@ var clientMistakes = []mistake{
 	{``, `@:1:1: the configuration is empty; want an object in braces { }`},
 	{`[]`, `@:1:1: the configuration is a list; want an object in braces { }`},
 	{"// only a comment", `@:1:18: the file ends too early`},
-	{`vmess://abc`, `@:1:1: this is a share link, not a configuration; want what "link import" makes of it`},
+	{`vmess://abc`, `@:1:1: this is a share link, not a configuration; want the configuration that "vmess-local link import" prints for it`},
 	{"\xff\xfe{\x00}\x00", `@:1:1: the text is UTF-16; want UTF-8: save the file again with that encoding`},
 	{"{\n  \"listen\": \":1\"\n  \"auth\": {}}", `@:3:3: a comma is missing before this`},
 	{"{\n  \"ö\": {\n", `@:3:1: the file ends, but the '{' of 2:8 is still open`},
@@ -150,10 +150,7 @@ var clientMistakes = []mistake{
 	{`{"servers": [` + strings.Repeat("{},", 1001) + `]}`, `@:1:13: servers: the list is too long; saw 1001 elements; want at most 1000`},
 	{`{"servers": {}}`, `@:1:13: servers: saw an object; want a list in brackets [ ]`},
 
-	// Not built yet.
-	{withClient(`"mux": {"enabled": true}, "udp": {"mode": "xudp"}`), `@:2:20: mux.enabled: not part of this version yet; saw true; want false
-@:2:43: udp.mode: not part of this version yet; saw "xudp"; want "auto" or "off"`},
-	{withServer(`"tls": {"fingerprint": "chrome"}`), `@:2:24: server.tls.fingerprint: not part of this version yet; saw "chrome"; want ""`},
+	{withServer(`"tls": {"fingerprint": "Chrome"}`), `@:2:24: server.tls.fingerprint: saw "Chrome"; want one of chrome, firefox, safari, ios, android, edge, random, randomized; did you mean "chrome"?`},
 }
 
 var serverMistakes = []mistake{
@@ -169,13 +166,11 @@ var serverMistakes = []mistake{
 	{withServerFile(`"ws": {"path": "/a?b=c", "host": "a b"}, "tls": {"certFile": "c"}`), `@:2:16: ws.path: a server's path has no query; saw "/a?b=c"; want a path like /ray
 @:2:34: ws.host: the host name may hold only letters, digits, '-', '_' and '.': byte 2 is ' '; saw "a b"
 @:2:49: tls.keyFile: missing or empty; want both certFile and keyFile, or none`},
-	{withServerFile(`"trustedProxies": ["10.0.0.1/8", "a"], "limits": {"idle": "30d"}`), `@:2:19: trustedProxies: not part of this version yet; saw 2 entries; want an empty list
-@:2:20: trustedProxies[0]: the address goes beyond the range; saw "10.0.0.1/8"; want "10.0.0.0/8"
+	{withServerFile(`"trustedProxies": ["10.0.0.1/8", "a"], "limits": {"idle": "30d"}`), `@:2:20: trustedProxies[0]: the address goes beyond the range; saw "10.0.0.1/8"; want "10.0.0.0/8"
 @:2:34: trustedProxies[1]: saw "a"; want an IP address or a range like 10.0.0.0/8
 @:2:59: limits.idle: saw "30d"; want a duration like "30s", "2m" or "1h30m"`},
-	{withServerFile(`"status": {"enabled": true}, "fallback": "www", "egress": {"dial": "socks5://u:p@h:1"}`), `@:2:23: status.enabled: not part of this version yet; saw true; want false
-@:2:42: fallback: not part of this version yet; saw "www"; want "" for 404
-@:2:68: egress.dial: not part of this version yet; saw text of 16 characters; want ""`},
+	{withServerFile(`"egress": {"dial": "socks5://u:p@h"}`), `@:2:20: egress.dial: the URL has no port; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, or nothing`},
+	{withServerFile(`"egress": {"dial": "env"}`), `@:2:20: egress.dial: this is no URL of a proxy; saw text of 3 characters; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, or nothing`},
 }
 
 func TestClientMistakes(t *testing.T) {

@@ -32,7 +32,7 @@ func checkText(data []byte) *finding {
 	case len(bytes.TrimSpace(data)) == 0:
 		return mistake(0, "the configuration is empty", "an object in braces { }")
 	case bytes.HasPrefix(bytes.TrimSpace(data), []byte("vmess://")):
-		return mistake(0, "this is a share link, not a configuration", "what \"link import\" makes of it")
+		return mistake(0, "this is a share link, not a configuration", "the configuration that \"vmess-local link import\" prints for it")
 	}
 	if b := scanBrackets(data); b.tooDeep {
 		return mistake(b.innermost(), fmt.Sprintf("nested more than %d levels deep", maxDepth), "")
