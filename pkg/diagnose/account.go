@@ -139,7 +139,14 @@ func sure(r ProbeResult) Confidence {
 }
 
 func wrongMode(other ProbeResult, s Setting) Verdict {
-	if s.legacy() {
+	switch {
+	case s.AlterID > 0: // what MD5 with the derived ids is refused for, nobody tells
+		return Verdict{
+			Cause: VMessAEADRequired, Confidence: Likely,
+			Sentence: "the server refuses MD5 authentication and accepts VMessAEAD: it enforces that, or has another alterId for this id",
+			Fix:      useAEAD(s),
+		}
+	case s.legacy():
 		return Verdict{
 			Cause: VMessAEADRequired, Confidence: sure(other),
 			Sentence: "the server refuses MD5 authentication (it enforces VMessAEAD)",

@@ -34,7 +34,7 @@ func accountCases(t *testing.T) []judged {
 	}
 
 	// The mode.
-	add("MD5 by alterId, AEAD accepted", signals{Configured: refused, Other: accepted, Failed: 3, Attempts: 3}, alter, diagnose.VMessAEADRequired, certain)
+	add("MD5 by alterId, AEAD accepted", signals{Configured: refused, Other: accepted, Failed: 3, Attempts: 3}, alter, diagnose.VMessAEADRequired, likely)
 	add("MD5 by the variable, AEAD accepted", signals{Configured: silent, Other: accepted}, byVariable, diagnose.VMessAEADRequired, certain)
 	add("MD5 by both, AEAD held open", signals{Configured: silent, Other: held}, both, diagnose.VMessAEADRequired, likely)
 	add("AEAD, MD5 accepted", signals{Configured: refused, Other: accepted, Skew: right}, aead, diagnose.VMessAEADUnsupported, certain)

@@ -199,9 +199,9 @@ func Causes() []CauseInfo {
 			"Let the server send the full chain (`fullchain.pem` instead of `cert.pem`); until then pin the certificate with `tls.pin`.",
 		},
 		{
-			TLSExpired, "The certificate is out of date, or not yet valid.",
+			TLSExpired, "The certificate is out of date, or not valid yet.",
 			"Its dates against this computer's clock, when the server's `Date` does not show that the clock is wrong.",
-			"Renew the certificate on the server. Check this computer's date first.",
+			"Out of date: renew the certificate on the server. Not valid yet: mostly this computer's clock is behind. Check its date first in both cases.",
 		},
 		{
 			TLSWrongName, "The certificate is for other names.",
@@ -226,7 +226,7 @@ func Causes() []CauseInfo {
 		{
 			WSNotFound, "The path does not exist there.",
 			"Status 404 or 410. An empty body without `Server` header comes from the proxy core itself, a page from a web server in front.",
-			"Check `ws.path` (letter by letter) and `ws.host` against the server's configuration.",
+			"Check `ws.path` (letter by letter) and `ws.host` against the server's configuration: a server may take one host only.",
 		},
 		{
 			WSBadRequest, "The server does not take the request for a WebSocket upgrade.",
@@ -285,7 +285,7 @@ func Causes() []CauseInfo {
 		},
 		{
 			VMessAEADRequired, "The server refuses MD5 authentication; it wants VMessAEAD.",
-			"A probe with VMessAEAD is accepted, one with MD5 is not.",
+			"A probe with VMessAEAD is accepted, one with MD5 is not. With an `alterId` above 0 it is *likely* only: a server that takes MD5 but has another `alterId` for the user looks the same, and the fix is the same.",
 			"Set `alterId` to 0 and unset `V2RAY_VMESS_AEAD_DISABLED`.",
 		},
 		{

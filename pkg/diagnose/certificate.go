@@ -128,9 +128,10 @@ func plainName(name string) bool {
 // time tells of a wrong clock.
 func outOfDate(cert *x509.Certificate, what string, s Setting, f WayFacts) Verdict {
 	now := f.now()
+	early := now.Before(cert.NotBefore)
 	when := "expired on " + day(cert.NotAfter)
-	if now.Before(cert.NotBefore) {
-		when = "is valid only from " + day(cert.NotBefore) + " on"
+	if early {
+		when = "is not valid yet, but from " + day(cert.NotBefore) + " on"
 	}
 	if f.Skew != nil && f.Skew.Abs() > margin {
 		if there := now.Add(-*f.Skew); !there.Before(cert.NotBefore) && !there.After(cert.NotAfter) {
@@ -146,10 +147,16 @@ func outOfDate(cert *x509.Certificate, what string, s Setting, f WayFacts) Verdi
 		Sentence: fmt.Sprintf("%s of %s %s", what, s.server(), when),
 		Fix:      "renew the certificate on the server and reload the web server",
 	}
+	if early {
+		v.Fix = "wait until then, or let the server have a certificate that is valid now"
+	}
 	if f.Skew == nil {
 		v.Confidence = Likely
 		v.Sentence += ", and this computer's clock says " + day(now)
 		v.Fix = "if that date is wrong, set this computer's clock; else renew the certificate on the server"
+		if early {
+			v.Fix = "most likely this computer's clock is behind: set it (turn on automatic time); else wait until then"
+		}
 	}
 	return v
 }

@@ -80,6 +80,7 @@ func certificateCases(t *testing.T) []judged {
 	add("expired", late(expired), skewed(time.Second), diagnose.TLSExpired, certain, expired)
 	add("expired, no time from the server", late(expired), none, diagnose.TLSExpired, likely, expired)
 	add("not yet valid, no time from the server", late(future), none, diagnose.TLSExpired, likely, future)
+	add("not yet valid, the server's clock agrees", late(future), skewed(time.Second), diagnose.TLSExpired, certain, future)
 	add("expired, our clock is a little off", late(expired), skewed(80*time.Second), diagnose.TLSExpired, certain, expired)
 	add("expired, our clock is off but not so far", late(expired), skewed(time.Hour), diagnose.TLSExpired, certain, expired)
 	add("looks expired, our clock is ahead", late(expired), skewed(90*dayLong), diagnose.VMessClockSkew, likely, expired)

@@ -17,15 +17,18 @@ const (
 	Pass Status = iota
 	Fail
 	Skip
+	Heal // wrong, and a running client puts it right by itself
 )
 
-// String returns "pass", "fail" or "skip".
+// String returns "pass", "fail", "skip" or "heal".
 func (s Status) String() string {
 	switch s {
 	case Pass:
 		return "pass"
 	case Fail:
 		return "fail"
+	case Heal:
+		return "heal"
 	default:
 		return "skip"
 	}
@@ -69,11 +72,19 @@ type Report struct {
 	Server  string // the server's name for people, or address; may be empty
 	Steps   []CheckStep
 	Verdict Verdict // the first failure's; zero when all is well
+	// Healing is what a running client does by itself about the verdict.
+	Healing Healing
+	// Each, if set, is told of each step as it ends.
+	Each func(CheckStep)
 }
 
 // Add appends a step.
 func (r *Report) Add(name string, status Status, took time.Duration, detail string) {
-	r.Steps = append(r.Steps, CheckStep{name, status, took, detail})
+	step := CheckStep{name, status, took, detail}
+	r.Steps = append(r.Steps, step)
+	if r.Each != nil {
+		r.Each(step)
+	}
 }
 
 // Complete appends, as skipped, the steps that are missing.
@@ -89,10 +100,11 @@ func (r *Report) Complete() {
 	}
 }
 
-// OK reports whether all is well: no step failed and there is no verdict.
+// OK reports whether all is well: no step failed or needs healing, and there is
+// no verdict.
 func (r *Report) OK() bool {
 	for _, step := range r.Steps {
-		if step.Status == Fail {
+		if step.Status == Fail || step.Status == Heal {
 			return false
 		}
 	}
@@ -100,7 +112,8 @@ func (r *Report) OK() bool {
 }
 
 // WriteText writes the report for people: an aligned table and, after an empty
-// line, the verdict's two lines or "all is well".
+// line, the verdict's two lines or "all is well". Where a running client heals
+// what is wrong, a third line says how.
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	names, times := 0, 0
@@ -114,6 +127,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	b.WriteByte('\n')
 	switch {
+	case r.healed():
+		b.WriteString("error: " + r.Verdict.Line() + "\n" + r.Verdict.FixLine() + "\n")
+		b.WriteString("healed: vmess-local run works all the same: by itself it " + r.Healing.String() + "\n")
 	case !r.Verdict.IsZero():
 		b.WriteString("error: " + r.Verdict.Line() + "\n" + r.Verdict.FixLine() + "\n")
 	case r.OK():
@@ -123,6 +139,16 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// healed reports whether a running client puts right all that is wrong.
+func (r *Report) healed() bool {
+	for _, step := range r.Steps {
+		if step.Status == Fail {
+			return false
+		}
+	}
+	return r.Healing != Healing{} && !r.Verdict.IsZero()
 }
 
 // took prints milliseconds, to tenths below ten.
@@ -149,10 +175,12 @@ type reportJSON struct {
 	Server  string     `json:"server,omitempty"`
 	Steps   []stepJSON `json:"steps"`
 	Verdict *Verdict   `json:"verdict"`
+	Healed  string     `json:"healed,omitempty"`
 }
 
 // WriteJSON writes the report for programs: ok, server, steps (name, status,
-// ms, detail) and the verdict, which is null when all is well.
+// ms, detail), the verdict, which is null when all is well, and in healed what a
+// running client does about it by itself.
 func (r *Report) WriteJSON(w io.Writer) error {
 	out := reportJSON{OK: r.OK(), Server: r.Server, Steps: make([]stepJSON, 0, len(r.Steps))}
 	for _, step := range r.Steps {
@@ -161,6 +189,9 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	}
 	if !r.Verdict.IsZero() {
 		out.Verdict = &r.Verdict
+	}
+	if r.healed() {
+		out.Healed = r.Healing.String()
 	}
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)

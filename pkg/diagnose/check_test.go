@@ -32,7 +32,20 @@ func reports(t *testing.T) map[string]*diagnose.Report {
 
 	hinted := &diagnose.Report{}
 	hinted.Add(diagnose.StepUDP, diagnose.Fail, 0, "no datagram came back")
-	return map[string]*diagnose.Report{"well": well, "failed": failed, "hinted": hinted}
+
+	healed := &diagnose.Report{Healing: diagnose.Healing{Clock: true, AEAD: true}}
+	healed.Add(diagnose.StepConfiguration, diagnose.Pass, 0, "config.json")
+	healed.Add(diagnose.StepAccount, diagnose.Heal, 40*time.Millisecond, "refused as configured, accepted once the client "+healed.Healing.String())
+	skew := time.Hour
+	healed.Add(diagnose.StepClock, diagnose.Heal, 2*time.Millisecond, diagnose.ClockDetail(skew))
+	sig := diagnose.AccountSignals{
+		Configured: diagnose.ProbeRefused, Other: diagnose.ProbeRefused, OtherServerTime: diagnose.ProbeAccepted, Skew: &skew,
+	}
+	healed.Verdict = diagnose.Account(sig, fixture(t, 4, true))
+	healed.Complete()
+	worse := *healed
+	worse.Add(diagnose.StepDestination, diagnose.Fail, 0, "")
+	return map[string]*diagnose.Report{"well": well, "failed": failed, "hinted": hinted, "healed": healed, "healed-in-vain": &worse}
 }
 
 func TestReport(t *testing.T) {
@@ -50,12 +63,28 @@ func TestReport(t *testing.T) {
 			OK      bool
 			Steps   []struct{ Name, Status string }
 			Verdict *struct{ Cause, Fix, Confidence string }
+			Healed  string
 		}
 		if err := json.Unmarshal([]byte(data.String()), &back); err != nil {
 			t.Fatal(err)
 		}
-		if back.OK != (name == "well") || r.OK() != back.OK || (back.Verdict != nil) != (name == "failed") {
+		if back.OK != (name == "well") || r.OK() != back.OK || (back.Verdict != nil) != (r.Verdict.Cause != "") {
 			t.Errorf("%s: %+v", name, back)
+		}
+		if said := strings.Contains(text.String(), "\nhealed: "); said != (name == "healed") || said != (back.Healed != "") {
+			t.Errorf("%s: %q\n%s", name, back.Healed, text.String())
+		}
+	}
+}
+
+func TestClockDetail(t *testing.T) {
+	for skew, want := range map[time.Duration]string{
+		300 * time.Millisecond: "this computer and the server agree",
+		2 * time.Second:        "this computer is 2 s ahead of the server",
+		-time.Hour:             "this computer is 1 h behind the server",
+	} {
+		if got := diagnose.ClockDetail(skew); got != want {
+			t.Errorf("%v: %q, want %q", skew, got, want)
 		}
 	}
 }

@@ -192,6 +192,9 @@ func TestLine(t *testing.T) {
 		v.FixLine():                           "fix: do",
 		diagnose.Folded(v, 37, time.Minute):   "vmess.aead-required: again 37 times in 60 s",
 		diagnose.Folded(v, 1, 20*time.Minute): "vmess.aead-required: again 1 time in 20 min",
+		diagnose.Folded(v, 2, 59*time.Minute+29*time.Second): "vmess.aead-required: again 2 times in 59 min",
+		diagnose.Folded(v, 3, time.Hour-time.Millisecond):    "vmess.aead-required: again 3 times in 1 h",
+		diagnose.Folded(v, 4, 90*time.Minute):                "vmess.aead-required: again 4 times in 1.5 h",
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -237,7 +240,7 @@ func TestPlaces(t *testing.T) {
 	}{
 		{fixture(t, 4, true), `set "alterId": 0 at config.json:9:16`},
 		{absent, `set "alterId": 0 in "server" of my.json`},
-		{link, `set "alterId": 0 in the configuration that "vmess-local link import" makes of the link`},
+		{link, `set "alterId": 0 in the file that "vmess-local link import LINK > config.json" writes`},
 	} {
 		if got := diagnose.Account(refused, c.s).Fix; got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)

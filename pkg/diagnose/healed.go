@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,41 @@ func HealedEarlyData(s Setting) string {
 // sent again.
 func HealedRefused(n int) string {
 	return healed(VMessRefused, plural(n, "request")+" refused by the server's replay filter sent again")
+}
+
+// A Healing is what a running client does by itself about what is wrong.
+type Healing struct {
+	Clock     bool // signs with the server's time
+	AEAD      bool // uses VMessAEAD in place of MD5
+	EarlyData bool // goes on without early data
+}
+
+// String says what the client does: "signs with the server's time".
+func (h Healing) String() string {
+	var parts []string
+	if h.EarlyData {
+		parts = append(parts, "goes on without early data")
+	}
+	if h.AEAD {
+		parts = append(parts, "uses VMessAEAD")
+	}
+	if h.Clock {
+		parts = append(parts, "signs with the server's time")
+	}
+	return strings.Join(parts, " and ")
+}
+
+// ClockDetail words the difference of clocks for a check; skew is this clock
+// minus the server's.
+func ClockDetail(skew time.Duration) string {
+	switch seconds := skew.Round(time.Second); {
+	case seconds == 0:
+		return "this computer and the server agree"
+	case seconds > 0:
+		return "this computer is " + spoken(seconds) + " ahead of the server"
+	default:
+		return "this computer is " + spoken(seconds) + " behind the server"
+	}
 }
 
 func healed(c Cause, what string) string { return "healed: " + string(c) + ": " + what }

@@ -85,6 +85,13 @@ func configCases(t *testing.T) []judged {
 		p := config.Problem{Cause: config.CauseUnreadable, File: "config.json", Message: "the file cannot be read: " + err.Error(), Err: err}
 		cases = append(cases, judged{"config: " + name, diagnose.ConfigUnreadable, diagnose.Certain, diagnose.Config(p)})
 	}
+	for name, p := range map[string]config.Problem{
+		"no file":     {Cause: config.CauseUnreadable, File: "server.json", Message: "the file cannot be read", Err: fs.ErrNotExist},
+		"unknown key": {Cause: config.CauseUnknownKey, File: "server.json", Line: 1, Column: 2, Path: "x", Message: "unknown key"},
+		"client's":    {Cause: config.CauseUnknownKey, File: "server.json", Line: 1, Column: 2, Path: "x", Message: "unknown key", Want: "one of listen, users"},
+	} {
+		cases = append(cases, judged{"config of the server: " + name, diagnose.Cause(p.Cause), diagnose.Certain, diagnose.ConfigOfServer(p)})
+	}
 	slices.SortFunc(cases, func(a, b judged) int { return strings.Compare(a.name, b.name) })
 	return cases
 }

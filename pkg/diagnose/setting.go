@@ -104,6 +104,18 @@ func (s Setting) at(key string) string { return s.named(key, "") }
 // set tells to give a key a value: `set "alterId": 0 at config.json:9:18`.
 func (s Setting) set(key, value string) string { return "set " + s.named(key, ": "+value) }
 
+// setBoth tells to give two keys their values.
+func (s Setting) setBoth(key, value, other, otherValue string) string {
+	one := s.named(key, ": "+value)
+	if s.File == "" && s.place(key) == "" {
+		one = strings.TrimSuffix(one, linkFile) // once is enough
+	}
+	return "set " + one + " and " + s.named(other, ": "+otherValue)
+}
+
+// linkFile is where a key is set for who has only a link.
+const linkFile = ` in the file that "vmess-local link import LINK > config.json" writes`
+
 func (s Setting) named(key, value string) string {
 	quoted := strconv.Quote(strings.TrimPrefix(key, "/")) + value
 	switch place := s.place(key); {
@@ -114,7 +126,7 @@ func (s Setting) named(key, value string) string {
 	case s.File != "":
 		return quoted + ` in "` + first(s.Section, "server") + `" of ` + s.File
 	case value != "":
-		return quoted + ` in the configuration that "vmess-local link import" makes of the link`
+		return quoted + linkFile
 	}
 	return quoted + linkField(key)
 }

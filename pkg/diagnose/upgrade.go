@@ -96,8 +96,8 @@ func notFound(e *wsconn.HandshakeError, s Setting) Verdict {
 	v := Verdict{Cause: WSNotFound, Confidence: Certain}
 	switch {
 	case isCore(e), e.Server() == "" && strings.TrimSpace(string(e.Body)) == "404 page not found":
-		v.Sentence = fmt.Sprintf("the proxy server itself answers %d: its path is not %s", e.Status, s.showPath())
-		v.Fix = "correct " + s.at("ws.path") + ": it must be the server's, letter by letter"
+		v.Sentence = fmt.Sprintf("the proxy server itself answers %d: its path is not %s, or it is not for the host %s", e.Status, s.showPath(), s.showHost())
+		v.Fix = "correct " + s.at("ws.path") + ": it must be the server's, letter by letter; else " + s.at("ws.host") + ", which servers may check, too"
 	default:
 		v.Sentence = fmt.Sprintf("%s answers %d: it has nothing at %s for the host %s", who(e), e.Status, s.showPath(), s.showHost())
 		v.Fix = "correct " + s.at("ws.path") + " or " + s.at("ws.host") + ": the web server has no location for them"
@@ -179,7 +179,7 @@ func redirect(e *wsconn.HandshakeError, s Setting) Verdict {
 		if !plainName(port) {
 			port = "443"
 		}
-		v.Fix = s.set("tls.enabled", "true") + " and " + strings.TrimPrefix(s.set("port", port), "set ")
+		v.Fix = s.setBoth("tls.enabled", "true", "port", port)
 	}
 	return v
 }

@@ -67,6 +67,9 @@ func upgradeCases(t *testing.T) []judged {
 	answered("504", status(504, "nginx", "x"), wss, diagnose.WSBadGateway, likely)
 	answered("521 of Cloudflare", status(521, "cloudflare", "x"), wss, diagnose.WSBadGateway, certain)
 	answered("301 to https", status(301, "nginx", "", "Location", "https://"+secretUser+":"+secretPassword+"@cdn.example.com/ray?"+secretQuery), ws, diagnose.WSRedirect, certain)
+	link := ws
+	link.File, link.Place = "", nil
+	answered("301 to https, by a link", status(301, "nginx", "", "Location", "https://cdn.example.com/ray"), link, diagnose.WSRedirect, certain)
 	answered("308 to https on a port", status(308, "Caddy", "", "Location", "https://cdn.example.com:8443/ray"), ws, diagnose.WSRedirect, certain)
 	answered("302 elsewhere", status(302, "nginx", "", "Location", "/login?"+secretQuery), wss, diagnose.WSRedirect, certain)
 	answered("302 nowhere", status(302, "nginx", "", "Location", "http://%zz"), wss, diagnose.WSRedirect, certain)

@@ -79,6 +79,11 @@ func (v Verdict) Line() string {
 // FixLine returns "fix: " and what to do.
 func (v Verdict) FixLine() string { return "fix: " + v.Fix }
 
+// Record returns the verdict as the message and the attributes of a log record.
+func (v Verdict) Record() (msg string, attrs []any) {
+	return v.Sentence, []any{"cause", string(v.Cause), "fix", v.Fix, "confidence", v.Confidence.String()}
+}
+
 // Folded returns the line that stands for n repeats of v within d.
 func Folded(v Verdict, n int, d time.Duration) string {
 	return fmt.Sprintf("%s: again %s in %s", v.Cause, plural(n, "time"), spoken(d))
@@ -112,7 +117,7 @@ func spoken(d time.Duration) string {
 		return count(time.Second, "s")
 	case d <= 15*time.Minute:
 		return strconv.FormatInt(int64(d.Round(time.Second)/time.Second), 10) + " s"
-	case d < time.Hour:
+	case d < time.Hour-30*time.Second: // above, it would be rounded to 60 min
 		return strconv.FormatInt(int64(d.Round(time.Minute)/time.Minute), 10) + " min"
 	case d < 48*time.Hour:
 		return count(time.Hour, "h")

@@ -37,38 +37,52 @@ func NewRoot(name, short, long, example string, commands ...*cobra.Command) *cob
 	root := &cobra.Command{
 		Use: name, Short: short, Long: long, Example: example,
 		SilenceErrors: true, SilenceUsage: true,
-		DisableFlagsInUseLine:      true,
-		SuggestionsMinimumDistance: 2,
-		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
-		Args:                       cobra.ArbitraryArgs, // RunE words the mistake
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return unknownCommand(cmd, args[0])
-		},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return Usagef("%s\nfix: %s --help lists what there is", flagText(err), cmd.CommandPath())
 	})
 	root.SetUsageTemplate(usageTemplate)
+	root.Version = Version(name)
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version")
 	root.SetHelpCommand(newHelpCommand(name))
 	root.AddCommand(commands...)
 	root.AddCommand(newVersionCommand(name), newCompletionCommand(name))
-	for _, cmd := range root.Commands() {
-		cmd.DisableFlagsInUseLine = true
-	}
+	finish(root)
 	return root
 }
 
-func unknownCommand(root *cobra.Command, word string) error {
-	fix := root.Name() + " --help lists what there is"
+// finish sets what is the same for all commands: no "[flags]" in usage lines,
+// which say themselves what flags matter, and a word for those that only lead
+// to others and are given one they do not know.
+func finish(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	for _, c := range cmd.Commands() {
+		finish(c)
+	}
+	if !cmd.HasSubCommands() || cmd.Runnable() {
+		return
+	}
+	cmd.Args = cobra.ArbitraryArgs // RunE words the mistake
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return unknownCommand(cmd, args[0])
+	}
+}
+
+func unknownCommand(cmd *cobra.Command, word string) error {
+	root := cmd.Root()
+	fix := cmd.CommandPath() + " --help lists what there is"
 	if strings.HasPrefix(strings.ToLower(word), "vmess://") {
 		if run, _, err := root.Find([]string{"run"}); err == nil && strings.Contains(run.Use, "LINK") {
 			fix = root.Name() + " run '" + word[:len("vmess://")] + "…'"
 		}
-	} else if near := root.SuggestionsFor(word); len(near) > 0 {
-		fix = "did you mean " + root.Name() + " " + near[0] + "?"
+	} else if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		fix = "did you mean " + cmd.CommandPath() + " " + near[0] + "?"
 	}
 	return Usagef("unknown command %s\nfix: %s", Show(word), fix)
 }
@@ -91,14 +105,22 @@ func newHelpCommand(name string) *cobra.Command {
 		Use:     "help [COMMAND]",
 		Short:   "Tell more about a command",
 		Example: "  " + name + " help run",
-		Args:    OneArg,
+		Args:    cobra.ArbitraryArgs, // a command may be several words
+
+		DisableFlagsInUseLine: true,
 		RunE: func(help *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return help.Root().Help()
 			}
-			cmd, _, err := help.Root().Find(args)
+			cmd, rest, err := help.Root().Find(args)
 			if err != nil || cmd == help.Root() {
 				return unknownCommand(help.Root(), args[0])
+			}
+			if len(rest) > 0 && cmd.HasSubCommands() {
+				return unknownCommand(cmd, rest[0])
+			}
+			if err := maximum(0, help, rest); err != nil {
+				return err
 			}
 			cmd.InitDefaultHelpFlag()
 			return cmd.Help()
@@ -165,11 +187,11 @@ func (f *LogFlags) Add(cmd *cobra.Command) {
 func (f *LogFlags) Check() error {
 	if f.level != "" {
 		if _, err := logline.ParseLevel(f.level); err != nil {
-			return Usagef("--log-level: saw %s; want debug, info, warn or error", Show(f.level))
+			return Usagef("--log-level: saw %s\nfix: write debug, info, warn or error", Show(f.level))
 		}
 	}
 	if f.format != "" && f.format != "text" && f.format != "json" {
-		return Usagef("--%s: saw %s; want text or json", formatFlag, Show(f.format))
+		return Usagef("--%s: saw %s\nfix: write text or json", formatFlag, Show(f.format))
 	}
 	return nil
 }

@@ -38,8 +38,16 @@ func testRoot(err error) *cobra.Command {
 	return NewRoot("prog", "A program", "It does things.", "  prog run", cmd)
 }
 
+// A found is a finding with a cause.
+type found struct{ what string }
+
+func (f found) Line() string            { return "a.cause: " + f.what }
+func (f found) FixLine() string         { return "fix: mend it" }
+func (f found) Record() (string, []any) { return f.what, []any{"cause", "a.cause", "fix", "mend it"} }
+
 func TestExecute(t *testing.T) {
 	failed := errors.New("it broke\nfix: mend it\nanother")
+	several := Found(failed, 2, found{"one"}, found{"two"})
 	for _, c := range []struct {
 		args string
 		err  error
@@ -51,10 +59,14 @@ func TestExecute(t *testing.T) {
 		{"run x", fmt.Errorf("around: %w", &UsageError{failed}), ExitUsage, []string{"error: around: it broke\n", "fix: mend it\n", "error: another\n"}},
 		{"run", failed, ExitFailed, []string{`"level":"WARN","msg":"shown"}`, `"level":"ERROR","msg":"it broke","fix":"mend it"}`, `"level":"ERROR","msg":"another"}`}},
 		{"run x --log-format json", failed, ExitFailed, []string{`"msg":"it broke","fix":"mend it"}`, `"msg":"another"}`}},
+		{"run x", several, ExitFailed, []string{"error: a.cause: one\n", "fix: mend it\n", "error: a.cause: two\n", "fix: mend it\n", "error: and 2 more\n"}},
+		{"run", &UsageError{several}, ExitUsage, []string{
+			`"msg":"shown"}`, `"level":"ERROR","msg":"one","cause":"a.cause","fix":"mend it"}`, `"msg":"two","cause":"a.cause","fix":"mend it"}`, `"msg":"and 2 more"}`,
+		}},
 		{"run --log-format text --log-level debug", failed, ExitFailed, []string{"not shown\n", "warning: shown\n", "error: it broke\n", "fix: mend it\n", "error: another\n"}},
 		{"run --log-format text --log-level error", nil, ExitOK, nil},
-		{"run --log-format xml", nil, ExitUsage, []string{`error: --log-format: saw "xml"; want text or json`}},
-		{"run --log-level 5ec2e700-0000-4000-8000-000000000001", nil, ExitUsage, []string{"error: --log-level: saw a word of 36 characters; want"}},
+		{"run --log-format xml", nil, ExitUsage, []string{`error: --log-format: saw "xml"`, "fix: write text or json"}},
+		{"run --log-level 5ec2e700-0000-4000-8000-000000000001", nil, ExitUsage, []string{"error: --log-level: saw a word of 36 characters", "fix: write debug, info, warn or error"}},
 		{"run a b", nil, ExitUsage, []string{`error: prog run: unexpected argument "b"`, "fix: prog run [-c FILE | LINK]"}},
 		{"ru", nil, ExitUsage, []string{`error: unknown command "ru"`, "fix: did you mean prog run?"}},
 		{"Vmess://secret", nil, ExitUsage, []string{`error: unknown command "Vmess://…"`, "fix: prog run 'Vmess://…'"}},
@@ -93,6 +105,21 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%q: no %q in\n%s", args, want, stdout.String())
 			}
 		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, args := range []string{"version", "--version"} {
+		var stdout, stderr bytes.Buffer
+		if code := Execute(context.Background(), testRoot(nil), []string{args}, strings.NewReader(""), &stdout, &stderr); code != ExitOK || stderr.Len() > 0 {
+			t.Errorf("%s: exit code %d, stderr %s", args, code, stderr.String())
+		}
+		if got := stdout.String(); got != Version("prog")+"\n" {
+			t.Errorf("%s: %q", args, got)
+		}
+	}
+	if !errors.Is(Found(context.Canceled, 0, found{"one"}), context.Canceled) {
+		t.Error("what the findings were made of is lost")
 	}
 }
 

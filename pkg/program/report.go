@@ -18,6 +18,10 @@ const fixMark = "fix: "
 // is a record, with its fix.
 func report(w io.Writer, err error, json bool) {
 	log := slog.New(logline.New(w, slog.LevelError, json))
+	if f := findings(err); f != nil && json {
+		f.log(log)
+		return
+	}
 	lines := strings.Split(err.Error(), "\n")
 	for i, line := range lines {
 		if strings.HasPrefix(line, fixMark) {
@@ -31,6 +35,17 @@ func report(w io.Writer, err error, json bool) {
 		} else {
 			log.Error(line)
 		}
+	}
+}
+
+// log writes a record for each finding.
+func (f *Findings) log(log *slog.Logger) {
+	for _, one := range f.All {
+		msg, attrs := one.Record()
+		log.Error(msg, attrs...)
+	}
+	if f.Omitted > 0 {
+		log.Error(f.more())
 	}
 }
 

@@ -10,6 +10,7 @@
 //	                              and stderr are what it said
 //	[!] fetch PROXY URL           gets a URL through a proxy (a URL, too)
 //	listening ADDR FILE OUT       copies a configuration that listens elsewhere
+//	certificate CERT KEY          writes a fresh certificate and its key
 //	width N FILE                  no line of the file is longer than N characters
 //
 // and $ORIGIN, the HOST:PORT of a web server on loopback. Their *.json files
@@ -77,6 +78,7 @@ func Run(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": code, "start": start, "end": end, "fetch": fetch, "width": width, "listening": listening,
+			"certificate": certificate,
 		},
 	})
 }
