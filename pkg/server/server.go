@@ -18,11 +18,12 @@ import (
 	"time"
 
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/direct"
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/limit"
 	"vmess-local/pkg/logline"
-	"vmess-local/pkg/mux"
+	"vmess-local/pkg/stats"
+	"vmess-local/pkg/status"
+	"vmess-local/pkg/tlsconn"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
 	"vmess-local/pkg/wsconn"
@@ -39,6 +40,9 @@ type Options struct {
 	Listener net.Listener
 	// Dialer is the way out instead of the configured one.
 	Dialer transport.StreamDialer
+	// Resolver resolves destinations' names for the configured way out; nil
+	// means the system's.
+	Resolver *net.Resolver
 	// Now is the clock that requests are held against; nil means time.Now.
 	Now func() time.Time
 }
@@ -46,9 +50,6 @@ type Options struct {
 // pingAfter is the silence after which a ping is sent: shorter than the 60 s
 // after which nginx, and the 100 s after which CDNs, take a tunnel for dead.
 const pingAfter = 30 * time.Second
-
-// muxPatience bounds a Mux request, none of whose sessions is served.
-const muxPatience = 10 * time.Second
 
 // A Server is an assembled vmess-server. Its port is bound from New on.
 type Server struct {
@@ -61,9 +62,16 @@ type Server struct {
 	limits   config.Limits
 	max      int
 	hello    slog.Attr
+	proxies  trusted
+	board    *stats.Board // nil without the page
+	page     *status.Page
+
+	reloading sync.Mutex
+	cfg       *config.Server
 
 	open atomic.Int64 // connections
-	full atomic.Int64 // when a refusal for too many was last said, Unix seconds
+	full occasion     // to say that they are too many
+	ways gate         // ways out to destinations
 
 	mu      sync.Mutex
 	closed  bool           // no new streams
@@ -80,24 +88,31 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 	if opt.LookupEnv == nil {
 		opt.LookupEnv = os.LookupEnv
 	}
-	s := &Server{log: opt.Log, limits: cfg.Limits, max: limit.Connections(cfg.Limits.Connections, 2)}
+	s := &Server{log: opt.Log, cfg: cfg, limits: cfg.Limits, max: limit.Connections(cfg.Limits.Connections, 2)}
+	s.ways.max = int64(s.max)
 	if err := s.accounts(cfg, opt); err != nil {
 		return nil, err
 	}
 	if cfg.TLS.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.TLS.CertFile, cfg.TLS.KeyFile)
+		cert, err := newCertificate(cfg.TLS, opt.Log)
 		if err != nil {
-			return nil, fmt.Errorf("tls: %w", err)
+			return nil, err
 		}
 		// h2 must not be chosen: an upgrade needs HTTP/1.1.
-		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12}
+		s.tls = &tls.Config{
+			GetCertificate: cert.get, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12,
+			DynamicRecordSizingDisabled: true,
+		}
 	}
-	dialer := opt.Dialer
-	if dialer == nil {
-		dialer = &direct.Dialer{AllowPrivate: cfg.Egress.AllowPrivate, Timeout: time.Duration(cfg.Limits.Dial)}
-	}
-	s.dispatch = &dispatch.Dispatcher{Dialer: dialer, Idle: time.Duration(cfg.Limits.Idle), Reporter: reporter{log: opt.Log, told: new(atomic.Int64)}}
+	s.dispatch = s.wayOut(cfg, opt)
 	s.ws = wsconn.Server{Path: cfg.WS.Path, Host: cfg.WS.Host, Ping: pingAfter, Serve: s.serveStream}
+	var err error
+	if s.ws.NotFound, err = newFallback(cfg.Fallback); err != nil {
+		return nil, err
+	}
+	if s.proxies, err = newTrusted(cfg.TrustedProxies); err != nil {
+		return nil, err
+	}
 	if s.listener = opt.Listener; s.listener == nil {
 		ln, err := net.Listen("tcp", cfg.Listen)
 		if err != nil {
@@ -105,25 +120,20 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 		}
 		s.listener = ln
 	}
+	if s.page, err = s.newPage(cfg.Status); err != nil {
+		_ = s.listener.Close()
+		return nil, err
+	}
 	return s, nil
 }
 
 func (s *Server) accounts(cfg *config.Server, opt Options) error {
-	users := make([]vmess.User, 0, len(cfg.Users))
-	for i, u := range cfg.Users {
-		id, err := vmess.ParseID(string(u.ID))
-		if err != nil {
-			return fmt.Errorf("users[%d].id: %w", i, err)
-		}
-		name := u.Name
-		if name == "" {
-			name = fmt.Sprintf("user %d", i+1)
-		}
-		users = append(users, vmess.User{ID: id, AlterID: u.AlterID, Name: name})
+	users, err := usersOf(cfg)
+	if err != nil {
+		return err
 	}
 	forced, byEnv := vmess.AEADForced(opt.LookupEnv, cfg.AEADForced)
 	s.hello = accepted(forced, byEnv)
-	var err error
 	s.account, err = vmess.NewServer(vmess.ServerConfig{Users: users, AEADForced: forced, Refused: s.refused, Now: opt.Now})
 	if err != nil {
 		return fmt.Errorf("users: %w", err)
@@ -157,6 +167,12 @@ func (s *Server) Run(ctx context.Context) error {
 
 	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	if s.page != nil {
+		s.log.Info("status", logline.Text("status: %s", s.page.URL()), "url", s.page.URL())
+		paged := make(chan error, 1)
+		go func() { paged <- s.page.Run(streams) }()
+		defer func() { cut(); <-paged }()
+	}
 	s.ws.Context = streams
 	handshake := time.Duration(s.limits.Handshake)
 	h := &http.Server{
@@ -172,7 +188,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stop()
 	var ln net.Listener = &bounded{Listener: s.listener, server: s}
 	if s.tls != nil {
-		ln = tls.NewListener(ln, s.tls)
+		ln = &tlsconn.Listener{Listener: ln, Config: s.tls, Timeout: handshake, Failed: s.tlsFailed}
 	}
 	err := h.Serve(ln)
 	if errors.Is(err, http.ErrServerClosed) && ctx.Err() != nil {
@@ -180,6 +196,10 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.drainStreams(cut)
 	return err
+}
+
+func (s *Server) tlsFailed(from net.Addr, err error) {
+	s.log.Debug("tls handshake", "from", from.String(), "err", err)
 }
 
 // begin counts a stream in, unless the server is about to end.
@@ -210,50 +230,32 @@ func (s *Server) drainStreams(cut context.CancelFunc) {
 }
 
 // serveStream serves one upgraded connection until it is over.
-func (s *Server) serveStream(ctx context.Context, c *wsconn.Conn, _ *http.Request) {
+func (s *Server) serveStream(ctx context.Context, c *wsconn.Conn, r *http.Request) {
 	defer c.Close()
 	if !s.begin() {
 		return
 	}
 	defer s.streams.Done()
-	in, err := s.account.Accept(ctx, c)
+	peer, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	source := s.proxies.visitor(peer, r.Header)
+	in, err := s.account.Accept(ctx, visited{c, source})
 	if err != nil {
 		if errors.Is(err, vmess.ErrNoRequest) {
-			s.log.Debug("no request", "from", c.RemoteAddr().String(), "err", err)
+			s.log.Debug("no request", "from", source.String(), "err", err)
 		}
 		return
 	}
-	switch in.Command {
-	case vmess.CommandTCP:
-	case vmess.CommandMux:
-		s.endSessions(in)
-		return
-	default:
-		s.log.Warn("request not served", logline.Text("%s asks for UDP, which this version does not serve", in.User), "user", in.User)
-		_ = in.Abort(errors.ErrUnsupported)
-		return
-	}
-	source, _ := netip.ParseAddrPort(c.RemoteAddr().String())
-	s.dispatch.HandleStream(ctx, &transport.Request{
-		Destination: in.Destination, User: in.User, Source: source, Inbound: "vmess", Pending: in,
-	})
+	s.serveRequest(ctx, in, source)
 }
 
-// endSessions answers a Mux request: every session is ended as soon as it is
-// opened. A client that only asks whether it is accepted has its answer then.
-func (s *Server) endSessions(in *vmess.Incoming) {
-	conn, err := in.Proceed(netip.AddrPort{})
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(muxPatience))
-	if err := mux.EndAll(conn); err != nil {
-		s.log.Debug("mux", "user", in.User, "err", err)
-		return
-	}
-	_ = conn.CloseWrite()
+// visited is a stream whose far end is the visitor, not the proxy before us.
+type visited struct {
+	*wsconn.Conn
+	source netip.AddrPort
 }
+
+// RemoteAddr implements net.Conn.
+func (v visited) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(v.source) }
 
 // refused logs a refusal at once, in the words that V2Ray's users know. The
 // peer is still held then.
@@ -277,7 +279,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 			return b.server.count(c), nil
 		}
 		b.server.open.Add(-1)
-		if now, last := time.Now().Unix(), b.server.full.Load(); now-last >= 10 && b.server.full.CompareAndSwap(last, now) {
+		if b.server.full.has(fullPause) {
 			b.server.log.Warn("too many connections", logline.Text("too many connections: the limit is %d; new ones are refused", b.server.max))
 		}
 		_ = c.Close()
@@ -291,7 +293,11 @@ func (s *Server) count(c net.Conn) net.Conn {
 	if !ok {
 		return &counted{StreamConn: halfless{c}, open: &s.open}
 	}
-	return &counted{StreamConn: transport.NewTCP(t), open: &s.open}
+	var stream transport.StreamConn = transport.NewTCP(t)
+	if peer, ok := t.RemoteAddr().(*net.TCPAddr); ok && s.proxies.has(peer.AddrPort().Addr()) {
+		stream = &proxied{StreamConn: stream, patience: time.Duration(s.limits.Handshake)}
+	}
+	return &counted{StreamConn: stream, open: &s.open}
 }
 
 // counted is one open connection.
@@ -335,26 +341,3 @@ type halfless struct{ net.Conn }
 
 // CloseWrite implements transport.StreamConn.
 func (halfless) CloseWrite() error { return errors.ErrUnsupported }
-
-// reporter writes one line for each request at debug level. What failed beyond
-// the server is the user's own affair, and is told to the client as far as
-// VMess can; that something is forbidden here is told to the owner, now and
-// then.
-type reporter struct {
-	log  *slog.Logger
-	told *atomic.Int64 // when the last refusal was told, Unix seconds
-}
-
-// refusalPause is how often refused destinations are told of, in seconds.
-const refusalPause = 60
-
-// Report implements dispatch.Reporter.
-func (r reporter) Report(p dispatch.Report) {
-	if errors.Is(p.Err, transport.ErrNotAllowed) {
-		if now, last := time.Now().Unix(), r.told.Load(); now-last >= refusalPause && r.told.CompareAndSwap(last, now) {
-			r.log.Warn("private destination refused", logline.Text("%s asked for a private destination, which \"egress.allowPrivate\" forbids", p.Request.User), "user", p.Request.User)
-		}
-	}
-	r.log.Debug("connection", "user", p.Request.User, "to", p.Request.Destination.String(),
-		"up", p.Up, "down", p.Down, "took", p.Duration.String(), "err", p.Err)
-}

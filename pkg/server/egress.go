@@ -1,0 +1,48 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/direct"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/transport"
+)
+
+// egress is a way out by a proxy ("egress.dial"). Names are the proxy's to
+// resolve; private addresses are refused as on the direct way.
+type egress struct {
+	proxy   *url.URL
+	rules   *direct.Dialer
+	timeout time.Duration
+}
+
+var (
+	_ transport.StreamDialer = (*egress)(nil)
+	_ transport.PacketDialer = (*egress)(nil)
+)
+
+func newEgress(cfg *config.Server, rules *direct.Dialer) *egress {
+	u, _ := url.Parse(string(cfg.Egress.Dial)) // config has checked it
+	return &egress{proxy: u, rules: rules, timeout: time.Duration(cfg.Limits.Dial)}
+}
+
+// DialPacket implements transport.PacketDialer: no proxy of the kind carries
+// datagrams, and they must not go round it.
+func (e *egress) DialPacket(context.Context, netaddr.Addr) (transport.PacketConn, error) {
+	return nil, fmt.Errorf("\"egress.dial\" carries no UDP: %w", errors.ErrUnsupported)
+}
+
+// DialStream implements transport.StreamDialer.
+func (e *egress) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+	if err := e.rules.Allowed(dst); err != nil {
+		return nil, fmt.Errorf("dial the destination: %w", err)
+	}
+	way := netdial.Dialer{Server: dst, Timeout: e.timeout, Upstream: e.proxy}
+	return way.ConnectStream(ctx, first)
+}

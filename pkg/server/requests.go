@@ -1,0 +1,179 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/direct"
+	"vmess-local/pkg/dispatch"
+	"vmess-local/pkg/logline"
+	"vmess-local/pkg/mux"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
+)
+
+// packetIdle is the silence after which a UDP association ends: what RFC 4787
+// recommends (REQ-5).
+const packetIdle = 5 * time.Minute
+
+// How often what may happen all the time is said.
+const (
+	fullPause    = 10 * time.Second
+	refusalPause = time.Minute
+)
+
+// An occasion to say something comes again only after a pause.
+type occasion struct{ last atomic.Int64 } // Unix nanoseconds
+
+// has reports whether there is one, and takes it.
+func (o *occasion) has(pause time.Duration) bool {
+	now, last := time.Now().UnixNano(), o.last.Load()
+	return now-last >= int64(pause) && o.last.CompareAndSwap(last, now)
+}
+
+// A gate lets so many in at one time.
+type gate struct {
+	max  int64
+	open atomic.Int64
+	full occasion
+}
+
+func (g *gate) enter() bool {
+	if g.open.Add(1) <= g.max {
+		return true
+	}
+	g.leave()
+	return false
+}
+
+func (g *gate) leave() { g.open.Add(-1) }
+
+// errTooMany refuses a request when too many are served.
+var errTooMany = errors.New("too many ways out at one time")
+
+// wayOut assembles what carries requests to their destinations.
+func (s *Server) wayOut(cfg *config.Server, opt Options) *dispatch.Dispatcher {
+	out := &direct.Dialer{AllowPrivate: cfg.Egress.AllowPrivate, Timeout: time.Duration(cfg.Limits.Dial), Resolver: opt.Resolver}
+	r := &reporter{log: opt.Log}
+	d := &dispatch.Dispatcher{
+		Dialer: out, Idle: time.Duration(cfg.Limits.Idle), Reporter: r,
+		Packets: out, PacketIdle: packetIdle, PacketRefused: r.notAllowed,
+	}
+	if cfg.Egress.Dial != "" {
+		e := newEgress(cfg, out)
+		d.Dialer, d.Packets = e, e
+	}
+	if opt.Dialer != nil {
+		d.Dialer = opt.Dialer
+	}
+	if d.Idle > 0 {
+		d.PacketIdle = min(d.PacketIdle, d.Idle)
+	}
+	return d
+}
+
+// serveRequest serves one request until it is over.
+func (s *Server) serveRequest(ctx context.Context, in *vmess.Incoming, source netip.AddrPort) {
+	switch in.Command {
+	case vmess.CommandMux:
+		s.serveMux(ctx, in, source)
+	case vmess.CommandUDP:
+		r := &transport.Request{User: in.User, Source: source, Inbound: "vmess"}
+		if !in.AnyPeer() {
+			r.Destination = in.Destination
+		}
+		s.servePackets(ctx, r, in.Packets())
+	default:
+		s.handleStream(ctx, &transport.Request{
+			Destination: in.Destination, User: in.User, Source: source, Inbound: "vmess", Pending: in,
+		})
+	}
+}
+
+// serveMux serves the sessions of a Mux.Cool request.
+func (s *Server) serveMux(ctx context.Context, in *vmess.Incoming, source netip.AddrPort) {
+	conn, err := in.Proceed(netip.AddrPort{})
+	if err != nil {
+		return
+	}
+	sessions := mux.Server{HandleStream: s.handleStream, HandlePackets: s.handleSession}
+	if err := sessions.Serve(ctx, conn, in.User, source); err != nil {
+		s.log.Debug("mux", "user", in.User, "err", err)
+	}
+}
+
+// handleSession serves a UDP session of a Mux.Cool request: to one destination,
+// or to any when the client learns where datagrams come from (XUDP).
+func (s *Server) handleSession(ctx context.Context, p *mux.PacketRequest) {
+	r := &transport.Request{User: p.User, Source: p.Source, Inbound: "mux"}
+	if !p.FullCone {
+		r.Destination = p.Destination
+	}
+	s.servePackets(ctx, r, p.Conn)
+}
+
+// servePackets serves a UDP association if there is a way out left.
+func (s *Server) servePackets(ctx context.Context, r *transport.Request, near transport.PacketConn) {
+	if !s.admit(r) {
+		_ = near.Close()
+		return
+	}
+	defer s.ways.leave()
+	s.dispatch.HandlePackets(ctx, r, near)
+}
+
+// handleStream serves a stream if there is a way out left.
+func (s *Server) handleStream(ctx context.Context, r *transport.Request) {
+	if !s.admit(r) {
+		_ = r.Pending.Abort(errTooMany)
+		return
+	}
+	defer s.ways.leave()
+	s.dispatch.HandleStream(ctx, r)
+}
+
+// admit counts a request in, of which one tunnel may bring many: each has a
+// socket, and the system allows so many.
+func (s *Server) admit(r *transport.Request) bool {
+	if s.ways.enter() {
+		return true
+	}
+	if s.ways.full.has(fullPause) {
+		s.log.Warn("too many ways out", logline.Text("too many ways out at one time: the limit is %d; requests of %s are refused", s.ways.max, r.User), "user", r.User)
+	}
+	return false
+}
+
+// reporter writes one line for each request at debug level. What failed beyond
+// the server is the user's own affair, and is told to the client as far as
+// VMess can; that something is forbidden here is told to the owner, now and
+// then.
+type reporter struct {
+	log  *slog.Logger
+	told occasion
+}
+
+// Report implements dispatch.Reporter.
+func (r *reporter) Report(p dispatch.Report) {
+	if errors.Is(p.Err, transport.ErrNotAllowed) {
+		r.notAllowed(p.Request)
+	}
+	to := p.Request.Destination.String()
+	if to == "" {
+		to = "any"
+	}
+	r.log.Debug("connection", "inbound", p.Request.Inbound, "user", p.Request.User, "to", to,
+		"up", p.Up, "down", p.Down, "dropped", p.Dropped, "took", p.Duration.String(), "err", p.Err)
+}
+
+// notAllowed tells of a destination that the rules forbid.
+func (r *reporter) notAllowed(q *transport.Request) {
+	if r.told.has(refusalPause) {
+		r.log.Warn("private destination refused", logline.Text("%s asked for a private destination, which \"egress.allowPrivate\" forbids", q.User), "user", q.User)
+	}
+}
