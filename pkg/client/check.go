@@ -45,7 +45,7 @@ func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.
 		return nil, err
 	}
 	defer g.close()
-	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server}}
+	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server, Each: opt.OnStep}}
 	k.configuration(cfg)
 	if k.way(ctx, cfg) && k.account(ctx) && target.IsValid() {
 		k.destination(ctx, target)
@@ -166,39 +166,70 @@ func (k *checker) account(ctx context.Context) bool {
 	}
 	ok := accepts(result)
 	if ok {
-		detail := "the server accepts the id by VMessAEAD"
-		if g.account.Legacy() {
-			detail = "the server accepts the id by legacy MD5"
-		}
-		k.report.Add(diagnose.StepAccount, diagnose.Pass, time.Since(start), detail)
+		k.report.Add(diagnose.StepAccount, diagnose.Pass, time.Since(start), "the server accepts the id by "+k.mode())
 	} else {
-		sig := g.ask(ctx, result == diagnose.ProbeBadAnswer)
-		k.report.Add(diagnose.StepAccount, diagnose.Fail, time.Since(start), "")
-		k.report.Verdict = diagnose.Account(sig, g.setting)
+		ok = k.refused(ctx, start, result == diagnose.ProbeBadAnswer)
 	}
-	start = time.Now()
-	skew, err := g.prober.Skew(ctx)
-	switch {
-	case err != nil:
-		k.report.Add(diagnose.StepClock, diagnose.Skip, time.Since(start), "the server tells no time")
-	case skew.Abs() > skewLimit:
-		k.report.Add(diagnose.StepClock, diagnose.Fail, time.Since(start), clockDetail(skew))
-		ok = ok && k.report.Verdict.IsZero()
-	default:
-		k.report.Add(diagnose.StepClock, diagnose.Pass, time.Since(start), clockDetail(skew))
-	}
+	k.clock(ctx)
 	return ok
 }
 
-func clockDetail(skew time.Duration) string {
-	switch seconds := skew.Round(time.Second); {
-	case seconds == 0:
-		return "this computer and the server agree"
-	case seconds > 0:
-		return fmt.Sprintf("this computer is %v ahead of the server", seconds)
-	default:
-		return fmt.Sprintf("this computer is %v behind the server", -seconds)
+// mode names how requests are authenticated.
+func (k *checker) mode() string {
+	if k.guard.account.Legacy() {
+		return "legacy MD5"
 	}
+	return "VMessAEAD"
+}
+
+// refused finds out why the server does not accept us, and reports whether a
+// running client would be accepted all the same. The rest of the check goes on
+// as that does.
+func (k *checker) refused(ctx context.Context, start time.Time, badAnswer bool) bool {
+	g := k.guard
+	sig := g.ask(ctx, badAnswer)
+	legacy, early := g.account.Legacy(), g.way.early.Load()
+	g.round.Lock()
+	o := g.act(sig)
+	g.round.Unlock()
+	if o.fine {
+		k.report.Add(diagnose.StepAccount, diagnose.Pass, time.Since(start), "the server accepts the id by "+k.mode()+", at the second try")
+		return true
+	}
+	k.report.Verdict = diagnose.Account(sig, g.setting)
+	if !o.healed {
+		k.report.Add(diagnose.StepAccount, diagnose.Fail, time.Since(start), "")
+		return false
+	}
+	k.report.Healing = diagnose.Healing{
+		Clock:     g.account.Offset() != 0,
+		AEAD:      legacy && !g.account.Legacy(),
+		EarlyData: early && !g.way.early.Load(),
+	}
+	k.report.Add(diagnose.StepAccount, diagnose.Heal, time.Since(start), "refused as configured, accepted once the client "+k.report.Healing.String())
+	return true
+}
+
+// clock compares this computer's clock with the server's. A difference that the
+// server accepts is none of the account's.
+func (k *checker) clock(ctx context.Context) {
+	start := time.Now()
+	skew, err := k.guard.prober.Skew(ctx)
+	if err != nil {
+		k.report.Add(diagnose.StepClock, diagnose.Skip, time.Since(start), "the server tells no time")
+		return
+	}
+	status, detail := diagnose.Pass, diagnose.ClockDetail(skew)
+	switch {
+	case skew.Abs() <= skewLimit:
+	case k.report.Healing.Clock:
+		status = diagnose.Heal
+	case k.report.Verdict.IsZero(), k.report.Healing != diagnose.Healing{}:
+		detail += ", which accepts that"
+	default:
+		status = diagnose.Fail
+	}
+	k.report.Add(diagnose.StepClock, status, time.Since(start), detail)
 }
 
 // destination asks the target anything at all: its first byte proves the whole

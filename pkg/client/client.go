@@ -19,6 +19,8 @@ import (
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/stats"
+	"vmess-local/pkg/status"
 	"vmess-local/pkg/vmess"
 )
 
@@ -44,6 +46,13 @@ type Options struct {
 	// Listener is served instead of one on the configured address. Run closes
 	// it.
 	Listener net.Listener
+	// OnStep, if set, is told of each step of a Check as it ends.
+	OnStep func(diagnose.CheckStep)
+	// Reload reads the configuration again, for the status page; nil where it
+	// cannot be read again.
+	Reload func() error
+
+	board *stats.Board // the Client's
 }
 
 // A Client is an assembled vmess-local. Its port is bound from New on.
@@ -55,6 +64,7 @@ type Client struct {
 	now      *generation
 	retired  sync.WaitGroup // generations that are ending
 	resent   atomic.Int64   // by retired generations
+	page     *status.Page   // nil when off
 	run      *running       // not nil while Run runs
 	over     bool           // Run has ended, or is about to
 }
@@ -99,6 +109,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	opt.board = stats.NewBoard()
 	g, err := newGeneration(cfg, opt)
 	if err != nil {
 		return nil, err
@@ -112,6 +123,10 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	}
 	c := &Client{opt: opt, listener: &handover{Listener: ln}, now: g}
 	g.local = ln.Addr().String()
+	if c.page, err = c.newPage(cfg); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -156,9 +171,17 @@ func (c *Client) Run(ctx context.Context) error {
 	c.run = run
 	c.now.sayHello()
 	addr := c.listener.Addr().String()
-	c.opt.Log.Info("ready", logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
+	c.opt.Log.Info(logline.Ready, logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
 	c.now.serve(run, c.listener.take())
 	c.mu.Unlock()
+	c.opt.Log.Info("browser", logline.Text("Firefox: Settings, Network Settings, Manual: SOCKS v5 host %s, and \"Proxy DNS\". Chromium: --proxy-server=socks5://%s", spaced(addr), addr))
+	c.opt.Log.Info("shell", logline.Text("shell: export ALL_PROXY=socks5h://%s", addr))
+	if c.page != nil {
+		c.opt.Log.Info("status", logline.Text("status: %s", c.page.URL()), "url", c.page.URL())
+		paged := make(chan error, 1)
+		go func() { paged <- c.page.Run(streams) }()
+		defer func() { cut(); <-paged }()
+	}
 
 	var err error
 	select {
@@ -179,6 +202,15 @@ func (c *Client) Run(ctx context.Context) error {
 	c.retired.Wait()
 	last.fleet.close()
 	return err
+}
+
+// spaced is an address as browsers ask for it.
+func spaced(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	return host + " port " + port
 }
 
 // Reload goes on with another configuration. On an error all stays as it was.

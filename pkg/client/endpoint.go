@@ -26,8 +26,9 @@ import (
 // A way is how the server is reached: WebSocket over TLS, where enabled, over
 // TCP. limits.dial bounds all of it together.
 type way struct {
-	early      atomic.Bool // early data is used
-	earlyTaken atomic.Bool // and the server has answered some
+	early      atomic.Bool  // early data is used
+	earlyTaken atomic.Bool  // and the server has answered some
+	trip       atomic.Int64 // how long the last upgrade took, in nanoseconds
 
 	plain, withEarly *wsconn.Dialer
 	dial             time.Duration
@@ -52,10 +53,14 @@ func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 		return &netdial.Dialer{Server: server, Timeout: dial, Upstream: upstream, TLS: t, Resolver: opt.Resolver}
 	}
 	var checked, unchecked *netdial.TLS
-	insecure := &netdial.TLS{ServerName: serverName(s), AllowInsecure: true, Now: now}
+	look, err := netdial.ParseFingerprint(s.TLS.Fingerprint)
+	if err != nil {
+		return nil, fmt.Errorf("server.tls.fingerprint: %w", err)
+	}
+	insecure := &netdial.TLS{ServerName: serverName(s), AllowInsecure: true, Fingerprint: look, Now: now}
 	otherTLS := insecure
 	if s.TLS.Enabled {
-		if checked, err = newTLS(s, now); err != nil {
+		if checked, err = newTLS(s, look, now); err != nil {
 			return nil, err
 		}
 		unchecked, otherTLS = insecure, nil
@@ -155,12 +160,17 @@ func (w *way) through(ws *wsconn.Dialer) transport.StreamEndpoint {
 	return transport.EndpointFunc(func(ctx context.Context, first []byte) (transport.StreamConn, error) {
 		ctx, cancel := context.WithTimeout(ctx, w.dial)
 		defer cancel()
-		return ws.ConnectStream(ctx, first)
+		conn, err := ws.ConnectStream(ctx, first)
+		if c, ok := conn.(*wsconn.Conn); ok && err == nil {
+			h := c.Handshake()
+			w.trip.Store(int64(h.Received.Sub(h.Sent)))
+		}
+		return conn, err
 	})
 }
 
-func newTLS(s *config.Remote, now func() time.Time) (*netdial.TLS, error) {
-	t := &netdial.TLS{ServerName: serverName(s), AllowInsecure: s.TLS.AllowInsecure, Now: now}
+func newTLS(s *config.Remote, look netdial.Fingerprint, now func() time.Time) (*netdial.TLS, error) {
+	t := &netdial.TLS{ServerName: serverName(s), AllowInsecure: s.TLS.AllowInsecure, Fingerprint: look, Now: now}
 	for _, p := range s.TLS.Pin {
 		pin, err := hex.DecodeString(p)
 		if err != nil || len(pin) != 32 {

@@ -33,13 +33,14 @@ const (
 // request, which another server carries, has it tried, and it is used again
 // when it accepts us. Without requests nothing is tried.
 type fleet struct {
-	log     *slog.Logger
-	members []*member
-	trials  sync.WaitGroup
+	log    *slog.Logger
+	single *member // the only one; nil when there are several
+	trials sync.WaitGroup
 
-	mu     sync.Mutex
-	using  *member
-	closed bool
+	mu      sync.Mutex
+	members []*member
+	using   *member
+	closed  bool
 }
 
 // A member is one server of a fleet.
@@ -61,6 +62,9 @@ func newFleet(log *slog.Logger, guards []*guard) *fleet {
 		g.failed = func(v diagnose.Verdict) { f.failure(m, v) }
 	}
 	f.using = f.members[0]
+	if len(guards) == 1 {
+		f.single = f.using
+	}
 	return f
 }
 
@@ -80,6 +84,21 @@ func (f *fleet) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 	return nil, last
 }
 
+// DialPacket implements transport.PacketDialer, as DialStream does.
+func (f *fleet) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
+	var last error
+	for _, m := range f.order() {
+		conn, err := m.guard.packets.DialPacket(ctx, dst)
+		if err == nil {
+			return conn, nil
+		}
+		if last = err; ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, last
+}
+
 // untouched reports whether a request whose way failed with err cannot have
 // been carried out.
 func (g *guard) untouched(err error, first []byte) bool {
@@ -93,12 +112,25 @@ func (g *guard) untouched(err error, first []byte) bool {
 
 // current returns the guard of the server that is used.
 func (f *fleet) current() *guard {
-	if len(f.members) == 1 {
-		return f.members[0].guard
+	if f.single != nil {
+		return f.single.guard
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.using.guard
+}
+
+// all returns the members, in order of preference.
+func (f *fleet) all() []*member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.members
+}
+
+func (f *fleet) isDown(m *member) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return m.down
 }
 
 // well reports whether the server that is used is known to be well.
@@ -107,11 +139,11 @@ func (f *fleet) well() bool { return f.current().well() }
 // order returns the servers for one request: those that are up, in order of
 // preference, or all when none is.
 func (f *fleet) order() []*member {
-	if len(f.members) == 1 {
-		return f.members
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.single != nil {
+		return f.members
+	}
 	now := time.Now()
 	up := make([]*member, 0, len(f.members))
 	for _, m := range f.members {
@@ -131,7 +163,7 @@ func (f *fleet) order() []*member {
 
 // failure takes note that a server failed, and says which is used then.
 func (f *fleet) failure(m *member, v diagnose.Verdict) {
-	if len(f.members) == 1 {
+	if f.single != nil {
 		return
 	}
 	f.mu.Lock()
@@ -211,8 +243,9 @@ func (f *fleet) prefer(name string) bool {
 func (f *fleet) close() {
 	f.mu.Lock()
 	f.closed = true
+	members := f.members
 	f.mu.Unlock()
-	for _, m := range f.members {
+	for _, m := range members {
 		m.guard.close()
 	}
 	f.trials.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/limit"
 	"vmess-local/pkg/socks"
+	"vmess-local/pkg/udp"
 )
 
 // A generation is all that one configuration makes: the front door, the
@@ -43,7 +45,8 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 		FirstWait: firstWait,
 		Well:      g.fleet.well,
 		Idle:      time.Duration(cfg.Limits.Idle),
-		Reporter:  &reporter{log: opt.Log},
+		Reporter:  &reporter{log: opt.Log, fleet: g.fleet},
+		Watcher:   opt.board,
 	}
 	g.front = &socks.Server{
 		Handler:   d,
@@ -52,6 +55,18 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 		Idle:      time.Duration(cfg.Limits.Idle),
 		MaxConns:  limit.Connections(cfg.Limits.Connections, 2),
 		Report:    g.localFault,
+	}
+	if cfg.UDP.Mode != "off" {
+		associations := &udp.Server{
+			Dialer:      g.fleet,
+			Idle:        time.Duration(cfg.UDP.Idle),
+			DialTimeout: time.Duration(cfg.Limits.Dial),
+			Report:      g.packetFault,
+		}
+		for _, one := range guards {
+			one.packets.plain.Dropped = associations.Drop
+		}
+		g.front.Associator = associations
 	}
 	if cfg.Auth.Username != "" {
 		g.front.Auth = &socks.Auth{Username: string(cfg.Auth.Username), Password: string(cfg.Auth.Password)}
@@ -117,7 +132,7 @@ func (g *generation) drain(ctx context.Context) error { return g.front.Drain(ctx
 
 // resent counts the requests that were sent again.
 func (g *generation) resent() (n int64) {
-	for _, m := range g.fleet.members {
+	for _, m := range g.fleet.all() {
 		n += m.guard.resent.Load()
 	}
 	return n
@@ -153,6 +168,16 @@ func (g *generation) localFault(err error, source netip.AddrPort) {
 		return
 	}
 	g.opt.Log.Warn("local side", "err", err)
+}
+
+// packetFault tells which datagrams are dropped. What is wrong with the way to
+// the server has been told in its own words.
+func (g *generation) packetFault(err error, _ netip.AddrPort) {
+	level := slog.LevelWarn
+	if errors.Is(err, udp.ErrForeign) || errors.Is(err, udp.ErrNoTunnel) || errors.Is(err, udp.ErrReply) {
+		level = slog.LevelDebug
+	}
+	g.opt.Log.Log(context.Background(), level, "UDP", "err", err)
 }
 
 // A handover lets one server after another accept from a listener.

@@ -56,6 +56,7 @@ type guard struct {
 	ctx     context.Context // of what runs by itself
 	cancel  context.CancelFunc
 	way     *way
+	remote  *config.Remote
 	pool    *warm.Pool // ready tunnels of way
 	dialer  *vmess.Dialer
 	account *vmess.Client
@@ -67,7 +68,9 @@ type guard struct {
 	kindShows bool
 	dialTime  time.Duration
 	voice     *voice
+	packets   *packets
 	failed    func(diagnose.Verdict) // hears of failures that are the server's; may be nil
+	bar       bar
 	endings   endings
 	names     nameWatch
 	resent    atomic.Int64 // requests sent again
@@ -104,6 +107,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 	g := &guard{
 		ctx: ctx, cancel: cancel,
 		way:     w,
+		remote:  s,
 		pool:    warm.NewPool(w, warm.Options{Max: cfg.Warm.Max, Idle: time.Duration(cfg.Warm.Idle)}),
 		account: account,
 		prober: &diagnose.Prober{
@@ -114,6 +118,8 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 		voice: newVoice(opt.Log, nameOf(s)),
 	}
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
+	g.voice.board = opt.board
+	g.packets = newPackets(g, cfg)
 	g.endings.guard = g
 	return g, nil
 }
@@ -162,13 +168,40 @@ func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 	if g.names.saw(dst) {
 		g.voice.hint(diagnose.HintBareAddresses())
 	}
+	if g.packets.sessions != nil {
+		return g.packets.sessions.DialStream(ctx, dst, first)
+	}
+	return g.open(ctx, dst, first, func(ctx context.Context, first []byte) (*vmess.Conn, error) {
+		conn, err := g.dialer.DialStream(ctx, dst, first)
+		if err != nil {
+			return nil, err
+		}
+		return conn.(*vmess.Conn), nil
+	})
+}
+
+// tunnelFor opens a Mux.Cool tunnel, guarded as a request is.
+func (g *guard) tunnelFor(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	return g.open(ctx, netaddr.Addr{}, first, g.dialer.DialMux)
+}
+
+// An opener opens a request whose first payload is first.
+type opener func(ctx context.Context, first []byte) (*vmess.Conn, error)
+
+// open opens a request to dst and guards it.
+func (g *guard) open(ctx context.Context, dst netaddr.Addr, first []byte, open opener) (transport.StreamConn, error) {
 	start, cold := g.now(), !g.known()
-	conn, err := g.dialer.DialStream(ctx, dst, first)
+	if v, ok := g.bar.holds(start, g.account.Answered()); ok {
+		return nil, g.refuses(v, vmess.ErrNoAnswer).err
+	}
+	c, err := open(ctx, first)
 	if err != nil {
 		return nil, g.wayFailed(ctx, err)
 	}
-	c := conn.(*vmess.Conn)
-	x := &guarded{guard: g, dst: dst, start: start, cold: cold, page: inWords(ctx), early: len(first) > 0 && g.way.doubtful(c)}
+	x := &guarded{
+		guard: g, dst: dst, open: open, start: start, cold: cold,
+		page: inWords(ctx), early: len(first) > 0 && g.way.doubtful(c),
+	}
 	x.conn.Store(c)
 	if len(first) > 0 {
 		x.asked.Store(true)
@@ -345,6 +378,9 @@ func (g *guard) brokeOff(x *guarded, err error) decision {
 // beyond names a failure behind a server that accepts us. The destination is
 // named only to whoever asked for it.
 func (g *guard) beyond(x *guarded, end diagnose.End, account diagnose.ProbeResult, err error) decision {
+	if !x.dst.IsValid() {
+		return decision{err: err} // a tunnel of many destinations
+	}
 	facts := diagnose.DestinationFacts{End: end, After: g.now().Sub(x.start), Account: account, To: x.dst}
 	g.voice.say(diagnose.Destination(facts, g.setting))
 	facts.Show = true
@@ -367,6 +403,7 @@ func (g *guard) silent(x *guarded) decision {
 	case o.fine, o.healed:
 		return decision{wait: true}
 	}
+	g.bar.close(o.verdict, g.now())
 	return g.refuses(o.verdict, vmess.ErrNoAnswer)
 }
 
@@ -383,6 +420,7 @@ func (g *guard) empty(x *guarded) error {
 // close ends what runs by itself.
 func (g *guard) close() {
 	g.cancel()
+	g.packets.close()
 	_ = g.pool.Close()
 	g.endings.close()
 	g.round.Lock()

@@ -29,7 +29,8 @@ const maxKept = 16 << 10
 // request was never carried out. Afterwards it is the stream itself.
 type guarded struct {
 	guard *guard
-	dst   netaddr.Addr
+	dst   netaddr.Addr // none for a tunnel that many share
+	open  opener
 	start time.Time
 	cold  bool // nobody had been accepted when it was dialled
 
@@ -71,7 +72,7 @@ func (x *guarded) Read(p []byte) (int, error) {
 		}
 		if n > 0 || err == nil || c.Answered() {
 			x.answered(c)
-			if n == 0 && err == io.EOF && x.asked.Load() {
+			if n == 0 && err == io.EOF && x.asked.Load() && x.dst.IsValid() {
 				err = x.guard.empty(x)
 			}
 			return n, err
@@ -248,11 +249,10 @@ func (x *guarded) resend() error {
 // dial connects again and says what was said so far. It is called with the
 // lock held.
 func (x *guarded) dial(ctx context.Context) (*vmess.Conn, error) {
-	fresh, err := x.guard.dialer.DialStream(ctx, x.dst, x.sent)
+	c, err := x.open(ctx, x.sent)
 	if err != nil {
 		return nil, x.guard.wayFailed(ctx, err)
 	}
-	c := fresh.(*vmess.Conn)
 	if len(x.sent) == 0 {
 		_, err = c.Write(nil)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
+	"vmess-local/pkg/mux"
 	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/transport"
 )
@@ -16,7 +17,10 @@ import (
 // reporter tells of each request's end what is worth it: a failure of the
 // tunnel to the user, and at debug level one line for every request.
 // Destinations stand only in the latter.
-type reporter struct{ log *slog.Logger }
+type reporter struct {
+	log   *slog.Logger
+	fleet *fleet
+}
 
 // Report implements dispatch.Reporter.
 func (r *reporter) Report(p dispatch.Report) {
@@ -34,15 +38,20 @@ func (r *reporter) tell(p dispatch.Report) {
 		side *transport.SideError
 		told *VerdictError
 	)
-	x, ok := p.Remote.(*guarded)
-	if !ok || !errors.As(p.Err, &side) || side.Side != transport.Remote || errors.As(p.Err, &told) {
+	if !errors.As(p.Err, &side) || side.Side != transport.Remote || errors.As(p.Err, &told) {
 		return
+	}
+	g := r.fleet.current()
+	if x, ok := p.Remote.(*guarded); ok {
+		g = x.guard
+	} else if tunnel := new(mux.TunnelError); !errors.As(p.Err, &tunnel) {
+		return // of a session, whose tunnel is well
 	}
 	facts := diagnose.TunnelFacts{
 		Err: p.Err, Age: p.Duration, IdleFor: p.Quiet, Up: p.Up, Down: p.Down, Answered: p.Down > 0,
 	}
-	if _, ok := diagnose.Tunnel(facts, x.guard.setting); ok {
-		x.guard.endings.add(facts)
+	if _, ok := diagnose.Tunnel(facts, g.setting); ok {
+		g.endings.add(facts)
 	}
 }
 

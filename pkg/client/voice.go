@@ -7,6 +7,7 @@ import (
 
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
+	"vmess-local/pkg/stats"
 )
 
 // foldTime is how long repeats of a failure are counted before they are told.
@@ -17,6 +18,7 @@ const foldTime = time.Minute
 type voice struct {
 	log    *slog.Logger
 	server string
+	board  *stats.Board // nil where nobody looks
 
 	mu     sync.Mutex
 	told   map[diagnose.Cause]*telling
@@ -53,8 +55,7 @@ func (o *voice) say(v diagnose.Verdict) {
 	t := &telling{verdict: v, since: time.Now()}
 	t.timer = time.AfterFunc(foldTime, func() { o.sum(t) })
 	o.told[v.Cause] = t
-	o.log.Error(v.Sentence, logline.Text("%s\n%s", v.Line(), v.FixLine()),
-		"cause", string(v.Cause), "fix", v.Fix, "confidence", v.Confidence.String(), "server", o.server, "count", 1)
+	o.record(v, 1, logline.Text("%s\n%s", v.Line(), v.FixLine()))
 }
 
 // sum tells how often a failure came again, and ends its telling if it did not.
@@ -75,8 +76,19 @@ func (o *voice) sum(t *telling) {
 
 func (o *voice) repeat(t *telling) {
 	v := t.verdict
-	o.log.Error(v.Sentence, logline.Text("%s", diagnose.Folded(v, t.again, time.Since(t.since))),
-		"cause", string(v.Cause), "fix", v.Fix, "confidence", v.Confidence.String(), "server", o.server, "count", t.again)
+	o.record(v, t.again, logline.Text("%s", diagnose.Folded(v, t.again, time.Since(t.since))))
+}
+
+// record writes a failure that happened count times, with its words for people.
+func (o *voice) record(v diagnose.Verdict, count int, text slog.Attr) {
+	if o.board != nil {
+		o.board.Tell(stats.Failure{
+			Time: time.Now(), Cause: string(v.Cause), Sentence: v.Sentence, Fix: v.Fix,
+			Confidence: v.Confidence.String(), Server: o.server, Count: count,
+		})
+	}
+	msg, attrs := v.Record()
+	o.log.Error(msg, append(attrs, text, "server", o.server, "count", count)...)
 }
 
 // healed tells what was put right.

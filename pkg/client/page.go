@@ -1,0 +1,260 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+	"time"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/sharelink"
+	"vmess-local/pkg/status"
+	"vmess-local/pkg/vmess"
+)
+
+const (
+	// shownFlows bounds the open connections that the page lists.
+	shownFlows = 200
+	// pagePorts is how many ports are tried for the page.
+	pagePorts = 20
+	// failingFor is how long a failure colours the page.
+	failingFor = time.Minute
+)
+
+// newPage makes the status page, nil when it is off. A port that is taken is
+// no reason to stop: the next free one is used.
+func (c *Client) newPage(cfg *config.Client) (*status.Page, error) {
+	if !cfg.Status.Enabled {
+		return nil, nil
+	}
+	host, text, err := net.SplitHostPort(cfg.Status.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("status.listen: %w", err)
+	}
+	first, _ := strconv.Atoi(text) // config has checked it
+	for port := first; ; port++ {
+		ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err == nil {
+			return status.New(ln, page{c}), nil
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) || port == first+pagePorts || port == 65535 {
+			return nil, fmt.Errorf("status.listen: %w", err)
+		}
+	}
+}
+
+// A page shows a Client. It implements status.Source.
+type page struct{ *Client }
+
+var _ status.Source = page{}
+
+// The JSON of /api/state.
+type (
+	pageState struct {
+		State    string        `json:"state"` // well, idle or failing
+		Words    string        `json:"words"`
+		Listen   string        `json:"listen"`
+		Totals   pageTotals    `json:"totals"`
+		Warm     pageWarm      `json:"warm"`
+		Servers  []pageServer  `json:"servers"`
+		Failures []pageFailure `json:"failures"`
+		Open     []pageFlow    `json:"open"`
+	}
+	pageTotals struct {
+		Open    int     `json:"open"`
+		Opened  int64   `json:"opened"`
+		Failed  int64   `json:"failed"`
+		Resent  int64   `json:"resent"`
+		Up      int64   `json:"up"`   // bytes
+		Down    int64   `json:"down"` // bytes
+		Seconds float64 `json:"seconds"`
+	}
+	pageWarm struct {
+		Ready  int   `json:"ready"`
+		Used   int64 `json:"used"`
+		Wasted int64 `json:"wasted"`
+	}
+	pageServer struct {
+		Name     string  `json:"name"`
+		Address  string  `json:"address"`
+		Using    bool    `json:"using"`
+		Down     bool    `json:"down"`
+		Mode     string  `json:"mode"` // VMessAEAD or legacy MD5
+		Security string  `json:"security"`
+		TLS      bool    `json:"tls"`
+		RTT      float64 `json:"rttMs"` // of the last upgrade; 0: not measured
+	}
+	pageFailure struct {
+		Time       time.Time `json:"time"`
+		Cause      string    `json:"cause"`
+		Sentence   string    `json:"sentence"`
+		Fix        string    `json:"fix"`
+		Confidence string    `json:"confidence"`
+		Server     string    `json:"server"`
+		Count      int       `json:"count"`
+	}
+	pageFlow struct {
+		ID      uint64  `json:"id"`
+		To      string  `json:"to"`
+		By      string  `json:"by"`
+		From    string  `json:"from"`
+		Up      int64   `json:"up"`
+		Down    int64   `json:"down"`
+		Seconds float64 `json:"seconds"`
+	}
+	pageStep struct {
+		Name   string `json:"name"`
+		Status string `json:"status"`
+		Ms     int64  `json:"ms"`
+		Detail string `json:"detail"`
+	}
+	pageVerdict struct {
+		Verdict string `json:"verdict"`
+		Fix     string `json:"fix"`
+		OK      bool   `json:"ok"`
+	}
+)
+
+func (p page) generation() *generation {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
+}
+
+// State implements status.Source.
+func (p page) State() any {
+	g, t := p.generation(), p.opt.board.Totals()
+	s := pageState{
+		Listen: p.Addr().String(),
+		Totals: pageTotals{t.Open, t.Opened, t.Failed, p.Resent(), t.Up, t.Down, time.Since(t.Started).Seconds()},
+		Warm:   g.warmth(), Servers: g.servers(), Failures: []pageFailure{}, Open: []pageFlow{},
+	}
+	for _, f := range p.opt.board.Failures() {
+		s.Failures = append(s.Failures, pageFailure(f))
+	}
+	for _, f := range p.opt.board.Flows(shownFlows) {
+		s.Open = append(s.Open, pageFlow{f.ID, f.Destination, f.Inbound, f.Source, f.Up, f.Down, time.Since(f.Started).Seconds()})
+	}
+	s.State, s.Words = g.condition(s.Failures)
+	return s
+}
+
+// condition says in words how things are.
+func (g *generation) condition(failures []pageFailure) (state, words string) {
+	now := g.fleet.current()
+	at := now.account.Answered()
+	switch {
+	case len(failures) > 0 && time.Since(failures[0].Time) < failingFor && failures[0].Time.After(at):
+		return "failing", failures[0].Sentence
+	case at.IsZero():
+		return "idle", "ready; nothing has been asked of " + now.voice.server + " yet"
+	case time.Since(at) < time.Minute:
+		return "well", now.voice.server + " is well"
+	}
+	return "idle", fmt.Sprintf("idle; %s answered last at %s", now.voice.server, at.Format(time.TimeOnly))
+}
+
+func (g *generation) warmth() (w pageWarm) {
+	for _, m := range g.fleet.all() {
+		s := m.guard.pool.Stats()
+		w.Ready, w.Used, w.Wasted = w.Ready+s.Ready, w.Used+s.Used, w.Wasted+s.Wasted
+	}
+	return w
+}
+
+func (g *generation) servers() []pageServer {
+	using := g.fleet.current()
+	var all []pageServer
+	for _, m := range g.fleet.all() {
+		mode := "VMessAEAD"
+		if m.guard.account.Mode() != vmess.ModeAEAD {
+			mode = "legacy MD5"
+		}
+		r := m.guard.remote
+		all = append(all, pageServer{
+			Name: m.guard.voice.server, Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
+			Down: g.fleet.isDown(m), Mode: mode, Security: r.Security, TLS: r.TLS.Enabled,
+			RTT: float64(m.guard.way.trip.Load()) / 1e6,
+		})
+	}
+	return all
+}
+
+// Metrics implements status.Source.
+func (p page) Metrics() map[string]float64 {
+	t, w := p.opt.board.Totals(), p.generation().warmth()
+	return map[string]float64{
+		"vmess_local_connections_open":         float64(t.Open),
+		"vmess_local_connections_total":        float64(t.Opened),
+		"vmess_local_connections_failed_total": float64(t.Failed),
+		"vmess_local_requests_resent_total":    float64(p.Resent()),
+		"vmess_local_up_bytes_total":           float64(t.Up),
+		"vmess_local_down_bytes_total":         float64(t.Down),
+		"vmess_local_warm_ready":               float64(w.Ready),
+		"vmess_local_warm_used_total":          float64(w.Used),
+		"vmess_local_warm_wasted_total":        float64(w.Wasted),
+		"vmess_local_start_time_seconds":       float64(t.Started.Unix()),
+	}
+}
+
+// Proxy implements status.Source.
+func (p page) Proxy() string { return p.Addr().String() }
+
+// Act implements status.Source.
+func (p page) Act(_ context.Context, what, which string) error {
+	switch what {
+	case "cut":
+		if id, err := strconv.ParseUint(which, 10, 64); err == nil && p.opt.board.Cut(id) {
+			return nil
+		}
+	case "prefer":
+		if p.generation().fleet.prefer(which) {
+			return nil
+		}
+	case "reload":
+		if p.opt.Reload == nil {
+			return errors.New("the configuration cannot be read again: it came from a link or from standard input")
+		}
+		return p.opt.Reload()
+	}
+	return status.ErrUnknown
+}
+
+// Check implements status.Source.
+func (p page) Check(ctx context.Context, tell func(step any)) error {
+	opt := p.opt
+	opt.Listener = nil
+	opt.OnStep = func(s diagnose.CheckStep) {
+		tell(pageStep{s.Name, s.Status.String(), s.Took.Milliseconds(), s.Detail})
+	}
+	report, err := Check(ctx, p.generation().cfg, opt, netaddr.Addr{})
+	if err != nil {
+		return err
+	}
+	v := pageVerdict{Verdict: "all is well", OK: report.OK()}
+	if !report.Verdict.IsZero() {
+		v.Verdict, v.Fix = report.Verdict.Line(), report.Verdict.FixLine()
+	}
+	tell(v)
+	return nil
+}
+
+// Link implements status.Source.
+func (p page) Link(name string) (link, qr string, err error) {
+	for _, m := range p.generation().fleet.all() {
+		if m.guard.voice.server != name {
+			continue
+		}
+		if link, err = sharelink.Format(m.guard.remote, sharelink.FormV2rayN); err != nil {
+			return "", "", err
+		}
+		qr, err = sharelink.QR(link)
+		return link, qr, err
+	}
+	return "", "", status.ErrUnknown
+}
