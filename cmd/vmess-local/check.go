@@ -29,7 +29,11 @@ says what came of each and, of the first that fails, the cause and the fix. It
 works with and without a running client, and never touches one. Where the
 configuration is looked for is told by vmess-local run --help.
 
-Exit codes: 0 all is well, 1 it is not, 2 usage or configuration error.`,
+What vmess-local run puts right by itself, like a wrong clock, is marked "heal",
+with what to change so that nothing needs healing. All is not well then.
+
+Exit codes: 0 all is well, 1 it is not (healed or not), 2 usage or
+configuration error.`,
 		Example: `  vmess-local check
   vmess-local check 'vmess://eyJ2IjoiMiIsImFkZCI6…'
   vmess-local check -c config.json --target www.example.com:443
@@ -47,7 +51,7 @@ Exit codes: 0 all is well, 1 it is not, 2 usage or configuration error.`,
 			if target != "" {
 				var err error
 				if dst, err = netaddr.Parse(target); err != nil || dst.Port() == 0 {
-					return program.Usagef("--target: saw %s; want HOST:PORT, like www.example.com:443", program.Show(target))
+					return program.Usagef("--target: saw %s\nfix: write HOST:PORT, like www.example.com:443", program.Show(target))
 				}
 			}
 			return check(cmd, source, dst, asJSON)

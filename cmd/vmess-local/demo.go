@@ -43,8 +43,9 @@ the proxy for more.`,
 			switch {
 			case errors.As(err, &port): // here a flag says where to listen
 				port.Verdict.Fix = strings.ReplaceAll(port.Verdict.Fix, `"listen"`, "--listen")
+				return program.Found(err, 0, port.Verdict)
 			case errors.Is(err, demo.ErrListen):
-				return program.Usagef("--listen: saw %s; want a loopback address like 127.0.0.1:1080, because the demo asks for no password", program.Show(listen))
+				return program.Usagef("--listen: saw %s\nfix: write a loopback address like 127.0.0.1:1080, because the demo asks for no password", program.Show(listen))
 			}
 			return err
 		},

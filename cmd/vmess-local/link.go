@@ -1,7 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,31 +28,136 @@ func newLinkCommand() *cobra.Command {
 
 func newLinkImportCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "import LINK|-",
-		Short: "Print the configuration that a share link stands for",
-		Long: `Import prints the configuration that a vmess:// share link stands for, in the
-form of v2rayN or of the URL proposal; - reads the link from standard input.`,
+		Use:   "import LINK|FILE|-",
+		Short: "Print the configuration for links or other programs' files",
+		Long: `Import prints the configuration for the servers that it finds in
+  - vmess:// links of all forms, one or many, with other text round them;
+  - a subscription, the base64 text that its address answers with;
+  - JSON of V2Ray, Xray or sing-box, YAML of Clash or mihomo;
+given as an argument, in a file, or with - on standard input. A single server
+becomes "server", several become "servers", the first that works is used.
+What cannot be used is told with its reason: only VMess over WebSocket is
+spoken here.`,
 		Example: `  (umask 077; vmess-local link import 'vmess://…' > config.json)
+  vmess-local link import clash.yaml > config.json
+  curl -s https://panel.example/sub | vmess-local link import -
   xclip -o | vmess-local link import -`,
 		Args: program.OneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return program.Usagef("which link?\nfix: %s", cmd.UseLine())
 			}
-			if args[0] != "-" && !isLink(args[0]) {
-				return program.Usagef("%s is not a vmess:// link\nfix: take a link of a server that speaks VMess", program.Show(args[0]))
-			}
-			cfg, warnings, err := loadConfig(args[0], cmd.InOrStdin())
+			name, data, err := importSource(args[0], cmd.InOrStdin())
 			if err != nil {
-				return &program.UsageError{Err: err}
+				return noImport(err)
 			}
-			for _, w := range warnings {
-				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
+			out, err := importServers(name, data, cmd.ErrOrStderr())
+			if err != nil {
+				return noImport(err)
 			}
-			_, err = cmd.OutOrStdout().Write(config.MarshalClient(cfg))
+			_, err = cmd.OutOrStdout().Write(out)
 			return err
 		},
 	}
+}
+
+// noImport is the usage error of what cannot be imported; it always says what
+// to do.
+func noImport(err error) error {
+	fix := "give a vmess:// link, a file with links or another program's configuration, or - for standard input"
+	switch {
+	case strings.Contains(err.Error(), "\nfix: "):
+		return &program.UsageError{Err: err}
+	case errors.Is(err, fs.ErrNotExist):
+		fix = "name a file that is there, or give the whole link, in quotation marks, with vmess:// before it"
+	case errors.Is(err, fs.ErrPermission):
+		fix = "make the file readable for you"
+	case errors.Is(err, sharelink.ErrTransport):
+		fix = "take a link of a server that uses WebSocket: nothing else is spoken here"
+	case errors.Is(err, sharelink.ErrProtocol), errors.Is(err, sharelink.ErrUnusable):
+		fix = "take links of servers that speak VMess over WebSocket: nothing else is spoken here"
+	case errors.Is(err, sharelink.ErrNotVMess):
+		fix = "copy the whole link again"
+	}
+	return program.Usagef("%w\nfix: %s", err, fix)
+}
+
+// importSource returns the text to import and what to call it.
+func importSource(arg string, stdin io.Reader) (name string, data []byte, err error) {
+	lower := strings.ToLower(arg)
+	switch {
+	case arg == "-":
+		data, err = readImport(stdin)
+		return "standard input", data, err
+	case strings.Contains(lower, vmessScheme):
+		return "the link", []byte(arg), nil
+	case strings.Contains(lower, "://"):
+		return "", nil, program.Usagef("%s is not a vmess:// link\nfix: take a link of a server that speaks VMess", program.Show(arg))
+	}
+	file, err := os.Open(arg)
+	if err != nil {
+		if _, noText := sharelink.Read([]byte(arg)); noText == nil {
+			return "the link", []byte(arg), nil // one that lost its beginning
+		}
+		return "", nil, fmt.Errorf("read %s: %w", program.Show(arg), withoutPath(err))
+	}
+	defer func() { _ = file.Close() }() // only read from
+	data, err = readImport(file)
+	return program.Show(arg), data, err
+}
+
+// readImport reads a text, and one byte more than is allowed if it is longer.
+func readImport(from io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, sharelink.MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read what to import: %w", withoutPath(err))
+	}
+	return data, nil
+}
+
+// withoutPath keeps a link that was taken for a file out of the message.
+func withoutPath(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// importServers returns the configuration for what a text holds, and tells
+// people what is left out.
+func importServers(name string, data []byte, stderr io.Writer) ([]byte, error) {
+	found, err := sharelink.Read(data)
+	if len(found.Skipped) > 1 || err == nil {
+		for _, skipped := range found.Skipped {
+			fmt.Fprintf(stderr, "skipped: %s\n", skipped)
+		}
+		if found.Omitted > 0 {
+			fmt.Fprintf(stderr, "skipped: %d more\n", found.Omitted)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	cfg := found.Config()
+	for _, w := range found.Notes {
+		fmt.Fprintf(stderr, "warning: %s\n", w)
+	}
+	out := config.MarshalClient(cfg)
+	if len(out) > config.MaxSize {
+		return nil, fmt.Errorf("%s: the configuration of its %d servers is larger than 1 MiB\nfix: import fewer at a time", name, len(found.Servers))
+	}
+	if len(found.Servers)+len(found.Skipped) > 1 {
+		fmt.Fprintf(stderr, "imported: %s, skipped %d\n", counted(len(found.Servers)), len(found.Skipped)+found.Omitted)
+	}
+	return out, nil
+}
+
+func counted(servers int) string {
+	if servers == 1 {
+		return "1 server"
+	}
+	return fmt.Sprintf("%d servers", servers)
 }
 
 func newLinkExportCommand() *cobra.Command {
@@ -59,7 +169,8 @@ func newLinkExportCommand() *cobra.Command {
 		Use:   "export [-c FILE]",
 		Short: "Print the share link of a configuration's server",
 		Long: `Export prints the share link of a configuration's server, for a phone or another
-computer. Whoever has the link can use the server: it holds the id.`,
+computer; of several servers a link each. Whoever has the link can use the
+server: it holds the id. What a link cannot carry is told.`,
 		Example: `  vmess-local link export -c config.json
   vmess-local link export --format url
   vmess-local link export --qr`,
@@ -67,33 +178,47 @@ computer. Whoever has the link can use the server: it holds the id.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			form, err := sharelink.ParseForm(format)
 			if err != nil {
-				return &program.UsageError{Err: err}
+				return program.Usagef("--format: saw %s; %w\nfix: write --format v2rayn, which all clients read, or --format url", program.Show(format), err)
 			}
 			cfg, _, err := loadConfig(file, cmd.InOrStdin())
 			if err != nil {
-				return &program.UsageError{Err: err}
+				return unusable(err)
 			}
-			link, err := sharelink.Format(&cfg.Server, form)
-			if err != nil {
-				return &program.UsageError{Err: err}
+			servers := cfg.Servers
+			if len(servers) == 0 {
+				servers = []config.Remote{cfg.Server}
 			}
-			for _, key := range sharelink.Lost(&cfg.Server, form) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "warning: the link cannot carry %q\n", key)
+			for i := range servers {
+				if err := exportServer(cmd, &servers[i], form, qr); err != nil {
+					return err
+				}
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), link)
-			if !qr {
-				return nil
-			}
-			code, err := sharelink.QR(link)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), code)
-			return err
+			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, or - for standard input")
 	cmd.Flags().StringVar(&format, "format", "v2rayn", "link's `FORM`: v2rayn, which all clients read, or url")
 	cmd.Flags().BoolVar(&qr, "qr", false, "draw the link as a QR code, too")
 	return cmd
+}
+
+// exportServer prints a server's link, and tells people what it lacks.
+func exportServer(cmd *cobra.Command, r *config.Remote, form sharelink.Form, qr bool) error {
+	link, err := sharelink.Format(r, form)
+	if err != nil {
+		return &program.UsageError{Err: err}
+	}
+	for _, key := range sharelink.Lost(r, form) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: the link cannot carry %q\n", key)
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), link)
+	if !qr {
+		return nil
+	}
+	code, err := sharelink.QR(link)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(cmd.OutOrStdout(), code)
+	return err
 }

@@ -24,6 +24,7 @@ Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
 		`  vmess-local demo                  see it work, without any server
   vmess-local run 'vmess://…'       with the share link of your server
   vmess-local run -c config.json    with a configuration`,
-		newRunCommand(), newReloadCommand(), newDemoCommand(), newLinkCommand(), newCheckCommand())
+		newRunCommand(), program.NewReloadCommand("vmess-local",
+			"Connections that are open go on as they\nwere. A change of \"log\" or \"status\" needs a restart."), newDemoCommand(), newLinkCommand(), newCheckCommand())
 	return program.Main(root, args, stdin, stdout, stderr)
 }

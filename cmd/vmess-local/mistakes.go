@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"vmess-local/pkg/config"
@@ -11,28 +10,15 @@ import (
 	"vmess-local/pkg/sharelink"
 )
 
-// A mistaken is a configuration that cannot be used. Its text is cause and fix
-// of each mistake, in two lines.
-type mistaken struct{ err error }
-
-// Error implements error.
-func (e *mistaken) Error() string {
-	var lines []string
-	for _, v := range mistakes(e.err) {
-		lines = append(lines, v.Line(), v.FixLine())
-	}
-	var problems *config.Problems
-	if errors.As(e.err, &problems) && problems.Omitted > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", problems.Omitted))
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Unwrap returns the mistakes as they were found.
-func (e *mistaken) Unwrap() error { return e.err }
-
 // unusable is the usage error of a configuration that cannot be used.
-func unusable(err error) error { return &program.UsageError{Err: &mistaken{err}} }
+func unusable(err error) error {
+	omitted := 0
+	var problems *config.Problems
+	if errors.As(err, &problems) {
+		omitted = problems.Omitted
+	}
+	return &program.UsageError{Err: program.Found(err, omitted, mistakes(err)...)}
+}
 
 // mistakes are the verdicts on a configuration that cannot be used.
 func mistakes(err error) []diagnose.Verdict {

@@ -2,21 +2,24 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/program"
 )
 
 func newRunCommand() *cobra.Command {
 	var (
-		file string
-		log  program.LogFlags
+		file, listen string
+		log          program.LogFlags
 	)
 	cmd := &cobra.Command{
-		Use:   "run [-c FILE | LINK]",
+		Use:   "run [-c FILE | LINK] [--listen ADDR]",
 		Short: "Run the local proxy",
 		Long: `Run opens the local port and carries its connections to the server until Ctrl-C
 (which lets open connections end for limits.drain; a second one leaves at once).
@@ -30,6 +33,7 @@ V2RAY_VMESS_AEAD_DISABLED=true makes it speak the legacy MD5 authentication that
 servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 		Example: `  vmess-local run -c config.json
   vmess-local run 'vmess://eyJ2IjoiMiIsImFkZCI6…'
+  vmess-local run 'vmess://eyJ2IjoiMiIsImFkZCI6…' --listen 127.0.0.1:1090
   vmess-local run -c - < config.json`,
 		Args: program.OneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,8 +47,12 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			if err := log.Check(); err != nil {
 				return err
 			}
+			at := listenFlag{addr: listen, given: cmd.Flags().Changed("listen")}
 			cfg, warnings, err := loadConfig(source, cmd.InOrStdin())
 			if err != nil {
+				return unusable(err)
+			}
+			if err := at.override(cfg); err != nil {
 				return unusable(err)
 			}
 			logger, err := log.New(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format, cfg.Log.File)
@@ -54,31 +62,72 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			for _, w := range warnings {
 				logger.Warn(w)
 			}
-			c, err := client.New(cfg, client.Options{Log: logger})
-			if err != nil {
-				return startError(placed(cfg, err))
-			}
-			r := &reloader{client: c, log: logger, now: cfg}
+			r := &reloader{log: logger, now: cfg, listen: at}
 			if !isLink(source) && source != "-" {
 				r.load = func() (*config.Client, error) {
 					cfg, _, err := loadConfig(source, nil)
+					if err == nil {
+						err = at.override(cfg)
+					}
 					return cfg, err
 				}
+			}
+			if r.client, err = client.New(cfg, client.Options{Log: logger, Reload: r.again}); err != nil {
+				return startError(cfg, at, err)
 			}
 			return r.serve(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, a link, or - for standard input")
+	cmd.Flags().StringVar(&listen, "listen", "", "local proxy's `ADDR`, in place of the configuration's \"listen\"")
 	log.Add(cmd)
 	return cmd
 }
 
 // startError tells a port that cannot be had, which may be otherwise the next
 // time, from a configuration that cannot work.
-func startError(err error) error {
+func startError(cfg *config.Client, at listenFlag, err error) error {
 	var port *client.ListenError
 	if errors.As(err, &port) {
-		return err
+		return program.Found(err, 0, at.blamed(cfg, port.Verdict))
 	}
-	return unusable(err)
+	return unusable(placed(cfg, err))
+}
+
+// A listenFlag is where the command line wants the local proxy.
+type listenFlag struct {
+	addr  string
+	given bool
+}
+
+// override puts the flag's address in place of the configuration's.
+func (f listenFlag) override(cfg *config.Client) error {
+	if !f.given {
+		return nil
+	}
+	cfg.Listen = f.addr
+	err := cfg.Normalize()
+	var problems *config.Problems
+	if errors.As(err, &problems) {
+		for i := range problems.All {
+			if p := &problems.All[i]; p.Path == "listen" {
+				p.Path = "--listen"
+			}
+		}
+	}
+	return err
+}
+
+// blamed names the flag, not the configuration, where its address cannot be
+// listened on.
+func (f listenFlag) blamed(cfg *config.Client, v diagnose.Verdict) diagnose.Verdict {
+	if !f.given {
+		return v
+	}
+	key := `"listen"`
+	if file, line, column, ok := cfg.Place("listen"); ok {
+		key += fmt.Sprintf(" at %s:%d:%d", file, line, column)
+	}
+	v.Fix = strings.ReplaceAll(v.Fix, key, "--listen")
+	return v
 }

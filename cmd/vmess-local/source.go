@@ -59,17 +59,15 @@ func isLink(text string) bool {
 const vmessScheme = "vmess://"
 
 func fromLink(link string) (cfg *config.Client, warnings []string, err error) {
-	server, err := sharelink.Parse(link)
+	found, err := sharelink.Read([]byte(link))
 	if err != nil {
 		return nil, nil, fmt.Errorf("the link: %w", err)
 	}
-	if server.TLS.Fingerprint != "" {
-		// Most panels write one; it is a wish about looks, and no reason to stop.
-		server.TLS.Fingerprint = ""
-		warnings = append(warnings, "the link asks for the TLS handshake of a browser (fp), which this version does not imitate")
+	for _, skipped := range found.Skipped {
+		warnings = append(warnings, "skipped: "+skipped.String())
 	}
-	cfg = config.DefaultClient()
-	cfg.Server = *server
+	cfg = found.Config()
+	warnings = append(warnings, found.Notes...)
 	if err := cfg.Normalize(); err != nil {
 		return nil, nil, fmt.Errorf("the link: %w", err)
 	}

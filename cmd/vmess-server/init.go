@@ -30,9 +30,12 @@ as a QR code, and its configuration. An existing file is never overwritten.`,
   vmess-server init --host vps.example.com --cert chain.pem --key key.pem`,
 		Args: program.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkPlan(plan); err != nil {
+				return err
+			}
 			srv, cl, err := setup.New(plan)
 			if err != nil {
-				return &program.UsageError{Err: err}
+				return program.Usagef("--%w\nfix: write a name like vps.example.com, or an IP address, without port", err)
 			}
 			link, err := sharelink.Format(&cl.Server, sharelink.FormV2rayN)
 			if err != nil {
@@ -54,12 +57,33 @@ as a QR code, and its configuration. An existing file is never overwritten.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&plan.Host, "host", "localhost", "server's `NAME` or address as clients reach it; a loopback one\nserves this machine only")
+	cmd.Flags().StringVar(&plan.Host, "host", "localhost", "server's `NAME` or address as clients reach it; a loopback one serves this machine only")
 	cmd.Flags().Uint16Var(&plan.Port, "port", 0, "server's `PORT`; 0 is 443 with a certificate, else 8080")
 	cmd.Flags().StringVar(&plan.CertFile, "cert", "", "certificate chain `FILE` (PEM), to speak TLS")
 	cmd.Flags().StringVar(&plan.KeyFile, "key", "", "certificate's key `FILE` (PEM)")
 	cmd.Flags().StringVar(&out, "out", ".", "`DIR` that server.json is written to")
 	return cmd
+}
+
+// checkPlan refuses a certificate that the server could not use.
+func checkPlan(plan setup.Plan) error {
+	switch {
+	case plan.CertFile == "" && plan.KeyFile == "":
+		return nil
+	case plan.KeyFile == "":
+		return program.Usagef("--cert without --key: a certificate and its key belong together\nfix: add --key FILE, or leave both out for plain WebSocket")
+	case plan.CertFile == "":
+		return program.Usagef("--key without --cert: a certificate and its key belong together\nfix: add --cert FILE, or leave both out for plain WebSocket")
+	}
+	var wrong *setup.CertificateError
+	if !errors.As(setup.CheckCertificate(plan.CertFile, plan.KeyFile), &wrong) {
+		return nil
+	}
+	flag := "--cert"
+	if wrong.Key {
+		flag = "--key"
+	}
+	return program.Usagef("%s: %w\nfix: name %s", flag, wrong, wrong.Want)
 }
 
 const saidText = `wrote %s; start the server with: vmess-server run -c %s

@@ -23,6 +23,8 @@ Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
 		`  vmess-server init --host vps.example.com    write server.json, and what to
                                               give to the client
   vmess-server run -c server.json`,
-		newRunCommand(), newInitCommand())
+		newRunCommand(),
+		program.NewReloadCommand("vmess-server", "Only \"users\" can be changed so; all else\nneeds a restart."),
+		newInitCommand())
 	return program.Main(root, args, stdin, stdout, stderr)
 }

@@ -8,9 +8,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/control"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/program"
 	"vmess-local/pkg/server"
+	"vmess-local/pkg/setup"
 )
 
 func newRunCommand() *cobra.Command {
@@ -37,13 +39,9 @@ with an "alterId" need their user to have it too.`,
 			if file == "" {
 				return program.Usagef("which configuration?\nfix: vmess-server run -c FILE; vmess-server init writes one")
 			}
-			data, warnings, err := config.ReadFile(file)
+			cfg, warnings, err := loadConfig(file)
 			if err != nil {
-				return &program.UsageError{Err: err}
-			}
-			cfg, err := config.ParseServer(file, data)
-			if err != nil {
-				return &program.UsageError{Err: err}
+				return unusable(err)
 			}
 			logger, err := log.New(cmd.ErrOrStderr(), cfg.Log.Level, cfg.Log.Format, cfg.Log.File)
 			if err != nil {
@@ -56,6 +54,13 @@ with an "alterId" need their user to have it too.`,
 			if err != nil {
 				return startError(cfg, err)
 			}
+			defer control.Reloading("vmess-server", logger, func() (string, error) {
+				cfg, _, err := loadConfig(file)
+				if err != nil {
+					return "", unusable(err)
+				}
+				return s.Addr().String(), s.Reload(cfg)
+			})()
 			return s.Run(cmd.Context())
 		},
 	}
@@ -64,17 +69,54 @@ with an "alterId" need their user to have it too.`,
 	return cmd
 }
 
+// loadConfig reads a configuration, and looks at the files that it names.
+// Warnings are for the log.
+func loadConfig(file string) (cfg *config.Server, warnings []string, err error) {
+	data, warnings, err := config.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cfg, err = config.ParseServer(file, data); err != nil {
+		return nil, nil, err
+	}
+	if cfg.TLS.CertFile == "" {
+		return cfg, warnings, nil
+	}
+	var wrong *setup.CertificateError
+	if !errors.As(setup.CheckCertificate(cfg.TLS.CertFile, cfg.TLS.KeyFile), &wrong) {
+		return cfg, warnings, nil
+	}
+	p := config.Problem{Cause: config.CauseValue, Path: "tls.certFile", Message: wrong.Error(), Want: wrong.Want, Err: wrong}
+	if wrong.Key {
+		p.Path = "tls.keyFile"
+	}
+	p.File, p.Line, p.Column, _ = cfg.Place(p.Path)
+	return nil, nil, &config.Problems{All: []config.Problem{p}}
+}
+
+// unusable is the usage error of a configuration that cannot be used.
+func unusable(err error) error {
+	var problems *config.Problems
+	if !errors.As(err, &problems) {
+		problems = &config.Problems{All: []config.Problem{{Cause: config.CauseValue, Message: err.Error(), Err: err}}}
+	}
+	verdicts := make([]diagnose.Verdict, 0, len(problems.All))
+	for _, p := range problems.All {
+		verdicts = append(verdicts, diagnose.ConfigOfServer(p))
+	}
+	return &program.UsageError{Err: program.Found(err, problems.Omitted, verdicts...)}
+}
+
 // startError tells a port that cannot be had, which may be otherwise the next
 // time, from a configuration that cannot work.
 func startError(cfg *config.Server, err error) error {
 	var port *net.OpError
 	if !errors.As(err, &port) {
-		return &program.UsageError{Err: err}
+		return unusable(err)
 	}
-	facts := diagnose.ListenFacts{Holder: diagnose.HolderOf(cfg.Listen)}
+	facts := diagnose.ListenFacts{Holder: diagnose.HolderOf(cfg.Listen), Free: diagnose.FreeAddress(cfg.Listen)}
 	if file, line, column, ok := cfg.Place("listen"); ok {
 		facts.Place = fmt.Sprintf("%s:%d:%d", file, line, column)
 	}
-	verdict := diagnose.Listen(err, cfg.Listen, facts)
-	return errors.New(verdict.Line() + "\n" + verdict.FixLine())
+	return program.Found(err, 0, diagnose.Listen(err, cfg.Listen, facts))
 }
