@@ -40,7 +40,7 @@ func webOrigin(t *testing.T, host string, certs *certificates) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		t.Skipf("not tested: %v", err)
+		leaveOut(t, "%v", err)
 	}
 	_, port, err := net.SplitHostPort(ln.Addr().String())
 	if err != nil {

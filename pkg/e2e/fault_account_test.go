@@ -55,16 +55,26 @@ func heals(change func(*config.Heal)) func(*config.Client) {
 // onEach runs a test against real V2Ray, our own server, and one that takes a
 // second for a mux probe as V2Ray does and enforces VMessAEAD as V2Ray 5 does.
 func onEach(t *testing.T, run func(t *testing.T, addr string)) {
-	for name, start := range map[string]func(t *testing.T) string{
-		"v2ray":    func(t *testing.T) string { return labV2ray(t).addr },
-		"ours":     func(t *testing.T) string { return inProcessServer(t, serverConfig(), inProcess{}).addr },
-		"asV2Ray5": func(t *testing.T) string { return labServer{aeadForced: true, muxPause: time.Second}.start(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			run(t, start(t))
-		})
-	}
+	onEachWithResolver(t, func(t *testing.T, addr string, _ *knowsNothing) { run(t, addr) })
+}
+
+// onEachWithResolver is onEach for tests that look at the resolver of a server
+// that is ours. For V2Ray that is nil.
+func onEachWithResolver(t *testing.T, run func(t *testing.T, addr string, names *knowsNothing)) {
+	t.Run("v2ray", func(t *testing.T) {
+		t.Parallel()
+		run(t, labV2ray(t).addr, nil)
+	})
+	t.Run("ours", func(t *testing.T) {
+		t.Parallel()
+		names := newKnowsNothing(t)
+		run(t, inProcessServer(t, serverConfig(), inProcess{Resolver: names.Resolver}).addr, names)
+	})
+	t.Run("asV2Ray5", func(t *testing.T) {
+		t.Parallel()
+		names := newKnowsNothing(t)
+		run(t, labServer{aeadForced: true, muxPause: time.Second, resolver: names.Resolver}.start(t), names)
+	})
 }
 
 func TestFaultWrongID(t *testing.T) {
@@ -314,18 +324,19 @@ func TestFaultMD5ByTheVariable(t *testing.T) {
 		start   func(t *testing.T) string
 		alterID int
 		fix     string
+		sure    string
 	}{
 		"ours": {
 			func(t *testing.T) string { return inProcessServer(t, serverConfig(), inProcess{}).addr }, 0,
-			"unset V2RAY_VMESS_AEAD_DISABLED",
+			"unset V2RAY_VMESS_AEAD_DISABLED", "certain",
 		},
 		"asV2Ray5": {
 			labServer{aeadForced: true, muxPause: time.Second}.startT, 0,
-			"unset V2RAY_VMESS_AEAD_DISABLED",
+			"unset V2RAY_VMESS_AEAD_DISABLED", "certain",
 		},
 		"and by alterId": {
 			labServer{aeadForced: true, muxPause: time.Second}.startT, 4,
-			" and unset V2RAY_VMESS_AEAD_DISABLED",
+			" and unset V2RAY_VMESS_AEAD_DISABLED", "likely", // another alterId looks the same
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -334,7 +345,7 @@ func TestFaultMD5ByTheVariable(t *testing.T) {
 			start := time.Now()
 			l.ask(echoOrigin(t), "hello\n", 6).wantClosed(t, soonLegacy)
 			l.expect(t, expected{
-				cause: "vmess.aead-required", sentence: "refuses MD5", fix: tt.fix, confidence: "certain", since: start, within: soonLegacy,
+				cause: "vmess.aead-required", sentence: "refuses MD5", fix: tt.fix, confidence: tt.sure, since: start, within: soonLegacy,
 			})
 			if h := l.healings(t); len(h) > 0 {
 				t.Errorf("the user's word was overruled: %v", h)
@@ -561,25 +572,29 @@ func TestEarlyDataLost(t *testing.T) {
 // fault.
 func TestDestinationFaults(t *testing.T) {
 	t.Parallel()
-	onEach(t, func(t *testing.T, addr string) {
+	onEachWithResolver(t, func(t *testing.T, addr string, names *knowsNothing) {
 		refused, silent := freePort(t), silentOrigin(t)
+		real := names == nil
+		nowhere := "nowhere.test:80" // which our servers ask their resolver for
+		if real {
+			nowhere = "nowhere.invalid:80" // see labV2ray
+		}
 		for name, tt := range map[string]struct {
 			target, cause string
 			within        time.Duration
 		}{
 			"refused":      {refused, "destination.refused", soonLegacy},
-			"unresolvable": {"nowhere.invalid:80", "destination.unresolvable", soonLegacy},
+			"unresolvable": {nowhere, "destination.unresolvable", soonLegacy},
 			"silent":       {silent, "destination.no-answer", soonLegacy},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				real := strings.Contains(t.Name(), "v2ray")
-				if name == "unresolvable" && !real {
-					t.Skip("no resolver to ask")
-				}
 				l := newLab(t, labSetup{remote: remoteAt(t, addr)})
 				start := time.Now()
 				r := askVia(l.addr, tt.target, "hello\n", 6, 6*time.Second)
+				if name == "unresolvable" && !real && names.asked.Load() == 0 {
+					t.Error("the server did not ask its resolver")
+				}
 				switch {
 				case name != "silent":
 					r.wantClosed(t, tt.within)

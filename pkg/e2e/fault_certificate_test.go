@@ -135,7 +135,7 @@ func TestFaultCertificate(t *testing.T) {
 		}, false},
 		{wayFault{
 			name: "not valid yet", remote: early.serve(t, 2),
-			want: expected{cause: "tls.expired", sentence: "is valid only from " + time.Now().Add(48*time.Hour).UTC().Format(time.DateOnly), fix: "renew the certificate", confidence: "certain"},
+			want: expected{cause: "tls.expired", sentence: "is not valid yet, but from " + time.Now().Add(48*time.Hour).UTC().Format(time.DateOnly), fix: "wait until then", confidence: "certain"},
 		}, false},
 		{wayFault{
 			name: "other name", remote: other.serve(t, 2),
@@ -155,7 +155,7 @@ func TestFaultCertificate(t *testing.T) {
 		}, false},
 		{wayFault{
 			name: "our clock is behind", remote: good.serve(t, 2), setup: labSetup{now: clockOff(-years)},
-			want: expected{cause: "vmess.clock-skew", sentence: "this computer's clock is 730 days behind: by it the certificate is valid only from", fix: "set this computer's clock"},
+			want: expected{cause: "vmess.clock-skew", sentence: "this computer's clock is 730 days behind: by it the certificate is not valid yet, but from", fix: "set this computer's clock"},
 		}, false},
 	} {
 		f.code = replyGeneral

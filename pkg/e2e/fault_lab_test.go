@@ -453,18 +453,18 @@ func (r *road) lane(dst, src *net.TCPConn, seen func([]byte)) {
 		due  time.Time
 		err  error
 	}
-	queue := make(chan piece, 1024)
+	queue := make(chan piece, 128)
 	go func() {
 		defer close(queue)
+		buf := make([]byte, 16<<10)
 		for {
-			buf := make([]byte, 16<<10)
 			n, err := src.Read(buf)
 			seen(buf[:n])
 			wait := r.delay
 			if r.jitter > 0 {
 				wait += rand.N(r.jitter)
 			}
-			queue <- piece{buf[:n], time.Now().Add(wait), err}
+			queue <- piece{bytes.Clone(buf[:n]), time.Now().Add(wait), err}
 			if err != nil {
 				return
 			}

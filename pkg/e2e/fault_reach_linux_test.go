@@ -58,6 +58,6 @@ func droppingPort(t testing.TB) string {
 		}
 		t.Cleanup(func() { _ = c.Close() })
 	}
-	t.Skip("not tested: this system does not drop SYNs")
+	leaveOut(t, "this system does not drop SYNs")
 	return ""
 }

@@ -41,6 +41,7 @@ type labServer struct {
 	muxPause   time.Duration // before a mux probe is answered: V2Ray takes 1.0 s
 	deaf       bool          // to early data
 	noise      bool          // answers noise
+	resolver   *net.Resolver // nil knows no names
 }
 
 // start serves until the test ends, and returns the address.
@@ -56,7 +57,10 @@ func (s labServer) start(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &dispatch.Dispatcher{Dialer: &direct.Dialer{AllowPrivate: true}}
+	if s.resolver == nil {
+		s.resolver = newKnowsNothing(t).Resolver
+	}
+	out := &dispatch.Dispatcher{Dialer: &direct.Dialer{AllowPrivate: true, Resolver: s.resolver}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var streams sync.WaitGroup
 	ws := &wsconn.Server{Path: wsPath, Context: ctx, NotFound: http.HandlerFunc(s.notFound)}
@@ -127,8 +131,8 @@ func (s labServer) serve(ctx context.Context, account *vmess.Server, out *dispat
 	select {
 	case <-ctx.Done():
 	case <-time.After(s.muxPause):
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-		_ = mux.EndAll(conn)
+		sessions := mux.Server{HandleStream: out.HandleStream, Patience: 5 * time.Second}
+		_ = sessions.Serve(ctx, conn, in.User, netip.AddrPort{})
 	}
 }
 

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -29,6 +30,15 @@ type end struct {
 	addr string // where it listens, 127.0.0.1:PORT
 	log  *tail
 	proc *process // nil in process
+}
+
+// restart kills the end's process and starts it again. It is for one goroutine
+// at a time, any.
+func (e *end) restart(t testing.TB) {
+	e.proc.kill()
+	if err := errors.Join(e.proc.run(), e.proc.listens(e.addr)); err != nil {
+		t.Error(err)
+	}
 }
 
 // remoteAt describes a server to our client: plain ws on wsPath, AEAD.
@@ -117,7 +127,7 @@ func inProcessClient(t testing.TB, cfg *config.Client, env ...string) *end {
 type inProcess = server.Options
 
 // inProcessServer is inProcessClient for the server. opt is for its clock and
-// its way out.
+// its way out, which knows no names unless opt has a resolver.
 func inProcessServer(t testing.TB, cfg *config.Server, opt inProcess, env ...string) *end {
 	t.Helper()
 	log := newTail()
@@ -126,6 +136,9 @@ func inProcessServer(t testing.TB, cfg *config.Server, opt inProcess, env ...str
 		t.Fatal(err)
 	}
 	opt.Log, opt.LookupEnv = logTo(log), lookup(env)
+	if opt.Resolver == nil {
+		opt.Resolver = newKnowsNothing(t).Resolver
+	}
 	s, err := server.New(parsed, opt)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -30,6 +31,7 @@ type command struct {
 
 // A process is a started program. It ends with its test.
 type process struct {
+	command
 	log  *tail
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
@@ -39,24 +41,34 @@ type process struct {
 // it; a failed test shows what it said.
 func start(t testing.TB, c command) *process {
 	t.Helper()
-	p := &process{log: newTail(), cmd: exec.Command(c.path, c.args...), done: make(chan struct{})}
-	p.cmd.Dir = c.dir
-	p.cmd.Env = append(cleanEnv(), c.env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.WaitDelay = 5 * time.Second
-	setGroup(p.cmd)
-	if err := p.cmd.Start(); err != nil {
+	p := &process{log: newTail(), command: c}
+	if err := p.run(); err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // the state tells
-	}()
 	t.Cleanup(func() {
 		p.kill()
 		showLog(t, p.cmd.Path, p.log)
 	})
 	return p
+}
+
+// run starts the process, for the first time or after its end.
+func (p *process) run() error {
+	p.cmd, p.done = exec.Command(p.path, p.args...), make(chan struct{})
+	p.cmd.Dir = p.dir
+	p.cmd.Env = append(cleanEnv(), p.env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.WaitDelay = 5 * time.Second
+	setGroup(p.cmd)
+	if err := p.cmd.Start(); err != nil {
+		close(p.done)
+		return err
+	}
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		defer close(done)
+		_ = cmd.Wait() // the state tells
+	}(p.cmd, p.done)
+	return nil
 }
 
 // kill ends the process's group at once and waits for it.
@@ -104,19 +116,26 @@ func (p *process) waitLine(t testing.TB, re *regexp.Regexp) []string {
 // waitPort waits until the process accepts connections on addr.
 func (p *process) waitPort(t testing.TB, addr string) {
 	t.Helper()
+	if err := p.listens(addr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listens is waitPort for any goroutine.
+func (p *process) listens(addr string) error {
 	deadline := time.Now().Add(startPatience)
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		c, err := net.DialTimeout("tcp", addr, time.Second)
 		if err == nil {
 			_ = c.Close()
-			return
+			return nil
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s does not listen on %s: %v", p.cmd.Path, addr, err)
+			return fmt.Errorf("%s does not listen on %s: %w", p.path, addr, err)
 		}
 		select {
 		case <-p.done:
-			t.Fatalf("%s ended before it listened on %s", p.cmd.Path, addr)
+			return fmt.Errorf("%s ended before it listened on %s", p.path, addr)
 		case <-time.After(pause):
 		}
 	}

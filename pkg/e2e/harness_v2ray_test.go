@@ -47,6 +47,8 @@ type v2rayClient struct {
 	security string
 	tls      *certificates
 	env      []string
+	udp      bool // datagrams are taken, too
+	mux      int  // connections in one tunnel; 0 is without Mux.Cool
 }
 
 // startV2rayClient runs V2Ray as a client of the VMess server at addr, and
@@ -71,11 +73,12 @@ func startV2rayClient(t testing.TB, addr string, c v2rayClient) *end {
 	}
 	return startV2ray(t, freePort(t), c.env, object{
 		"protocol": "socks",
-		"settings": object{"auth": "noauth", "udp": false},
+		"settings": object{"auth": "noauth", "udp": c.udp, "ip": "127.0.0.1"},
 	}, object{
 		"protocol":       "vmess",
 		"settings":       object{"vnext": []object{{"address": host, "port": port, "users": []object{user}}}},
 		"streamSettings": stream,
+		"mux":            object{"enabled": c.mux > 0, "concurrency": max(1, c.mux)},
 	})
 }
 
@@ -83,8 +86,9 @@ func wsStream() object {
 	return object{"network": "ws", "wsSettings": object{"path": wsPath}}
 }
 
-// startV2ray runs V2Ray with one inbound on addr and one outbound. There is no
-// DNS, routing or geodata in its configuration: it contacts nobody else.
+// startV2ray runs V2Ray with one inbound on addr and one outbound. It contacts
+// nobody else: the one name that it would look up, by which newer versions
+// recognise packetaddr, leads nowhere.
 func startV2ray(t testing.TB, addr string, env []string, inbound, outbound object) *end {
 	t.Helper()
 	host, port := splitAddr(t, addr)
@@ -92,7 +96,10 @@ func startV2ray(t testing.TB, addr string, env []string, inbound, outbound objec
 	data, err := json.Marshal(object{
 		"log":       object{"loglevel": "info"},
 		"inbounds":  []object{inbound},
-		"outbounds": []object{outbound},
+		"outbounds": []object{outbound, {"protocol": "blackhole", "tag": "nowhere"}},
+		"routing": object{"rules": []object{{
+			"type": "field", "domain": []string{"full:sp.packet-addr.v2fly.arpa"}, "outboundTag": "nowhere",
+		}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"vmess-local/pkg/config"
+)
+
+// pageOf runs a lab whose client has a status page, and returns its address
+// and token.
+func pageOf(t testing.TB, remote config.Remote) (l *lab, base, token string) {
+	t.Helper()
+	l = newLab(t, labSetup{remote: remote, change: func(c *config.Client) {
+		c.Status.Enabled, c.Status.Listen = true, "127.0.0.1:0"
+	}})
+	l.text.waitFor(t, "status: http://")
+	m := regexp.MustCompile(`status: (http://127\.0\.0\.1:\d+)/\?token=([0-9a-f]{32})\n`).FindStringSubmatch(l.text.String())
+	if m == nil {
+		t.Fatalf("it says\n%s", l.text.String())
+	}
+	return l, m[1], m[2]
+}
+
+func pageCall(t testing.TB, method, address, token string) (int, []byte) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, body
+}
+
+type pageState struct {
+	State, Words string
+	Totals       struct{ Open, Opened, Up, Down int64 }
+	Servers      []struct {
+		Name, Mode string
+		Using      bool
+		RTT        float64 `json:"rttMs"`
+	}
+	Failures []struct{ Cause, Fix string }
+	Open     []struct {
+		ID       uint64
+		To       string
+		Up, Down int64
+	}
+}
+
+func stateOf(t testing.TB, base, token string) (s pageState) {
+	t.Helper()
+	code, body := pageCall(t, "GET", base+"/api/state", token)
+	if err := json.Unmarshal(body, &s); code != 200 || err != nil {
+		t.Fatalf("%d, %v: %s", code, err, body)
+	}
+	return s
+}
+
+// TestStatusPage: what is open is shown with its bytes and can be ended; the
+// check tells its steps; nothing secret is shown without the token.
+func TestStatusPage(t *testing.T) {
+	origin := echoOrigin(t)
+	far := inProcessServer(t, serverConfig(), inProcess{})
+	l, base, token := pageOf(t, remoteAt(t, far.addr))
+	c := mustDialVia(t, l.addr, origin)
+	defer c.Close()
+	mustEcho(t, c, "hello\n")
+	s := stateOf(t, base, token)
+	if s.State != "well" || len(s.Open) != 1 || s.Open[0].To != origin || s.Open[0].Up != 6 || s.Open[0].Down != 6 || s.Totals.Open != 1 {
+		t.Errorf("%+v", s)
+	}
+	if len(s.Servers) != 1 || !s.Servers[0].Using || s.Servers[0].Mode != "VMessAEAD" || s.Servers[0].RTT <= 0 {
+		t.Errorf("servers %+v", s.Servers)
+	}
+	if code, body := pageCall(t, "POST", base+"/api/act?what=cut&which=1", token); code != 204 {
+		t.Fatalf("%d %s", code, body)
+	}
+	if _, err := io.ReadAll(c); err == nil {
+		t.Error("a connection that was cut ended in order")
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for s = stateOf(t, base, token); len(s.Open) > 0; s = stateOf(t, base, token) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still open: %+v", s.Open)
+		}
+	}
+	if s.Totals.Up != 6 || s.Totals.Opened != 1 {
+		t.Errorf("totals %+v", s.Totals)
+	}
+
+	_, steps := pageCall(t, "POST", base+"/api/check", token)
+	if !bytes.Contains(steps, []byte(`"name":"account","status":"pass"`)) || !bytes.HasSuffix(steps, []byte(`"ok":true}`+"\n")) {
+		t.Errorf("the check says\n%s", steps)
+	}
+	if code, body := pageCall(t, "GET", base+"/api/link?server=127.0.0.1", token); code != 200 || !bytes.Contains(body, []byte("vmess://")) {
+		t.Errorf("the link: %d", code)
+	}
+	for _, open := range []string{"/", "/metrics", "/proxy.pac", "/healthz"} {
+		_, body := pageCall(t, "GET", base+open, "")
+		for _, secret := range []string{origin, userID, token} {
+			if bytes.Contains(body, []byte(secret)) {
+				t.Errorf("%s shows %s", open, secret)
+			}
+		}
+	}
+	if _, metrics := pageCall(t, "GET", base+"/metrics", ""); !bytes.Contains(metrics, []byte("\nvmess_local_up_bytes_total 6\n")) {
+		t.Errorf("metrics:\n%s", metrics)
+	}
+}
+
+// TestStatusPageTellsFailures: what failed is there with its fix.
+func TestStatusPageTellsFailures(t *testing.T) {
+	l, base, token := pageOf(t, remoteAt(t, deadAddress(t)))
+	l.ask(echoOrigin(t), "hello\n", 6)
+	s := stateOf(t, base, token)
+	if s.State != "failing" || len(s.Failures) != 1 || s.Failures[0].Cause != "tcp.refused" || s.Failures[0].Fix == "" || !strings.Contains(s.Words, "refuse") {
+		t.Errorf("%+v", s)
+	}
+}
