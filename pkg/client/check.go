@@ -47,8 +47,11 @@ func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.
 	defer g.close()
 	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server, Each: opt.OnStep}}
 	k.configuration(cfg)
-	if k.way(ctx, cfg) && k.account(ctx) && target.IsValid() {
-		k.destination(ctx, target)
+	if k.way(ctx, cfg) && k.account(ctx) {
+		if target.IsValid() {
+			k.destination(ctx, target)
+		}
+		k.datagrams(cfg)
 	}
 	k.report.Complete()
 	order := diagnose.Steps()
@@ -70,6 +73,17 @@ func (k *checker) configuration(cfg *config.Client) {
 		file = "a link"
 	}
 	k.report.Add(diagnose.StepConfiguration, diagnose.Pass, 0, file)
+}
+
+// datagrams says how UDP would travel and what that means. Nothing is sent:
+// there is no destination that must answer.
+func (k *checker) datagrams(cfg *config.Client) {
+	detail := `"udp.mode" is "off"`
+	if cfg.UDP.Mode != "off" {
+		form := k.guard.packets.form()
+		detail = "not tried; " + form.String() + ": " + form.nat()
+	}
+	k.report.Add(diagnose.StepUDP, diagnose.Skip, 0, detail)
 }
 
 // way connects and upgrades, and reports whether that went well.
