@@ -175,3 +175,49 @@ func TestRelayGathersAgain(t *testing.T) {
 		}
 	})
 }
+
+// windowed is a stream whose far end sends so much at most until it is read:
+// all of it at once, and one piece a read.
+type windowed struct {
+	*transporttest.Conn
+	left, window int
+	at           int
+}
+
+func (w *windowed) WaitRead() error { return nil }
+
+func (w *windowed) Read(b []byte) (int, error) {
+	if w.left == 0 {
+		return 0, io.EOF
+	}
+	if w.at == w.window { // drained: the far end needs a moment
+		w.at = 0
+		time.Sleep(20 * time.Microsecond)
+	}
+	n := min(len(b), 4096, w.left)
+	if w.at > 0 {
+		n = min(2*n, len(b), w.window-w.at, w.left)
+	}
+	w.left -= n
+	w.at += n
+	return n, nil
+}
+
+// Where waiting makes the pieces larger and the stream slower, it is given up,
+// too.
+func TestRelayDoesNotSlowDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local, app := transporttest.Pipe(64 << 20)
+		remote, _ := transporttest.Pipe(64 << 20)
+		_ = app.CloseWrite()
+		const size, window = 32 << 20, 12 << 10
+		w := &windowed{Conn: remote, left: size, window: window}
+		start := time.Now()
+		if o := (transport.Relay{}).Run(context.Background(), local, w); o.Err() != nil || o.Down != size {
+			t.Fatalf("%+v", o)
+		}
+		if took, least := time.Since(start), size/window*20*time.Microsecond; took > 2*least {
+			t.Errorf("took %v, without waiting %v", took, least)
+		}
+	})
+}

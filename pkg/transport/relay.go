@@ -240,8 +240,8 @@ func (s *session) copy(dst, src StreamConn, count, back *atomic.Int64) (readErr,
 // them. Reading each by itself costs two system calls a piece, so once a stream
 // flows, the pieces of a moment are left to gather. What is alone is never held
 // up, nor is a conversation: there the other direction moves, too. Where waiting
-// makes the pieces no larger (TLS gives one record at a time) it is tried again
-// more and more seldom.
+// makes the pieces no larger (TLS gives one record at a time) or the stream
+// slower (whoever sends waits for us), it is tried again more and more seldom.
 type gather struct {
 	back   *atomic.Int64 // what the other direction has moved
 	seen   int64         // of it, at the last piece
@@ -251,12 +251,17 @@ type gather struct {
 	enough int           // of them make a stream; 0: gatherPieces
 	slept  bool          // before the last piece
 	full   bool          // the last piece filled the buffer
+	since  time.Duration // when it was first looked at the pieces, or waited for them
+	moved  int           // bytes since
+	waits  int           // since
+	rate   float64       // bytes per nanosecond while nothing waited
 }
 
 const (
 	gatherTime   = time.Millisecond
 	gatherPieces = 16                   // in a row make a stream
-	gatherSeldom = 1 << 12              // after waiting in vain, in the end
+	gatherSeldom = 1 << 14              // after waiting in vain, in the end
+	gatherWaits  = 8                    // tell how fast the stream is with them
 	gatherGap    = 2 * time.Millisecond // and are no farther apart
 	gatherSize   = 1 << 10              // nor smaller
 )
@@ -264,32 +269,57 @@ const (
 // streams takes note of a read of n bytes at a time, and reports whether the
 // next should be left to gather.
 func (g *gather) streams(n int, at time.Duration) bool {
-	if g.slept {
-		g.learn(n)
+	g.moved += n
+	if g.slept && g.vain(n, at) {
+		g.enough = min(4*max(g.enough, gatherPieces), gatherSeldom)
+		g.restart(at)
 	}
-	moved := g.back.Load()
+	back := g.back.Load()
 	rest := g.full // a piece behind a full read may be the rest of it
-	if at-g.last > gatherGap || n < gatherSize && !rest || moved != g.seen {
-		g.pieces, g.bytes = 0, 0
+	if at-g.last > gatherGap || n < gatherSize && !rest || back != g.seen {
+		g.restart(at)
 	}
-	g.last, g.seen, g.full = at, moved, n == maxRead
+	g.last, g.seen, g.full = at, back, n == maxRead
 	small, waited := n < maxRead/2, g.slept
 	g.slept = small && g.pieces >= max(g.enough, gatherPieces)
-	if small && !waited && !g.slept { // what is large says nothing of the pieces
+	switch {
+	case g.slept:
+		g.wait(at)
+	case small && !waited: // what is large says nothing of the pieces
 		g.pieces++
 		g.bytes += n
 	}
 	return g.slept
 }
 
-// learn takes note of a read of n bytes after a wait.
-func (g *gather) learn(n int) {
-	if g.pieces == 0 || n >= 2*g.bytes/g.pieces {
-		g.enough = gatherPieces
-		return
-	}
-	g.enough = min(4*max(g.enough, gatherPieces), gatherSeldom)
+func (g *gather) restart(at time.Duration) {
 	g.pieces, g.bytes = 0, 0
+	g.since, g.moved, g.waits = at, 0, 0
+}
+
+// wait counts a wait; the first ends the time without.
+func (g *gather) wait(at time.Duration) {
+	if g.waits == 0 {
+		g.rate = float64(g.moved) / float64(max(at-g.since, 1))
+		g.since, g.moved = at, 0
+	}
+	g.waits++
+}
+
+// vain reports whether the waiting was of no use, by a read of n bytes after it.
+func (g *gather) vain(n int, at time.Duration) bool {
+	if n < 2*g.bytes/g.pieces {
+		return true
+	}
+	if g.waits < gatherWaits {
+		return false
+	}
+	if rate := float64(g.moved) / float64(max(at-g.since, 1)); rate < g.rate/2 {
+		return true
+	}
+	g.enough = gatherPieces
+	g.since, g.moved, g.waits = at, 0, 1 // not 0: rate stays that without waiting
+	return false
 }
 
 // lazily reads a stream with a buffer that is held only while much comes.

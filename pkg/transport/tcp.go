@@ -1,9 +1,12 @@
 package transport
 
 import (
+	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // NewTCP wraps an established TCP connection as a StreamConn that can wait
@@ -25,6 +28,41 @@ type tcpConn struct {
 	// from then on, so every later read must be told it from here.
 	lost error
 	lazy lazyRead
+	writes
+}
+
+// writes is what a reader has to know of the writers: a reset is told once, and
+// when a write is told, the reader that is woken with it finds an end in order
+// where the peer broke off. What a write meets behind a true end is another
+// error (EPIPE), and no concern of a reader.
+type writes struct {
+	under atomic.Int32 // writes under way
+	reset atomic.Pointer[error]
+}
+
+// met returns err, the end of a write.
+func (w *writes) met(err error) error {
+	if err != nil && errors.Is(err, syscall.ECONNRESET) {
+		reset := err // only a reset is worth the memory
+		w.reset.CompareAndSwap(nil, &reset)
+	}
+	w.under.Add(-1)
+	return err
+}
+
+// end returns io.EOF, or the reset that a write was told of. A write that is
+// under way has a moment to be told.
+func (w *writes) end() error {
+	for range 10 {
+		if w.reset.Load() != nil || w.under.Load() == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := w.reset.Load(); err != nil {
+		return *err
+	}
+	return io.EOF
 }
 
 // A lazyRead is a ReadLazy under way: what its callback is asked for, and what
@@ -42,7 +80,18 @@ func (t *tcpConn) Read(p []byte) (int, error) {
 	if t.lost != nil {
 		return 0, t.lost
 	}
-	return t.TCPConn.Read(p)
+	n, err := t.TCPConn.Read(p)
+	if err == io.EOF {
+		err = t.end()
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (t *tcpConn) Write(p []byte) (int, error) {
+	t.under.Add(1)
+	n, err := t.TCPConn.Write(p)
+	return n, t.met(err)
 }
 
 // WriteTo implements io.WriterTo, for the same reason as Read.
@@ -50,7 +99,13 @@ func (t *tcpConn) WriteTo(w io.Writer) (int64, error) {
 	if t.lost != nil {
 		return 0, t.lost
 	}
-	return t.TCPConn.WriteTo(w)
+	n, err := t.TCPConn.WriteTo(w)
+	if err == nil {
+		if err = t.end(); err == io.EOF {
+			err = nil
+		}
+	}
+	return n, err
 }
 
 // Reset implements [Resetter]: the peer sees RST.

@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -229,5 +230,51 @@ func TestReadLazyErrors(t *testing.T) {
 	_ = c.Close()
 	if p, _, err := c.(transport.LazyReader).ReadLazy(0, 100); p != nil || err == nil {
 		t.Fatalf("after Close: %v", err)
+	}
+}
+
+// A reset that a write was told of is no end in order for the reader: what came
+// before is read, then the reset. Behind a true end it stays an end.
+func TestTCPResetMetByWrite(t *testing.T) {
+	read := map[string]func(c transport.StreamConn) (int, error){
+		"Read": func(c transport.StreamConn) (int, error) { return c.Read(make([]byte, 100)) },
+		"ReadLazy": func(c transport.StreamConn) (int, error) {
+			b, n, err := c.(transport.LazyReader).ReadLazy(0, 100)
+			if b != nil {
+				b.Release()
+			}
+			return n, err
+		},
+	}
+	for name, read := range read {
+		for _, ended := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, ended %v", name, ended), func(t *testing.T) {
+				a, b := streamPair(t)
+				mustWrite(t, b, "hello")
+				if ended {
+					if err := b.CloseWrite(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := transport.Reset(b); err != nil {
+					t.Fatal(err)
+				}
+				for deadline := time.Now().Add(5 * time.Second); ; {
+					if _, err := a.Write([]byte("x")); err != nil {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Fatal("no write met the reset")
+					}
+				}
+				n, err := read(a)
+				for n > 0 && err == nil {
+					n, err = read(a)
+				}
+				if wrong := (err == io.EOF) != ended; wrong && runtime.GOOS == "linux" {
+					t.Errorf("the stream ended by %v", err)
+				}
+			})
+		}
 	}
 }

@@ -51,6 +51,9 @@ func (t *tcpConn) ReadLazy(head, most int) (*Buffer, int, error) {
 	}
 	b, n, err := t.lazy.buf, t.lazy.n, t.lazy.err
 	t.lazy.buf, t.lazy.n, t.lazy.err = nil, 0, nil
+	if err == io.EOF {
+		err = t.end()
+	}
 	return b, n, err
 }
 
