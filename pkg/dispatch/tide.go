@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -15,16 +16,25 @@ const (
 	swell = 256
 	// swellWait lets a crowd pass, so that it is done once for all.
 	swellWait = 2 * time.Second
+	// calmPace and crowdPace are how much garbage there may be, in percent of
+	// what lives. Of few requests so little lives that the usual pace would
+	// collect again and again: a fifth of a short connection's cost. Of many,
+	// each request would pay for it with memory.
+	calmPace  = 300
+	crowdPace = 100
 )
 
-// A tide follows how many requests there are, and gives memory back when many
-// have come or gone.
+// A tide follows how many requests there are: it gives memory back when many
+// have come or gone, and sets the collector's pace, unless the environment
+// does (GOGC).
 type tide struct {
 	mu        sync.Mutex
 	open      int
 	low, high int // the fewest and the most since memory was given back last
 	timer     *time.Timer
-	free      func() // nil: giveBack
+	pace      int
+	free      func()            // nil: giveBack
+	setPace   func(percent int) // nil: setPace
 }
 
 // rise counts a request in.
@@ -41,6 +51,24 @@ func (t *tide) turn(by int) {
 	if t.timer == nil && max(t.open-t.low, t.high-t.open) >= swell {
 		t.timer = time.AfterFunc(swellWait, t.slack)
 	}
+	switch {
+	case t.open >= swell:
+		t.adapt(crowdPace)
+	case t.open < swell/2:
+		t.adapt(calmPace)
+	}
+}
+
+func (t *tide) adapt(pace int) {
+	if t.pace == pace {
+		return
+	}
+	t.pace = pace
+	set := t.setPace
+	if set == nil {
+		set = setPace
+	}
+	set(pace)
 }
 
 // slack gives memory back.
@@ -60,4 +88,10 @@ func (t *tide) slack() {
 func giveBack() {
 	runtime.GC()
 	debug.FreeOSMemory()
+}
+
+func setPace(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
 }

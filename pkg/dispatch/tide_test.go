@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,7 +10,7 @@ import (
 func TestTide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		freed := 0
-		td := &tide{free: func() { freed++ }}
+		td := &tide{free: func() { freed++ }, setPace: func(int) {}}
 		change := func(up, down int) {
 			for range up {
 				td.rise()
@@ -36,6 +37,26 @@ func TestTide(t *testing.T) {
 			if change(step.up, step.down); freed != step.want {
 				t.Errorf("%s: given back %d times in all, want %d", step.what, freed, step.want)
 			}
+		}
+	})
+}
+
+func TestTideSetsThePace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var paces []int
+		td := &tide{free: func() {}, setPace: func(p int) { paces = append(paces, p) }}
+		for range swell {
+			td.rise()
+		}
+		for range swell / 2 { // back and forth between the bounds changes nothing
+			td.fall()
+			td.rise()
+			td.fall()
+		}
+		td.fall()
+		time.Sleep(swellWait + time.Second)
+		if want := []int{calmPace, crowdPace, calmPace}; !slices.Equal(paces, want) {
+			t.Errorf("paces %v, want %v", paces, want)
 		}
 	})
 }
