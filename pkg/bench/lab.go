@@ -140,8 +140,9 @@ func (s *stage) startWith(cfg []byte, addr, path string, args ...string) (*proce
 }
 
 // ourClientConfig is our client's configuration: defaults, but for the
-// addresses, and the status page, of which there could be only one.
-func (s *stage) ourClientConfig(way passage, server string) (cfg []byte, addr string, err error) {
+// addresses, the status page, of which there could be only one, and what
+// change does.
+func (s *stage) ourClientConfig(way passage, server string, change ...func(*config.Client)) (cfg []byte, addr string, err error) {
 	c := config.DefaultClient()
 	if c.Listen, err = freePort(); err != nil {
 		return nil, "", err
@@ -155,12 +156,26 @@ func (s *stage) ourClientConfig(way passage, server string) (cfg []byte, addr st
 	if way == wss {
 		r.Address, r.TLS.Enabled, r.TLS.CAFile = "localhost", true, s.cert.certFile
 	}
+	for _, f := range change {
+		f(c)
+	}
 	return config.MarshalClient(c), c.Listen, nil
 }
 
+// withUDP has datagrams travel in one form.
+func withUDP(mode string) func(*config.Client) {
+	return func(c *config.Client) { c.UDP.Mode = mode }
+}
+
+// withMux is Mux with as many connections in each tunnel as the rival's.
+func withMux(c *config.Client) { c.Mux.Enabled, c.Mux.Concurrency = true, muxConcurrency }
+
+// muxConcurrency is what is usual.
+const muxConcurrency = 8
+
 // ourClient starts vmess-local towards a server.
-func (s *stage) ourClient(way passage, server string) (*process, error) {
-	cfg, addr, err := s.ourClientConfig(way, server)
+func (s *stage) ourClient(way passage, server string, change ...func(*config.Client)) (*process, error) {
+	cfg, addr, err := s.ourClientConfig(way, server, change...)
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +215,8 @@ func (s *stage) rivalServer(way passage) (*process, error) {
 	}, object{"protocol": "freedom"})
 }
 
-// rivalClient starts V2Ray as a client. muxed is its Mux with the usual 8
-// connections in each tunnel.
+// rivalClient starts V2Ray as a client, which serves UDP, as ours does. muxed
+// is its Mux with the usual connections in each tunnel.
 func (s *stage) rivalClient(way passage, server string, muxed bool) (*process, error) {
 	host, port, err := splitAddr(server)
 	if err != nil {
@@ -214,12 +229,12 @@ func (s *stage) rivalClient(way passage, server string, muxed bool) (*process, e
 	user := object{"id": userID, "alterId": 0, "security": "auto"}
 	return s.startV2ray(object{
 		"protocol": "socks",
-		"settings": object{"auth": "noauth", "udp": false},
+		"settings": object{"auth": "noauth", "udp": true, "ip": "127.0.0.1"},
 	}, object{
 		"protocol":       "vmess",
 		"settings":       object{"vnext": []object{{"address": host, "port": port, "users": []object{user}}}},
 		"streamSettings": stream,
-		"mux":            object{"enabled": muxed, "concurrency": 8},
+		"mux":            object{"enabled": muxed, "concurrency": muxConcurrency},
 	})
 }
 

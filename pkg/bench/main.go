@@ -43,6 +43,8 @@ func parts() []part {
 		{"server", partServer},
 		{"syscalls", partSyscalls},
 		{"conn", partConn},
+		{"mux", partMux},
+		{"udp", partUDP},
 		{"rtt", partRTT},
 		{"page", partPage},
 		{"idle", partIdle},
@@ -114,14 +116,15 @@ func parseOptions(args []string, getenv func(string) string, stderr io.Writer) (
 	volume := flags.Int64("mib", 256, "size of a transfer in MiB")
 	flags.IntVar(&o.tunnels, "tunnels", defaultTunnels(), "how many idle tunnels to weigh")
 	flags.IntVar(&o.short, "connections", 1000, "how many short connections")
+	flags.IntVar(&o.trips, "trips", 10000, "how many UDP round trips")
 	flags.StringVar(&o.json, "json", filepath.Join("dist", "bench.json"), "`file` for all samples")
-	flags.StringVar(&o.profiles, "profile", "", "make CPU profiles of our client in this `directory`, and measure nothing")
+	flags.StringVar(&o.profiles, "profile", "", "make CPU profiles of our client in this `directory`, of the parts cpu and udp, and measure nothing")
 	flags.IntVar(&o.top, "top", 30, "lines of each profile")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
 	o.volume = *volume * mib
-	if flags.NArg() > 0 || o.rounds < 1 || o.volume < 1 || o.tunnels < 1 || o.short < 1 {
+	if flags.NArg() > 0 || o.rounds < 1 || o.volume < 1 || o.tunnels < 1 || o.short < 1 || o.trips < 1 {
 		return nil, errors.New("there is an argument too many, or a number below 1")
 	}
 	var err error
@@ -167,7 +170,7 @@ func (o *options) bench(ctx context.Context, stdout, stderr io.Writer) (err erro
 	defer closing(l, &err)
 	defer context.AfterFunc(ctx, l.open.closeAll)() // whatever is under way fails
 	if o.profiles != "" {
-		return makeProfiles(ctx, l, o.profiles, o.top, stdout)
+		return makeProfiles(ctx, l, o.parts, o.profiles, o.top, stdout)
 	}
 	m := l.machine(ctx, o.rounds)
 	book := new(ledger)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -143,46 +145,65 @@ func socksConnect(proxy, target string) (*net.TCPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := socksHandshake(c, target); err != nil {
+	if _, err := socksHandshake(c, socksTCP, target); err != nil {
 		return nil, errors.Join(fmt.Errorf("SOCKS5 by %s: %w", proxy, err), c.Close())
 	}
 	return c, nil
 }
 
-// socksHandshake is the client's part of RFC 1928 without authentication.
-func socksHandshake(c net.Conn, target string) error {
-	request, err := socksRequest(target)
+// socksAssociate asks the SOCKS5 proxy at proxy to relay datagrams and returns
+// where to; it does so as long as control is open.
+func socksAssociate(proxy string) (control *net.TCPConn, relay netip.AddrPort, err error) {
+	if control, err = dialTCP(proxy); err != nil {
+		return nil, relay, err
+	}
+	if relay, err = socksHandshake(control, socksUDP, "0.0.0.0:0"); err != nil {
+		return nil, relay, errors.Join(fmt.Errorf("SOCKS5 UDP by %s: %w", proxy, err), control.Close())
+	}
+	return control, relay, nil
+}
+
+// The commands of RFC 1928 section 4.
+const (
+	socksTCP = 1 // CONNECT
+	socksUDP = 3 // UDP ASSOCIATE
+)
+
+// socksHandshake is the client's part of RFC 1928 without authentication. It
+// returns the address in the reply.
+func socksHandshake(c net.Conn, command byte, target string) (bound netip.AddrPort, err error) {
+	request, err := socksRequest(command, target)
 	if err != nil {
-		return err
+		return bound, err
 	}
 	if _, err := c.Write([]byte{5, 1, 0}); err != nil {
-		return err
+		return bound, err
 	}
 	var reply [10]byte
 	if err := readFull(c, reply[:2]); err != nil {
-		return err
+		return bound, err
 	}
 	if reply[1] != 0 {
-		return fmt.Errorf("method %d", reply[1])
+		return bound, fmt.Errorf("method %d", reply[1])
 	}
 	if _, err := c.Write(request); err != nil {
-		return err
+		return bound, err
 	}
 	if err := readFull(c, reply[:]); err != nil {
-		return err
+		return bound, err
 	}
 	if reply[1] != 0 || reply[3] != 1 {
-		return fmt.Errorf("reply %d with address type %d", reply[1], reply[3])
+		return bound, fmt.Errorf("reply %d with address type %d", reply[1], reply[3])
 	}
-	return nil
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(reply[4:8])), binary.BigEndian.Uint16(reply[8:])), nil
 }
 
-// socksRequest is the CONNECT request for IPv4:PORT.
-func socksRequest(target string) ([]byte, error) {
-	addr, err := net.ResolveTCPAddr("tcp4", target)
+// socksRequest is the request of a command for IPv4:PORT.
+func socksRequest(command byte, target string) ([]byte, error) {
+	to, err := netip.ParseAddrPort(target)
 	if err != nil {
 		return nil, err
 	}
-	request := append([]byte{5, 1, 0, 1}, addr.IP.To4()...)
-	return append(request, byte(addr.Port>>8), byte(addr.Port)), nil
+	request := append([]byte{5, command, 0, 1}, to.Addr().AsSlice()...)
+	return binary.BigEndian.AppendUint16(request, to.Port()), nil
 }

@@ -18,8 +18,9 @@ type origins struct {
 	source string // answers 8 bytes, a length, with that many bytes, again and again
 	sink   string // answers a length above 1 and as many bytes, or 1, with one byte, again and again
 	banner string // speaks first, then as source
+	echo   string // sends datagrams back, over UDP
 
-	listeners []net.Listener
+	listeners []io.Closer
 	open      connSet
 	running   sync.WaitGroup
 	data      []byte // one piece of noise
@@ -45,7 +46,21 @@ func newOrigins() (*origins, error) {
 			serve(ln, &o.open, &o.running, func(c *net.TCPConn) { _ = handle(c) }) // the load sees what is missing
 		})
 	}
+	if err := o.listenEcho(); err != nil {
+		return nil, errors.Join(err, o.Close())
+	}
 	return o, nil
+}
+
+func (o *origins) listenEcho() error {
+	socket, err := newEcho()
+	if err != nil {
+		return err
+	}
+	o.echo = socket.LocalAddr().String()
+	o.listeners = append(o.listeners, socket)
+	o.running.Go(func() { serveEcho(socket) })
+	return nil
 }
 
 // Close ends all connections and waits for them.

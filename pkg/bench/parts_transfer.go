@@ -12,6 +12,7 @@ type plan struct {
 	volume  int64 // bytes of one transfer
 	tunnels int   // idle ones
 	short   int   // connections one after the other
+	trips   int   // of datagrams
 }
 
 // warmUp is moved in each direction before anything counts.

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"syscall"
 
 	"vmess-local/pkg/client"
@@ -46,12 +47,51 @@ func runClient(cfgFile, profile string) (err error) {
 	return c.Run(ctx)
 }
 
-// profileVolume is what is moved for a profile.
-const profileVolume = 2 * gib
+const (
+	profileVolume = 2 * gib // is moved for a profile of a transfer
+	profileTrips  = 100_000 // are made for one of datagrams
+)
 
-// makeProfiles profiles our client under load, on both ways and in both
-// directions, leaves the profiles in dir and prints their top.
-func makeProfiles(ctx context.Context, l *lab, dir string, lines int, w io.Writer) error {
+// A specimen is one kind of work that our client is profiled at.
+type specimen struct {
+	part       string // that measures it
+	name, file string
+	way        passage
+	own        bool // towards our own server
+	change     func(*config.Client)
+	work       func(s *stage, client *process) error
+}
+
+func specimens() []specimen {
+	var all []specimen
+	for _, kind := range loads(1) {
+		all = append(all, specimen{
+			part: "cpu",
+			name: fmt.Sprintf("%s, %d MiB", kind, profileVolume/mib), file: fmt.Sprintf("%s-%s", kind.way, kind.dir),
+			way: kind.way, change: func(*config.Client) {},
+			work: func(s *stage, client *process) error {
+				_, err := s.measure(client.addr, kind.dir, kind.streams, profileVolume, client)
+				return err
+			},
+		})
+	}
+	for _, form := range []string{"plain", "xudp"} {
+		all = append(all, specimen{
+			part: "udp",
+			name: fmt.Sprintf("%s, %d UDP round trips, %s", ws, profileTrips, form), file: fmt.Sprintf("%s-udp-%s", ws, form),
+			way: ws, own: form == "xudp", change: withUDP(form),
+			work: func(s *stage, client *process) error {
+				_, _, err := s.converse(client, 1, profileTrips)
+				return err
+			},
+		})
+	}
+	return all
+}
+
+// makeProfiles profiles our client at the work of those parts that have some,
+// leaves the profiles in dir and prints their top.
+func makeProfiles(ctx context.Context, l *lab, chosen []part, dir string, lines int, w io.Writer) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -59,12 +99,15 @@ func makeProfiles(ctx context.Context, l *lab, dir string, lines int, w io.Write
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, kind := range loads(1) {
-		file := filepath.Join(dir, fmt.Sprintf("client-%s-%s.prof", kind.way, kind.dir))
-		if err := makeProfile(l, kind, file); err != nil {
+	for _, one := range specimens() {
+		if !slices.ContainsFunc(chosen, func(p part) bool { return p.name == one.part }) {
+			continue
+		}
+		file := filepath.Join(dir, "client-"+one.file+".prof")
+		if err := makeProfile(l, one, file); err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(w, "\n== client CPU, %s, %d MiB: %s\n", kind, profileVolume/mib, file); err != nil {
+		if _, err := fmt.Fprintf(w, "\n== client CPU, %s: %s\n", one.name, file); err != nil {
 			return err
 		}
 		cmd := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", fmt.Sprintf("-nodecount=%d", lines), file)
@@ -76,14 +119,14 @@ func makeProfiles(ctx context.Context, l *lab, dir string, lines int, w io.Write
 	return nil
 }
 
-func makeProfile(l *lab, kind load, file string) (err error) {
+func makeProfile(l *lab, one specimen, file string) (err error) {
 	s := l.stage()
 	defer closing(s, &err)
-	far, err := s.far()
+	server, err := s.serverFor(one)
 	if err != nil {
 		return err
 	}
-	cfg, addr, err := s.ourClientConfig(kind.way, far[kind.way])
+	cfg, addr, err := s.ourClientConfig(one.way, server, one.change)
 	if err != nil {
 		return err
 	}
@@ -95,8 +138,21 @@ func makeProfile(l *lab, kind load, file string) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := s.measure(p.addr, kind.dir, kind.streams, profileVolume, p); err != nil {
+	if err := one.work(s, p); err != nil {
 		return err
 	}
 	return p.stop()
+}
+
+// serverFor starts what a specimen works with and returns its address.
+func (s *stage) serverFor(one specimen) (string, error) {
+	if one.own {
+		server, err := s.ourServer(one.way)
+		if err != nil {
+			return "", err
+		}
+		return server.addr, nil
+	}
+	far, err := s.far()
+	return far[one.way], err
 }
