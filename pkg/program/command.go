@@ -48,7 +48,7 @@ func NewRoot(name, short, long, example string, commands ...*cobra.Command) *cob
 	root.Flags().Bool("version", false, "print the version")
 	root.SetHelpCommand(newHelpCommand(name))
 	root.AddCommand(commands...)
-	root.AddCommand(newVersionCommand(name), newCompletionCommand(name))
+	root.AddCommand(newVersionCommand(name), newCompletionCommand(name), newManCommand(name))
 	finish(root)
 	return root
 }
