@@ -64,12 +64,19 @@ cross: ## build for every supported system
 	done
 
 .PHONY: bench
-bench: ## measure against V2Ray; BENCH=cpu|server|syscalls|conn|rtt|page|idle|rest ROUNDS=3
+bench: ## measure against V2Ray; BENCH=cpu|server|syscalls|conn|mux|udp|rtt|page|idle|rest ROUNDS=3
 	@BENCH='$(BENCH)' ROUNDS='$(ROUNDS)' $(GO) run ./pkg/bench
 
+.PHONY: soak
+soak: ## move streams over bad roads for DURATION (10m), with WORKERS (200)
+	@mkdir -p bin
+	@$(GO) test -c -o bin/e2e.test ./pkg/e2e
+	@cd pkg/e2e && CI=true ../../bin/e2e.test -test.run '^TestSoak$$' -test.v -test.timeout 0 \
+	  -soak '$(or $(DURATION),10m)' -soak.workers '$(or $(WORKERS),200)'
+
 .PHONY: profile
-profile: ## CPU profiles of the client under load, into dist/
-	@$(GO) run ./pkg/bench -profile dist
+profile: ## CPU profiles of the client under load, into dist/; BENCH=cpu|udp
+	@BENCH='$(BENCH)' $(GO) run ./pkg/bench -profile dist
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME (5s)

@@ -313,14 +313,13 @@ func (s *soak) stream(w *soakWay) error {
 		return err
 	}
 	defer c.Close()
-	written := make(chan error, 1)
-	go func() { written <- order.send(c) }()
-	stall, err := s.receive(c, expectation{c, pattern(order.Seed, order.Down), order.Down, w.tellsDown, "down"}, w, &known.gaveUp)
+	sent := startSending(func() error { return order.send(c) })
+	stall, err := s.receive(c, expectation{c, pattern(order.Seed, order.Down), order.Down, w.tellsDown, "down", sent}, w, &known.gaveUp)
 	if err != nil {
 		known.gaveUp.Store(true)
 		tear(c)
 	}
-	if err := errors.Join(err, <-written); err != nil {
+	if err := errors.Join(err, sent.wait()); err != nil {
 		known.gaveUp.Store(true)
 		tear(c)
 		return err
@@ -375,9 +374,8 @@ func (s *soak) serve(w *soakWay, c *net.TCPConn) {
 		tear(c)
 		return
 	}
-	sent := make(chan error, 1)
-	go func() { sent <- sendPattern(c, pattern(order.Seed, order.Down)) }()
-	e := expectation{c, pattern(order.Seed|upSeed, order.Up), order.Up, w.tellsUp, "up"}
+	sent := startSending(func() error { return sendPattern(c, pattern(order.Seed, order.Down)) })
+	e := expectation{c, pattern(order.Seed|upSeed, order.Up), order.Up, w.tellsUp, "up", sent}
 	if !order.Half {
 		e.from = io.LimitReader(c, order.Up)
 	}
@@ -385,7 +383,7 @@ func (s *soak) serve(w *soakWay, c *net.TCPConn) {
 	if err != nil {
 		tear(c)
 	}
-	if err := errors.Join(err, <-sent); err != nil {
+	if err := errors.Join(err, sent.wait()); err != nil {
 		tear(c)
 	}
 }
@@ -397,6 +395,40 @@ type expectation struct {
 	n     int64
 	tells bool // the end of the tunnel knows when something is missing
 	way   string
+	sent  *sending // the other direction
+}
+
+// A sending is a direction that is being written.
+type sending struct {
+	done chan struct{}
+	err  error // once done
+}
+
+func startSending(send func() error) *sending {
+	d := &sending{done: make(chan struct{})}
+	go func() {
+		defer close(d.done)
+		d.err = send()
+	}()
+	return d
+}
+
+// wait returns how the sending ended.
+func (d *sending) wait() error {
+	<-d.done
+	return d.err
+}
+
+// wasReset reports whether the sender was told of a reset, for then a reader
+// is told of an end in order: the system says it once. Both are woken at the
+// same time. A write behind a true end fails in another way.
+func (d *sending) wasReset() bool {
+	select {
+	case <-d.done:
+		return errors.Is(d.err, syscall.ECONNRESET)
+	case <-time.After(50 * time.Millisecond):
+		return false
+	}
 }
 
 // receive reads a stream to its end, holds it against what is expected, and
@@ -418,7 +450,7 @@ func (s *soak) receive(c *net.TCPConn, e expectation, w *soakWay, gaveUp *atomic
 		switch {
 		case err == io.EOF && got == e.n:
 			return stall, nil
-		case err == io.EOF && wasReset(c):
+		case err == io.EOF && e.sent.wasReset():
 			return stall, syscall.ECONNRESET
 		case err == io.EOF && e.tells && !gaveUp.Load():
 			return stall, s.blame(e.n-got, "%s, %s: %d bytes of %d, and then an end in order", w.name, e.way, got, e.n)
