@@ -592,6 +592,12 @@ func TestDestinationFaults(t *testing.T) {
 				l := newLab(t, labSetup{remote: remoteAt(t, addr)})
 				start := time.Now()
 				r := askVia(l.addr, tt.target, "hello\n", 6, 6*time.Second)
+				for again := 0; again < 3 && name != "silent" && len(l.failures(t)) == 0; again++ {
+					// On a busy machine it spoke only after the answer had ended:
+					// then it asked nothing, and nothing is told.
+					start = time.Now()
+					r = askVia(l.addr, tt.target, "hello\n", 6, 6*time.Second)
+				}
 				if name == "unresolvable" && !real && names.asked.Load() == 0 {
 					t.Error("the server did not ask its resolver")
 				}

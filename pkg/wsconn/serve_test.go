@@ -200,12 +200,14 @@ func TestBothSides(t *testing.T) {
 			if c.EarlyDataEchoed() != (early > 0 && header != "") {
 				t.Errorf("%q, %d: echoed is %v", header, early, c.EarlyDataEchoed())
 			}
-			go func() { _, _ = c.Write(more) }()
+			written := make(chan struct{})
+			go func() { defer close(written); _, _ = c.Write(more) }()
 			_ = c.SetReadDeadline(time.Now().Add(patience))
 			got := make([]byte, len(first)+len(more))
 			if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, append(bytes.Clone(first), more...)) {
 				t.Errorf("%q, %d: %v", header, early, err)
 			}
+			<-written // a Close beside a Write says no goodbye
 			_ = c.Close()
 			if err := <-done; err != io.EOF {
 				t.Errorf("the server's end: %v", err)
