@@ -13,13 +13,12 @@ import (
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/sharelink"
+	"vmess-local/pkg/stats"
 	"vmess-local/pkg/status"
 	"vmess-local/pkg/vmess"
 )
 
 const (
-	// shownFlows bounds the open connections that the page lists.
-	shownFlows = 200
 	// pagePorts is how many ports are tried for the page.
 	pagePorts = 20
 	// failingFor is how long a failure colours the page.
@@ -56,23 +55,15 @@ var _ status.Source = page{}
 // The JSON of /api/state.
 type (
 	pageState struct {
-		State    string        `json:"state"` // well, idle or failing
-		Words    string        `json:"words"`
-		Listen   string        `json:"listen"`
-		Totals   pageTotals    `json:"totals"`
-		Warm     pageWarm      `json:"warm"`
-		Servers  []pageServer  `json:"servers"`
-		Failures []pageFailure `json:"failures"`
-		Open     []pageFlow    `json:"open"`
-	}
-	pageTotals struct {
-		Open    int     `json:"open"`
-		Opened  int64   `json:"opened"`
-		Failed  int64   `json:"failed"`
-		Resent  int64   `json:"resent"`
-		Up      int64   `json:"up"`   // bytes
-		Down    int64   `json:"down"` // bytes
-		Seconds float64 `json:"seconds"`
+		State    string           `json:"state"` // well, idle or failing
+		Words    string           `json:"words"`
+		Listen   string           `json:"listen"`
+		Totals   stats.ViewTotals `json:"totals"`
+		Resent   int64            `json:"resent"`
+		Warm     pageWarm         `json:"warm"`
+		Servers  []pageServer     `json:"servers"`
+		Failures []pageFailure    `json:"failures"`
+		Open     []stats.ViewFlow `json:"open"`
 	}
 	pageWarm struct {
 		Ready  int   `json:"ready"`
@@ -98,15 +89,6 @@ type (
 		Server     string    `json:"server"`
 		Count      int       `json:"count"`
 	}
-	pageFlow struct {
-		ID      uint64  `json:"id"`
-		To      string  `json:"to"`
-		By      string  `json:"by"`
-		From    string  `json:"from"`
-		Up      int64   `json:"up"`
-		Down    int64   `json:"down"`
-		Seconds float64 `json:"seconds"`
-	}
 	pageStep struct {
 		Name   string `json:"name"`
 		Status string `json:"status"`
@@ -128,17 +110,14 @@ func (p page) generation() *generation {
 
 // State implements status.Source.
 func (p page) State() any {
-	g, t := p.generation(), p.opt.board.Totals()
+	g, v := p.generation(), p.opt.board.View()
 	s := pageState{
 		Listen: p.Addr().String(),
-		Totals: pageTotals{t.Open, t.Opened, t.Failed, p.Resent(), t.Up, t.Down, time.Since(t.Started).Seconds()},
-		Warm:   g.warmth(), Servers: g.servers(), Failures: []pageFailure{}, Open: []pageFlow{},
+		Totals: v.Totals, Resent: p.Resent(), Open: v.Open,
+		Warm: g.warmth(), Servers: g.servers(), Failures: []pageFailure{},
 	}
 	for _, f := range p.opt.board.Failures() {
 		s.Failures = append(s.Failures, pageFailure(f))
-	}
-	for _, f := range p.opt.board.Flows(shownFlows) {
-		s.Open = append(s.Open, pageFlow{f.ID, f.Destination, f.Inbound, f.Source, f.Up, f.Down, time.Since(f.Started).Seconds()})
 	}
 	s.State, s.Words = g.condition(s.Failures)
 	return s

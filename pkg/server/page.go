@@ -5,15 +5,11 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"time"
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/stats"
 	"vmess-local/pkg/status"
 )
-
-// shownFlows bounds the open connections that the page lists.
-const shownFlows = 200
 
 // newPage makes the status page, nil when it is off.
 func (s *Server) newPage(cfg config.Status) (*status.Page, error) {
@@ -37,20 +33,12 @@ var _ status.Source = page{}
 // The JSON of /api/state.
 type (
 	pageState struct {
-		State  string     `json:"state"`
-		Words  string     `json:"words"`
-		Listen string     `json:"listen"`
-		Totals pageTotals `json:"totals"`
-		Users  []pageUser `json:"users"`
-		Open   []pageFlow `json:"open"`
-	}
-	pageTotals struct {
-		Open    int     `json:"open"`
-		Opened  int64   `json:"opened"`
-		Failed  int64   `json:"failed"`
-		Up      int64   `json:"up"`   // bytes
-		Down    int64   `json:"down"` // bytes
-		Seconds float64 `json:"seconds"`
+		State  string           `json:"state"`
+		Words  string           `json:"words"`
+		Listen string           `json:"listen"`
+		Totals stats.ViewTotals `json:"totals"`
+		Users  []pageUser       `json:"users"`
+		Open   []stats.ViewFlow `json:"open"`
 	}
 	pageUser struct {
 		Name   string `json:"name"`
@@ -59,30 +47,17 @@ type (
 		Up     int64  `json:"up"`
 		Down   int64  `json:"down"`
 	}
-	pageFlow struct {
-		ID      uint64  `json:"id"`
-		To      string  `json:"to"`
-		By      string  `json:"by"`
-		From    string  `json:"from"`
-		Up      int64   `json:"up"`
-		Down    int64   `json:"down"`
-		Seconds float64 `json:"seconds"`
-	}
 )
 
 // State implements status.Source.
 func (p page) State() any {
-	t := p.server.board.Totals()
+	v := p.server.board.View()
 	s := pageState{
 		State: "well", Words: "serving", Listen: p.server.Addr().String(),
-		Totals: pageTotals{t.Open, t.Opened, t.Failed, t.Up, t.Down, time.Since(t.Started).Seconds()},
-		Users:  []pageUser{}, Open: []pageFlow{},
+		Totals: v.Totals, Users: []pageUser{}, Open: v.Open,
 	}
 	for _, u := range p.server.board.Users() {
 		s.Users = append(s.Users, pageUser(u))
-	}
-	for _, f := range p.server.board.Flows(shownFlows) {
-		s.Open = append(s.Open, pageFlow{f.ID, f.Destination, f.Inbound, f.Source, f.Up, f.Down, time.Since(f.Started).Seconds()})
 	}
 	return s
 }

@@ -113,6 +113,49 @@ func (u *User) add(f *flow) {
 	u.Down += f.down.Load()
 }
 
+// A View is what pages show of a Board, as JSON.
+type View struct {
+	Totals ViewTotals
+	Open   []ViewFlow
+}
+
+// ViewTotals are Totals with the time in seconds.
+type ViewTotals struct {
+	Open    int     `json:"open"`
+	Opened  int64   `json:"opened"`
+	Failed  int64   `json:"failed"`
+	Up      int64   `json:"up"`   // bytes
+	Down    int64   `json:"down"` // bytes
+	Seconds float64 `json:"seconds"`
+}
+
+// A ViewFlow is a Flow with its age in seconds.
+type ViewFlow struct {
+	ID      uint64  `json:"id"`
+	To      string  `json:"to"`
+	By      string  `json:"by"`
+	From    string  `json:"from"`
+	Up      int64   `json:"up"`
+	Down    int64   `json:"down"`
+	Seconds float64 `json:"seconds"`
+}
+
+// shownFlows bounds the open connections of a View.
+const shownFlows = 200
+
+// View returns what is to be shown now.
+func (b *Board) View() View {
+	t := b.Totals()
+	v := View{
+		Totals: ViewTotals{t.Open, t.Opened, t.Failed, t.Up, t.Down, time.Since(t.Started).Seconds()},
+		Open:   []ViewFlow{},
+	}
+	for _, f := range b.Flows(shownFlows) {
+		v.Open = append(v.Open, ViewFlow{f.ID, f.Destination, f.Inbound, f.Source, f.Up, f.Down, time.Since(f.Started).Seconds()})
+	}
+	return v
+}
+
 // Users returns what each user has moved, by name.
 func (b *Board) Users() []User {
 	b.mu.Lock()
