@@ -212,7 +212,8 @@ func TestReadNotes(t *testing.T) {
 		singBox(`, "multiplex": {"enabled": true}`):                 `outbounds[0]: multiplex: sing-box's own is not spoken here; each connection has its tunnel`,
 		clash("smux: {enabled: true}"):                              `proxies[0]: smux: it is not spoken here; each connection has its tunnel`,
 		clash() + "proxy-providers: {a: {url: 'https://x'}}":        `proxy-providers: lists at other addresses are not fetched; import what stands there by itself`,
-		urlLink + "&fp=qq":                                          `the link: the TLS handshake that it asks for (fp) is none that is known here`,
+
+		urlLink + "&fp=qq": `the link: the TLS handshake that it asks for (fp) is none that is known here`,
 	} {
 		found, err := Read([]byte(text))
 		if err != nil || len(found.Notes) != 1 || found.Notes[0] != want {
