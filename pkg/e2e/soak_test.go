@@ -103,12 +103,14 @@ func newSoak(t *testing.T) *soak {
 		restarts: []func(){near.restart, ours.restart},
 	})
 	road = newBadRoad(t, theirs.addr)
+	road.spareUp = true
 	near = startSoakClient(t, road.addr)
 	s.add(t, &soakWay{
 		name: "our client, V2Ray's server", near: near.addr, road: road,
 		restarts: []func(){near.restart, func() { theirs.restart(t) }},
 	})
 	road = newBadRoad(t, ours.addr)
+	road.spareDown = true
 	third := startV2rayClient(t, road.addr, v2rayClient{})
 	s.add(t, &soakWay{
 		name: "V2Ray's client, our server", near: third.addr, road: road, tellsUp: true,
@@ -443,7 +445,8 @@ func (s *soak) receive(c *net.TCPConn, e expectation, w *soakWay, gaveUp *atomic
 		now := time.Now()
 		stall, last = max(stall, now.Sub(last)), now
 		if full, _ := io.ReadFull(e.bytes, want[:k]); full < k || !bytes.Equal(buf[:k], want[:k]) {
-			return stall, s.blame(int64(k), "%s, %s: what came after %d bytes of %d is wrong", w.name, e.way, got, e.n)
+			return stall, s.blame(int64(k), "%s, %s: of what came after %d bytes of %d %d bytes are wrong: %s",
+				w.name, e.way, got, e.n, k, s.whatIsWrong(buf[:k], want[:full]))
 		}
 		got += int64(k)
 		s.bytes.Add(int64(k))
@@ -461,6 +464,31 @@ func (s *soak) receive(c *net.TCPConn, e expectation, w *soakWay, gaveUp *atomic
 			return stall, err
 		}
 	}
+}
+
+// whatIsWrong tells what is known of bytes that should have been others: where
+// they begin, and whose they are if they are those of a stream under way.
+func (s *soak) whatIsWrong(got, want []byte) string {
+	at := 0
+	for at < len(want) && got[at] == want[at] {
+		at++
+	}
+	strange := got[at:]
+	mark := strange[:min(16, len(strange))]
+	said := fmt.Sprintf("from %d on, beginning %q", at, mark)
+	if at == len(want) {
+		return said + ", they are too many"
+	}
+	s.streams.Range(func(seed, _ any) bool {
+		for _, up := range []uint64{0, upSeed} {
+			whole, _ := io.ReadAll(pattern(seed.(uint64)|up, 2<<20))
+			if i := bytes.Index(whole, mark); i >= 0 {
+				said += fmt.Sprintf(", at %d of stream %x of this or another application", i, seed.(uint64)|up)
+			}
+		}
+		return true
+	})
+	return said
 }
 
 // blame counts wrong bytes. The first accounts of it are kept for the report.
