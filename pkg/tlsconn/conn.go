@@ -115,6 +115,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	c.records.want(len(p))
 	if c.peeked {
 		p[0], c.peeked = c.peek[0], false
 		return 1 + c.join(p[1:]), nil
@@ -174,6 +175,7 @@ func (c *Conn) ReadLazy(head, most int) (*transport.Buffer, int, error) {
 	if most == 0 {
 		return nil, 0, nil
 	}
+	c.records.want(most)
 	for {
 		if !c.peeked && !c.rest && c.readErr == nil {
 			_ = c.records.await()

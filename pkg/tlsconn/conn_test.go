@@ -502,3 +502,28 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 }
+
+// What a reader who takes much is given in turns is much each time: nothing
+// small is left over that he would have to fetch by itself.
+func TestLargeReadsLeaveNothingSmall(t *testing.T) {
+	for _, size := range []int{1000, 4096, 16384} {
+		eachWay(t, func(t *testing.T, r *rig, read func([]byte) (int, error)) {
+			total := 800 << 10 / size * size
+			many := make([]string, total/size)
+			for i := range many {
+				many[i] = strings.Repeat("x", size)
+			}
+			r.deliver(t, r.records(t, many...))
+			p := make([]byte, 4*16368)
+			for at, turn := 0, 0; at < total; turn++ {
+				n, err := read(p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if at += n; n < len(p)/2 && at < total && turn > 0 {
+					t.Fatalf("records of %d bytes: %d bytes at %d of %d", size, n, at, total)
+				}
+			}
+		})
+	}
+}

@@ -15,6 +15,9 @@ const (
 	// ownBuffer is the room for the start of a record while nothing is lent.
 	// It lives as long as the connection.
 	ownBuffer = 64
+	// firstRead is how much is read for a reader of whom nothing is known: less
+	// than one who takes much has room for.
+	firstRead = 48 << 10
 	// maxIdleReads bounds the reads in a row that return nothing.
 	maxIdleReads = 100
 	// corkSize holds what corkedText becomes when it is sealed, whatever the
@@ -55,6 +58,7 @@ type records struct {
 	r, w      int
 	pool      *transport.Buffer // not nil while the window is in it
 	left      int               // bytes of the current record not yet handed out
+	most      int               // to be in the window; see want
 	impatient bool              // Read returns errNoRecord rather than wait
 	err       error             // of reading; final, told after the window
 	own       [ownBuffer]byte
@@ -69,7 +73,7 @@ func (r *records) init(conn net.Conn) {
 	r.conn = conn
 	r.lazy, _ = conn.(transport.LazyReader)
 	r.waiter, _ = conn.(transport.ReadWaiter)
-	r.buf = r.own[:]
+	r.buf, r.most = r.own[:], firstRead
 }
 
 // Read serves the TLS implementation; see records.
@@ -167,18 +171,33 @@ func (r *records) fetch() error {
 	return r.err
 }
 
+// want says how much the reader takes next. For one who takes much no more is
+// read than he can take at once, so that nothing small is left over for his
+// next read.
+func (r *records) want(n int) {
+	r.most = transport.BufferSize
+	if n >= transport.BufferSize/2 {
+		r.most = min(n, r.most)
+	}
+}
+
+// room is what may be filled behind the window.
+func (r *records) room() []byte {
+	return r.buf[r.w:min(len(r.buf), max(r.most, r.w+1))]
+}
+
 // readMore reads once to behind the window. The wait may be long: no pooled
 // buffer is held for few bytes.
 func (r *records) readMore() (int, error) {
 	have := r.w - r.r
 	if have > ownBuffer {
 		r.move(r.buf)
-		return r.conn.Read(r.buf[r.w:])
+		return r.conn.Read(r.room())
 	}
 	r.settle()
 	switch {
 	case r.lazy != nil:
-		p, n, err := r.lazy.ReadLazy(have, transport.BufferSize-have)
+		p, n, err := r.lazy.ReadLazy(have, max(1, r.most-have))
 		if p != nil {
 			r.use(p)
 		}
@@ -189,7 +208,7 @@ func (r *records) readMore() (int, error) {
 		return r.conn.Read(r.buf[r.w:])
 	}
 	r.use(transport.GetBuffer())
-	return r.conn.Read(r.buf[r.w:])
+	return r.conn.Read(r.room())
 }
 
 // settle moves a window that fits to own and gives the pooled buffer back.
