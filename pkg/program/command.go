@@ -11,26 +11,6 @@ import (
 	"vmess-local/pkg/logline"
 )
 
-// usageTemplate fits 80 columns and puts the examples first: they are what
-// most people look for.
-const usageTemplate = `{{if .HasExample}}Examples:
-{{.Example}}
-
-{{end}}Usage:
-  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
-{{- if .HasAvailableSubCommands}}
-
-Commands:
-{{- range .Commands}}{{if .IsAvailableCommand}}
-  {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}{{end}}
-
-Flags:
-{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}
-{{- if .HasAvailableSubCommands}}
-
-{{.CommandPath}} COMMAND --help tells more about a command.{{end}}
-`
-
 // NewRoot returns a program's outermost command, which does nothing but lead
 // to the others; help, version and completion are among them.
 func NewRoot(name, short, long, example string, commands ...*cobra.Command) *cobra.Command {
@@ -42,14 +22,19 @@ func NewRoot(name, short, long, example string, commands ...*cobra.Command) *cob
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return Usagef("%s\nfix: %s --help lists what there is", flagText(err), cmd.CommandPath())
 	})
-	root.SetUsageTemplate(usageTemplate)
-	root.Version = Version(name)
-	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetUsageFunc(usage)
 	root.Flags().Bool("version", false, "print the version")
 	root.SetHelpCommand(newHelpCommand(name))
 	root.AddCommand(commands...)
 	root.AddCommand(newVersionCommand(name), newCompletionCommand(name), newManCommand(name))
 	finish(root)
+	lead := root.RunE
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if asked, _ := cmd.Flags().GetBool("version"); asked {
+			return printVersion(cmd, name)
+		}
+		return lead(cmd, args)
+	}
 	return root
 }
 
@@ -128,16 +113,18 @@ func newHelpCommand(name string) *cobra.Command {
 	}
 }
 
+func printVersion(cmd *cobra.Command, name string) error {
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), Version(name))
+	return err
+}
+
 func newVersionCommand(name string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  " + name + " version",
 		Args:    NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), Version(name))
-			return err
-		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return printVersion(cmd, name) },
 	}
 }
 
