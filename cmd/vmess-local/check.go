@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/client"
+	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/netaddr"
@@ -18,7 +20,7 @@ import (
 func newCheckCommand() *cobra.Command {
 	var (
 		file, target string
-		asJSON       bool
+		q            inquiry
 	)
 	cmd := &cobra.Command{
 		Use:   "check [-c FILE | LINK] [--json] [--target HOST:PORT]",
@@ -27,7 +29,8 @@ func newCheckCommand() *cobra.Command {
 upgrade, account, clock, and with --target a destination behind the server. It
 says what came of each and, of the first that fails, the cause and the fix. It
 works with and without a running client, and never touches one. Where the
-configuration is looked for is told by vmess-local run --help.
+configuration is looked for is told by vmess-local run --help. Of several
+servers all are walked, one after another.
 
 What vmess-local run puts right by itself, like a wrong clock, is marked "heal",
 with what to change so that nothing needs healing. All is not well then.
@@ -47,70 +50,109 @@ configuration error.`,
 				}
 				source = args[0]
 			}
-			var dst netaddr.Addr
 			if target != "" {
 				var err error
-				if dst, err = netaddr.Parse(target); err != nil || dst.Port() == 0 {
+				if q.target, err = netaddr.Parse(target); err != nil || q.target.Port() == 0 {
 					return program.Usagef("--target: saw %s\nfix: write HOST:PORT, like www.example.com:443", program.Show(target))
 				}
 			}
-			return check(cmd, source, dst, asJSON)
+			return q.check(cmd, source)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, a link, or - for standard input")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON, for programs")
+	cmd.Flags().BoolVar(&q.asJSON, "json", false, "print the result as JSON, for programs")
+	cmd.Flags().StringVar(&q.server, "server", "", "check only the server called `NAME`, of several")
 	cmd.Flags().StringVar(&target, "target", "", "reach `HOST:PORT` through the server, too")
 	return cmd
 }
 
+// An inquiry is what a check was asked for.
+type inquiry struct {
+	server string // its name; "" is all
+	target netaddr.Addr
+	asJSON bool
+}
+
 // check prints what it finds to stdout, and returns [program.ErrTold] unless
 // all is well.
-func check(cmd *cobra.Command, source string, target netaddr.Addr, asJSON bool) error {
+func (q inquiry) check(cmd *cobra.Command, source string) error {
 	cfg, warnings, err := loadConfig(source, cmd.InOrStdin())
 	if err != nil {
-		return tellMistakes(cmd.OutOrStdout(), err, asJSON)
+		return tellMistakes(cmd.OutOrStdout(), err, q.asJSON)
 	}
 	log := slog.New(logline.New(cmd.ErrOrStderr(), slog.LevelWarn, false))
 	for _, w := range warnings {
 		log.Warn(w)
 	}
-	report, err := client.Check(cmd.Context(), cfg, client.Options{}, target)
-	if err != nil {
-		return tellMistakes(cmd.OutOrStdout(), placed(cfg, err), asJSON)
+	names := client.ServerNames(cfg)
+	if q.server != "" && !slices.Contains(names, q.server) {
+		return program.Usagef("--server: no server is called %s\nfix: write one of %s", program.Show(q.server), strings.Join(names, ", "))
 	}
-	show := report.WriteText
-	if asJSON {
-		show = report.WriteJSON
+	return q.walk(cmd, cfg, names)
+}
+
+// walk checks the servers one after another. Those of a list are told each
+// under a heading as soon as its check has ended.
+func (q inquiry) walk(cmd *cobra.Command, cfg *config.Client, names []string) error {
+	out, well := cmd.OutOrStdout(), true
+	var reports []*diagnose.Report
+	for i, name := range names {
+		if q.server != "" && name != q.server {
+			continue
+		}
+		report, err := client.CheckServer(cmd.Context(), cfg, i, client.Options{}, q.target)
+		if err != nil {
+			return tellMistakes(out, placed(cfg, err), q.asJSON)
+		}
+		reports, well = append(reports, report), well && report.OK()
+		if q.asJSON {
+			continue
+		}
+		if err := writeServer(out, report, heading(len(reports), i, names)); err != nil {
+			return err
+		}
 	}
-	if err := show(cmd.OutOrStdout()); err != nil {
-		return err
+	if q.asJSON {
+		if err := writeReports(out, reports); err != nil {
+			return err
+		}
 	}
-	if !report.OK() {
+	if !well {
 		return program.ErrTold
 	}
 	return nil
 }
 
-// tellMistakes tells why there is no configuration to check. In JSON the verdict
-// is that of the first mistake, and those of the others are its evidence.
+// heading stands above the told-th report, which is of the i-th server, unless
+// that is the only one there is.
+func heading(told, i int, names []string) string {
+	if len(names) == 1 {
+		return ""
+	}
+	text := fmt.Sprintf("server %d of %d: %s\n", i+1, len(names), names[i])
+	if told > 1 {
+		return "\n" + text
+	}
+	return text
+}
+
+func writeServer(w io.Writer, r *diagnose.Report, heading string) error {
+	if _, err := io.WriteString(w, heading); err != nil {
+		return err
+	}
+	return r.WriteText(w)
+}
+
+func writeReports(w io.Writer, reports []*diagnose.Report) error {
+	if len(reports) == 1 {
+		return reports[0].WriteJSON(w)
+	}
+	return diagnose.WriteReports(w, reports)
+}
+
+// tellMistakes tells why there is no configuration to check.
 func tellMistakes(w io.Writer, err error, asJSON bool) error {
-	all := mistakes(err)
-	r := &diagnose.Report{Verdict: all[0]}
-	r.Add(diagnose.StepConfiguration, diagnose.Fail, 0, "")
-	r.Complete()
-	var text strings.Builder
-	for i, v := range all {
-		fmt.Fprintf(&text, "error: %s\n%s\n", v.Line(), v.FixLine())
-		if i > 0 {
-			r.Verdict.Evidence = append(r.Verdict.Evidence, v.Line(), v.FixLine())
-		}
-	}
-	if asJSON {
-		err = r.WriteJSON(w)
-	} else {
-		_, err = io.WriteString(w, text.String())
-	}
-	if err != nil {
+	if err := diagnose.WriteMistakes(w, mistakes(err), asJSON); err != nil {
 		return err
 	}
 	return &program.UsageError{Err: program.ErrTold}

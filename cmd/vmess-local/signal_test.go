@@ -19,7 +19,6 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/program"
 	"vmess-local/pkg/program/programtest"
-	"vmess-local/pkg/server"
 )
 
 // TestDrain sends the first signal while a connection is open: no new one is
@@ -86,26 +85,11 @@ func startClient(t *testing.T, drain string) (client *programtest.Background, ad
 // startWithFile is startClient, and returns where the configuration is.
 func startWithFile(t *testing.T, drain string) (client *programtest.Background, addr, file string) {
 	t.Helper()
-	cfg := config.DefaultServer()
-	cfg.Listen, cfg.Egress.AllowPrivate, cfg.Limits.Drain = "127.0.0.1:0", true, 0
-	cfg.Users = []config.User{{ID: secretID}}
-	cfg.WS.Path = "/ws"
-	s, err := server.New(cfg, server.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- s.Run(t.Context()) }()
-	t.Cleanup(func() {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-
 	near := config.DefaultClient()
 	near.Listen = "127.0.0.1:0"
-	near.Server.Address, near.Server.Port = "127.0.0.1", s.Addr().(*net.TCPAddr).Port
+	near.Server.Address, near.Server.Port = "127.0.0.1", serve(t)
 	near.Server.ID, near.Server.WS.Path, near.Server.TLS.Enabled = secretID, "/ws", false
+	var err error
 	if near.Limits.Drain, err = config.ParseDuration(drain); err != nil {
 		t.Fatal(err)
 	}

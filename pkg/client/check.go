@@ -24,11 +24,18 @@ import (
 // checkAnswer is how long a destination may take to answer in a check.
 const checkAnswer = 5 * time.Second
 
-// Check walks the way of a configuration step by step and says what came of
-// each, and of the first that failed cause and fix. It needs no running
-// client and does not disturb one. target, unless it is the zero value, is a
-// destination to reach through the server; nothing else beyond it is touched.
+// Check is [CheckServer] of the first server.
 func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.Addr) (*diagnose.Report, error) {
+	return CheckServer(ctx, cfg, 0, opt, target)
+}
+
+// CheckServer walks the way to a server of a configuration, the i-th of
+// [ServerNames], step by step and says what came of each, and of the first that
+// failed cause and fix. It needs no running client and does not disturb one.
+// target, unless it is the zero value, is a destination to reach through the
+// server; nothing else beyond it is touched.
+func CheckServer(ctx context.Context, cfg *config.Client, i int, opt Options, target netaddr.Addr) (*diagnose.Report, error) {
+	at := remotes(cfg)[i]
 	opt.Log = slog.New(slog.DiscardHandler) // the report says it all
 	if opt.LookupEnv == nil {
 		opt.LookupEnv = os.LookupEnv
@@ -36,18 +43,18 @@ func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	account, _, err := newAccount(cfg, "server", &cfg.Server, opt)
+	account, _, err := newAccount(cfg, at.section, at.Remote, opt)
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGuard(cfg, "server", &cfg.Server, opt, account)
+	g, err := newGuard(cfg, at.section, at.Remote, opt, account)
 	if err != nil {
 		return nil, err
 	}
 	defer g.close()
 	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server, Each: opt.OnStep}}
-	k.configuration(cfg)
-	if k.way(ctx, cfg) && k.account(ctx) {
+	k.configuration(cfg, at.section)
+	if k.way(ctx) && k.account(ctx) {
 		if target.IsValid() {
 			k.destination(ctx, target)
 		}
@@ -67,8 +74,8 @@ type checker struct {
 	report *diagnose.Report
 }
 
-func (k *checker) configuration(cfg *config.Client) {
-	file, _, _, ok := cfg.Place("server")
+func (k *checker) configuration(cfg *config.Client, section string) {
+	file, _, _, ok := cfg.Place(section)
 	if !ok {
 		file = "a link"
 	}
@@ -87,7 +94,7 @@ func (k *checker) datagrams(cfg *config.Client) {
 }
 
 // way connects and upgrades, and reports whether that went well.
-func (k *checker) way(ctx context.Context, cfg *config.Client) bool {
+func (k *checker) way(ctx context.Context) bool {
 	var steps []netdial.Progress
 	below := k.guard.way.plain.Endpoint.(*netdial.Dialer)
 	below.OnStep = func(p netdial.Progress) {
@@ -100,7 +107,7 @@ func (k *checker) way(ctx context.Context, cfg *config.Client) bool {
 	took := time.Since(start)
 	below.OnStep = nil
 	seen := k.steps(steps)
-	k.passed(cfg, seen)
+	k.passed(seen)
 	if err == nil {
 		h := conn.(*wsconn.Conn).Handshake()
 		_ = conn.Close()
@@ -161,11 +168,11 @@ func addresses(list []netip.Addr) string {
 }
 
 // passed says why steps were not taken that did not have to be.
-func (k *checker) passed(cfg *config.Client, seen map[string]bool) {
-	if _, err := netip.ParseAddr(cfg.Server.Address); err == nil && !seen[diagnose.StepDNS] {
+func (k *checker) passed(seen map[string]bool) {
+	if _, err := netip.ParseAddr(k.guard.remote.Address); err == nil && !seen[diagnose.StepDNS] {
 		k.report.Add(diagnose.StepDNS, diagnose.Skip, 0, "the address is an IP address")
 	}
-	if !cfg.Server.TLS.Enabled {
+	if !k.guard.remote.TLS.Enabled {
 		k.report.Add(diagnose.StepTLS, diagnose.Skip, 0, `"tls.enabled" is false`)
 	}
 }

@@ -74,18 +74,42 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 	return g, nil
 }
 
+// A remote is a configured server, and the path in the file where it stands.
+type remote struct {
+	section string
+	*config.Remote
+}
+
+// remotes returns the configured servers in their order.
+func remotes(cfg *config.Client) []remote {
+	if len(cfg.Servers) == 0 {
+		return []remote{{"server", &cfg.Server}}
+	}
+	all := make([]remote, len(cfg.Servers))
+	for i := range cfg.Servers {
+		all[i] = remote{fmt.Sprintf("servers[%d]", i), &cfg.Servers[i]}
+	}
+	return all
+}
+
+// ServerNames returns what the servers of a configuration are called to people,
+// in their order. There is at least one.
+func ServerNames(cfg *config.Client) []string {
+	var names []string
+	for _, r := range remotes(cfg) {
+		names = append(names, nameOf(r.Remote))
+	}
+	return names
+}
+
 // guards makes the guards of the configured servers, in their order.
 func (g *generation) guards() ([]*guard, error) {
-	servers, section := []config.Remote{g.cfg.Server}, func(int) string { return "server" }
-	if len(g.cfg.Servers) > 0 {
-		servers, section = g.cfg.Servers, func(i int) string { return fmt.Sprintf("servers[%d]", i) }
-	}
 	var guards []*guard
-	for i := range servers {
-		account, hello, err := newAccount(g.cfg, section(i), &servers[i], g.opt)
+	for _, r := range remotes(g.cfg) {
+		account, hello, err := newAccount(g.cfg, r.section, r.Remote, g.opt)
 		if err == nil {
 			var one *guard
-			if one, err = newGuard(g.cfg, section(i), &servers[i], g.opt, account); err == nil {
+			if one, err = newGuard(g.cfg, r.section, r.Remote, g.opt, account); err == nil {
 				guards = append(guards, one)
 			}
 		}

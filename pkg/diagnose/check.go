@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -18,9 +19,10 @@ const (
 	Fail
 	Skip
 	Heal // wrong, and a running client puts it right by itself
+	Warn // works, and should be mended all the same
 )
 
-// String returns "pass", "fail", "skip" or "heal".
+// String returns "pass", "fail", "skip", "heal" or "warn".
 func (s Status) String() string {
 	switch s {
 	case Pass:
@@ -29,6 +31,8 @@ func (s Status) String() string {
 		return "fail"
 	case Heal:
 		return "heal"
+	case Warn:
+		return "warn"
 	default:
 		return "skip"
 	}
@@ -72,6 +76,9 @@ type Report struct {
 	Server  string // the server's name for people, or address; may be empty
 	Steps   []CheckStep
 	Verdict Verdict // the first failure's; zero when all is well
+	// Others are those of further failures, where steps do not build on each
+	// other.
+	Others []Verdict
 	// Healing is what a running client does by itself about the verdict.
 	Healing Healing
 	// Each, if set, is told of each step as it ends.
@@ -112,7 +119,7 @@ func (r *Report) OK() bool {
 }
 
 // WriteText writes the report for people: an aligned table and, after an empty
-// line, the verdict's two lines or "all is well". Where a running client heals
+// line, two lines for each verdict or "all is well". Where a running client heals
 // what is wrong, a third line says how.
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
@@ -131,7 +138,9 @@ func (r *Report) WriteText(w io.Writer) error {
 		b.WriteString("error: " + r.Verdict.Line() + "\n" + r.Verdict.FixLine() + "\n")
 		b.WriteString("healed: vmess-local run works all the same: by itself it " + r.Healing.String() + "\n")
 	case !r.Verdict.IsZero():
-		b.WriteString("error: " + r.Verdict.Line() + "\n" + r.Verdict.FixLine() + "\n")
+		writeVerdicts(&b, append([]Verdict{r.Verdict}, r.Others...))
+	case r.OK() && r.warned():
+		b.WriteString("it works; mend what is marked warn\n")
 	case r.OK():
 		b.WriteString("all is well\n")
 	default:
@@ -139,6 +148,16 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func writeVerdicts(b *strings.Builder, all []Verdict) {
+	for _, v := range all {
+		b.WriteString("error: " + v.Line() + "\n" + v.FixLine() + "\n")
+	}
+}
+
+func (r *Report) warned() bool {
+	return slices.ContainsFunc(r.Steps, func(s CheckStep) bool { return s.Status == Warn })
 }
 
 // healed reports whether a running client puts right all that is wrong.
@@ -175,14 +194,34 @@ type reportJSON struct {
 	Server  string     `json:"server,omitempty"`
 	Steps   []stepJSON `json:"steps"`
 	Verdict *Verdict   `json:"verdict"`
+	Others  []Verdict  `json:"others,omitempty"`
 	Healed  string     `json:"healed,omitempty"`
 }
 
 // WriteJSON writes the report for programs: ok, server, steps (name, status,
-// ms, detail), the verdict, which is null when all is well, and in healed what a
-// running client does about it by itself.
-func (r *Report) WriteJSON(w io.Writer) error {
-	out := reportJSON{OK: r.OK(), Server: r.Server, Steps: make([]stepJSON, 0, len(r.Steps))}
+// ms, detail), the verdict, which is null when all is well, those of further
+// failures in others, and in healed what a running client does about it by
+// itself.
+func (r *Report) WriteJSON(w io.Writer) error { return writeJSON(w, r.json()) }
+
+// WriteReports writes the reports of several servers for programs: ok when all
+// are, and each in servers, as [Report.WriteJSON] does.
+func WriteReports(w io.Writer, reports []*Report) error {
+	out := reportsJSON{OK: true, Servers: make([]reportJSON, 0, len(reports))}
+	for _, r := range reports {
+		out.OK = out.OK && r.OK()
+		out.Servers = append(out.Servers, r.json())
+	}
+	return writeJSON(w, out)
+}
+
+type reportsJSON struct {
+	OK      bool         `json:"ok"`
+	Servers []reportJSON `json:"servers"`
+}
+
+func (r *Report) json() reportJSON {
+	out := reportJSON{OK: r.OK(), Server: r.Server, Steps: make([]stepJSON, 0, len(r.Steps)), Others: r.Others}
 	for _, step := range r.Steps {
 		ms := float64(step.Took.Round(10*time.Microsecond)) / float64(time.Millisecond)
 		out.Steps = append(out.Steps, stepJSON{step.Name, step.Status, ms, clean(step.Detail, 200)})
@@ -193,8 +232,31 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	if r.healed() {
 		out.Healed = r.Healing.String()
 	}
+	return out
+}
+
+func writeJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
-	return encoder.Encode(out)
+	return encoder.Encode(v)
+}
+
+// WriteMistakes tells why there is no configuration to check. For programs it
+// is a report whose verdict is the first mistake's; the evidence of that holds
+// the others. There must be one.
+func WriteMistakes(w io.Writer, all []Verdict, asJSON bool) error {
+	r := &Report{Verdict: all[0]}
+	for _, v := range all[1:] {
+		r.Verdict.Evidence = append(r.Verdict.Evidence, v.Line(), v.FixLine())
+	}
+	if asJSON {
+		r.Add(StepConfiguration, Fail, 0, "")
+		r.Complete()
+		return r.WriteJSON(w)
+	}
+	var b strings.Builder
+	writeVerdicts(&b, all)
+	_, err := io.WriteString(w, b.String())
+	return err
 }

@@ -2,6 +2,7 @@ package diagnose_test
 
 import (
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -95,5 +96,31 @@ func TestReportHasAllSteps(t *testing.T) {
 	r.Complete()
 	if len(r.Steps) != 9 || r.Steps[0].Name != "configuration" || r.Steps[8].Name != "udp" || !r.OK() {
 		t.Errorf("%+v", r.Steps)
+	}
+}
+
+// Failures that do not build on each other are all told, and what should be
+// mended does not make a check fail.
+func TestReportOthers(t *testing.T) {
+	r := &diagnose.Report{Verdict: diagnose.Verdict{Cause: diagnose.TLSExpired, Sentence: "one", Fix: "mend it", Confidence: diagnose.Certain}}
+	r.Others = []diagnose.Verdict{{Cause: diagnose.ListenInUse, Sentence: "two", Fix: "stop it", Confidence: diagnose.Certain}}
+	r.Add("certificate", diagnose.Fail, 0, "")
+	r.Add("listen", diagnose.Fail, 0, "")
+	var text, data strings.Builder
+	if err := errors.Join(r.WriteText(&text), r.WriteJSON(&data)); err != nil {
+		t.Fatal(err)
+	}
+	const want = "fail  certificate\nfail  listen\n\nerror: tls.expired: one [certain]\nfix: mend it\nerror: listen.in-use: two\nfix: stop it\n"
+	if text.String() != want || !strings.Contains(data.String(), `"others": [`) || r.OK() {
+		t.Errorf("%s\n%s", text.String(), data.String())
+	}
+	warned := new(diagnose.Report)
+	warned.Add("key", diagnose.Warn, 0, "others can read it")
+	text.Reset()
+	if err := warned.WriteText(&text); err != nil || !warned.OK() || text.String() != "warn  key    others can read it\n\nit works; mend what is marked warn\n" {
+		t.Errorf("%v, %q", err, text.String())
+	}
+	if text.Reset(); diagnose.WriteReports(&text, []*diagnose.Report{warned, r}) != nil || !strings.HasPrefix(text.String(), "{\n  \"ok\": false,\n  \"servers\": [\n") {
+		t.Errorf("%s", text.String())
 	}
 }
