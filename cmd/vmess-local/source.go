@@ -100,5 +100,7 @@ func findConfig() (string, error) {
 		}
 	}
 	return "", fmt.Errorf(`no configuration found: looked for %s
-fix: vmess-local run 'vmess://…' with the share link of your server; or fill in a copy of config.example.json; or try vmess-local demo, which needs neither`, strings.Join(places, " and "))
+fix: vmess-local run 'vmess://…' with the share link of your server
+  or vmess-local run -c FILE with a copy of config.example.json that you filled in
+  or vmess-local demo, which needs neither`, strings.Join(places, " and "))
 }

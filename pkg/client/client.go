@@ -174,8 +174,9 @@ func (c *Client) Run(ctx context.Context) error {
 	c.opt.Log.Info(logline.Ready, logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
 	c.now.serve(run, c.listener.take())
 	c.mu.Unlock()
-	c.opt.Log.Info("browser", logline.Text("Firefox: Settings, Network Settings, Manual: SOCKS v5 host %s, and \"Proxy DNS\". Chromium: --proxy-server=socks5://%s", spaced(addr), addr))
-	c.opt.Log.Info("shell", logline.Text("shell: export ALL_PROXY=socks5h://%s", addr))
+	c.opt.Log.Info("firefox", logline.Text("Firefox: Settings, Network Settings, Manual: SOCKS v5 host %s, and \"Proxy DNS\"", spaced(addr)), "proxy", addr)
+	c.opt.Log.Info("chromium", logline.Text("Chromium: chromium --proxy-server=socks5://%s", addr), "proxy", addr)
+	c.opt.Log.Info("shell", logline.Text("shell: export ALL_PROXY=socks5h://%s", addr), "proxy", addr)
 	if c.page != nil {
 		c.opt.Log.Info("status", logline.Text("status: %s", c.page.URL()), "url", c.page.URL())
 		paged := make(chan error, 1)

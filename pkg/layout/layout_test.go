@@ -66,6 +66,7 @@ var owners = map[string]string{
 	"github.com/tailscale/hujson":       "config",
 	"github.com/go-json-experiment/":    "config",
 	"github.com/spf13/cobra":            "program",
+	"golang.org/x/term":                 "program",
 	"github.com/refraction-networking/": "netdial",
 	"golang.org/x/crypto":               "vmess",
 	"rsc.io/qr":                         "sharelink",

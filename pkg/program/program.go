@@ -43,12 +43,13 @@ var ErrTold = errors.New("the result tells what is wrong")
 
 // Main runs a program's command line under a context that the first Ctrl-C or
 // SIGTERM cancels, and returns its exit code; a second signal ends the program
-// at once, with ExitFailed. What went wrong is told on stderr.
+// at once, with ExitFailed. What went wrong is told on stderr. On terminals
+// there are colours.
 func Main(root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	log.SetOutput(io.Discard) // net/http talks there of what its peers sent
-	return Execute(ctx, root, args, stdin, stdout, stderr)
+	return Execute(ctx, root, args, stdin, onTerminal(stdout, os.LookupEnv), onTerminal(stderr, os.LookupEnv))
 }
 
 // untilSignal is signal.NotifyContext, but for the second signal: however

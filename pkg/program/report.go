@@ -14,8 +14,11 @@ import (
 // fixMark begins the lines of an error that say what to do.
 const fixMark = "fix: "
 
-// report tells an error line by line: "error: …", "fix: …"; as JSON each error
-// is a record, with its fix.
+// orMark begins the lines that say what else could be done.
+const orMark = "  or "
+
+// report tells an error line by line: "error: …", "fix: …", "  or …"; as JSON
+// each error is a record, with its fix.
 func report(w io.Writer, err error, json bool) {
 	log := slog.New(logline.New(w, slog.LevelError, json))
 	if f := findings(err); f != nil && json {
@@ -24,7 +27,7 @@ func report(w io.Writer, err error, json bool) {
 	}
 	lines := strings.Split(err.Error(), "\n")
 	for i, line := range lines {
-		if strings.HasPrefix(line, fixMark) {
+		if strings.HasPrefix(line, fixMark) || strings.HasPrefix(line, orMark) {
 			if !json {
 				_, _ = io.WriteString(w, line+"\n")
 			}
