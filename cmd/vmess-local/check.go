@@ -152,7 +152,7 @@ func writeReports(w io.Writer, reports []*diagnose.Report) error {
 
 // tellMistakes tells why there is no configuration to check.
 func tellMistakes(w io.Writer, err error, asJSON bool) error {
-	if err := diagnose.WriteMistakes(w, mistakes(err), asJSON); err != nil {
+	if err := diagnose.WriteMistakes(w, diagnose.Steps(), mistakes(err), asJSON); err != nil {
 		return err
 	}
 	return &program.UsageError{Err: program.ErrTold}

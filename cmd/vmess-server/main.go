@@ -22,9 +22,10 @@ mihomo. It accepts VMessAEAD; legacy MD5 clients only where it is told to.
 Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
 		`  vmess-server init --host vps.example.com    write server.json, and what to
                                               give to the client
+  vmess-server check -c server.json           what would go wrong
   vmess-server run -c server.json`,
 		newRunCommand(),
 		program.NewReloadCommand("vmess-server", "Only \"users\" can be changed so; all else\nneeds a restart."),
-		newInitCommand())
+		newInitCommand(), newCheckCommand())
 	return program.Main(root, args, stdin, stdout, stderr)
 }

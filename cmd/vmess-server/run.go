@@ -96,15 +96,21 @@ func loadConfig(file string) (cfg *config.Server, warnings []string, err error) 
 
 // unusable is the usage error of a configuration that cannot be used.
 func unusable(err error) error {
+	verdicts, omitted := mistakes(err)
+	return &program.UsageError{Err: program.Found(err, omitted, verdicts...)}
+}
+
+// mistakes are the verdicts on a configuration that cannot be used, and how
+// many more there would be.
+func mistakes(err error) (all []diagnose.Verdict, omitted int) {
 	var problems *config.Problems
 	if !errors.As(err, &problems) {
 		problems = &config.Problems{All: []config.Problem{{Cause: config.CauseValue, Message: err.Error(), Err: err}}}
 	}
-	verdicts := make([]diagnose.Verdict, 0, len(problems.All))
 	for _, p := range problems.All {
-		verdicts = append(verdicts, diagnose.ConfigOfServer(p))
+		all = append(all, diagnose.ConfigOfServer(p))
 	}
-	return &program.UsageError{Err: program.Found(err, problems.Omitted, verdicts...)}
+	return all, problems.Omitted
 }
 
 // startError tells a port that cannot be had, which may be otherwise the next

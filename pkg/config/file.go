@@ -37,6 +37,16 @@ func ReadFile(path string) (data []byte, warnings []string, err error) {
 	return data, warnings, nil
 }
 
+// Exposed warns of a file with a key that everybody can read; "" is fine. A
+// group may: certificates' keys are shared so.
+func Exposed(path string) (warning string) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || !readableByAll(info.Mode()) {
+		return ""
+	}
+	return fmt.Sprintf("everybody can read %s: chmod o-r %s", path, path)
+}
+
 var (
 	errIsDirectory = errors.New("it is a directory")
 	errTooLarge    = errors.New("it is larger than 1 MiB")

@@ -33,6 +33,27 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
+func TestExposed(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("its modes do not tell")
+	}
+	path := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[fs.FileMode]string{0o600: "", 0o640: "", 0o644: "everybody can read " + path + ": chmod o-r " + path} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := Exposed(path); got != want {
+			t.Errorf("mode %o: %q, want %q", mode, got, want)
+		}
+	}
+	if got := Exposed(path + ".absent"); got != "" {
+		t.Errorf("a file that is not there: %q", got)
+	}
+}
+
 func TestReadFileFailures(t *testing.T) {
 	dir := t.TempDir()
 	large := filepath.Join(dir, "huge.json")

@@ -95,12 +95,14 @@ func (r *Report) Add(name string, status Status, took time.Duration, detail stri
 }
 
 // Complete appends, as skipped, the steps that are missing.
-func (r *Report) Complete() {
+func (r *Report) Complete() { r.complete(Steps()) }
+
+func (r *Report) complete(names []string) {
 	have := make(map[string]bool, len(r.Steps))
 	for _, step := range r.Steps {
 		have[step.Name] = true
 	}
-	for _, name := range Steps() {
+	for _, name := range names {
 		if !have[name] {
 			r.Add(name, Skip, 0, "")
 		}
@@ -243,16 +245,16 @@ func writeJSON(w io.Writer, v any) error {
 }
 
 // WriteMistakes tells why there is no configuration to check. For programs it
-// is a report whose verdict is the first mistake's; the evidence of that holds
-// the others. There must be one.
-func WriteMistakes(w io.Writer, all []Verdict, asJSON bool) error {
+// is a report of the steps, none of which is taken, whose verdict is the first
+// mistake's; the evidence of that holds the others. There must be one.
+func WriteMistakes(w io.Writer, steps []string, all []Verdict, asJSON bool) error {
 	r := &Report{Verdict: all[0]}
 	for _, v := range all[1:] {
 		r.Verdict.Evidence = append(r.Verdict.Evidence, v.Line(), v.FixLine())
 	}
 	if asJSON {
 		r.Add(StepConfiguration, Fail, 0, "")
-		r.Complete()
+		r.complete(steps)
 		return r.WriteJSON(w)
 	}
 	var b strings.Builder

@@ -9,18 +9,20 @@ import (
 
 // ListenFacts are what else is known when a local address cannot be had.
 type ListenFacts struct {
-	Place  string // of "listen" in the user's file, as "config.json:2:13"; may be empty
+	Key    string // the key that holds the address; "" is "listen"
+	Place  string // of that key in the user's file, as "config.json:2:13"; may be empty
 	Holder Holder // who has the port, where the system tells
 	Free   string // a free address to offer; may be empty
 	System string // the operating system as runtime.GOOS names it; "": this one
 }
 
-// at names "listen" and its place.
+// at names the key and its place.
 func (f ListenFacts) at() string {
+	key := strconv.Quote(first(f.Key, "listen"))
 	if f.Place == "" {
-		return `"listen"`
+		return key
 	}
-	return `"listen" at ` + f.Place
+	return key + " at " + f.Place
 }
 
 // Listen judges why the local address cannot be listened on.

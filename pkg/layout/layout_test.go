@@ -20,7 +20,7 @@ type rule struct {
 
 var (
 	protocols = []string{"vmess", "wsconn", "socks", "netdial", "transport", "direct", "dispatch"}
-	runtime   = append([]string{"client", "server", "demo"}, protocols...)
+	runtime   = append([]string{"client", "server", "demo", "selfcheck"}, protocols...)
 	nothing   = []string{}
 )
 
@@ -51,9 +51,10 @@ var rules = map[string]rule{
 	"sharelink":               {only: []string{"config", "netaddr"}},
 	"setup":                   {not: []string{"client", "server"}},
 	"diagnose":                {not: []string{"socks", "dispatch", "client", "server"}},
-	"client":                  {not: []string{"server", "demo", "program"}},
-	"server":                  {not: []string{"client", "demo", "program"}},
+	"client":                  {not: []string{"server", "demo", "selfcheck", "program"}},
+	"server":                  {not: []string{"client", "demo", "selfcheck", "program"}},
 	"demo":                    {not: []string{"program"}},
+	"selfcheck":               {not: []string{"demo", "program"}},
 	"program":                 {not: runtime},
 	"program/programtest":     {not: runtime},
 }

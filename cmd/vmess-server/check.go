@@ -1,0 +1,68 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/program"
+	"vmess-local/pkg/selfcheck"
+)
+
+func newCheckCommand() *cobra.Command {
+	var (
+		file   string
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "check -c FILE [--json]",
+		Short: "Walk through what can be wrong with a configuration, and try it",
+		Long: `Check looks at the configuration, the port, the certificate and its key, the
+clock, "fallback" and the way to the proxy of "egress.dial". Then it starts the
+server on a free loopback port and goes through it as a client does, with
+VMessAEAD and, where MD5 clients are let in, with MD5. It says what came of each
+step and, of those that fail, the cause and the fix. It works with and without
+a running server, and never touches one. What clients meet on their way here,
+like a firewall, only vmess-local check tells, at the client's.
+
+Exit codes: 0 all is well, or works and should be mended (warn), 1 it is not,
+2 usage or configuration error.`,
+		Example: `  vmess-server check -c server.json
+  vmess-server check -c server.json --json | jq .verdict.fix`,
+		Args: program.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return program.Usagef("which configuration?\nfix: vmess-server check -c FILE; vmess-server init writes one")
+			}
+			return check(cmd, file, asJSON)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON, for programs")
+	return cmd
+}
+
+// check prints what it finds to stdout, and returns [program.ErrTold] when
+// something fails.
+func check(cmd *cobra.Command, file string, asJSON bool) error {
+	out := cmd.OutOrStdout()
+	cfg, warnings, err := loadConfig(file)
+	if err != nil {
+		all, _ := mistakes(err)
+		if err := diagnose.WriteMistakes(out, selfcheck.Steps(), all, asJSON); err != nil {
+			return err
+		}
+		return &program.UsageError{Err: program.ErrTold}
+	}
+	report := selfcheck.Run(cmd.Context(), cfg, selfcheck.Options{Warnings: warnings})
+	show := report.WriteText
+	if asJSON {
+		show = report.WriteJSON
+	}
+	if err := show(out); err != nil {
+		return err
+	}
+	if !report.OK() {
+		return program.ErrTold
+	}
+	return nil
+}
