@@ -37,7 +37,7 @@ the proxy for more.`,
 			}
 			err = demo.Run(cmd.Context(), demo.Options{
 				Listen: listen, AnyPort: !cmd.Flags().Changed("listen"), Once: once,
-				Out: cmd.OutOrStdout(), Log: logger,
+				Out: cmd.OutOrStdout(), Log: logger.Logger,
 			})
 			var port *client.ListenError
 			switch {

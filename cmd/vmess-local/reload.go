@@ -3,23 +3,22 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/control"
+	"vmess-local/pkg/program"
 )
 
 // A reloader reads the configuration of a running client again.
 type reloader struct {
 	client *client.Client
-	log    *slog.Logger
+	log    *program.Log
 	load   func() (*config.Client, error) // nil where it cannot be read again
 	listen listenFlag
 
-	mu  sync.Mutex
-	now *config.Client
+	mu sync.Mutex // one at a time
 }
 
 var errOnce = errors.New("config.unreadable: the configuration came from a link or from standard input, which cannot be read again\nfix: write it to a file (vmess-local link import) and start with -c FILE")
@@ -35,19 +34,21 @@ func (r *reloader) again() error {
 	if err != nil {
 		return unusable(err)
 	}
+	log, err := r.log.Next(cfg.Log.Level, cfg.Log.Format, cfg.Log.File)
+	if err != nil {
+		return err
+	}
 	if err := r.client.Reload(cfg); err != nil {
+		log.Drop()
 		return startError(cfg, r.listen, err)
 	}
-	if cfg.Log != r.now.Log || cfg.Status != r.now.Status {
-		r.log.Warn(`a change of "log" or "status" takes effect at the next start`)
-	}
-	r.now = cfg
+	log.Use()
 	return nil
 }
 
 // serve runs the client, and reloads it when it is asked to.
 func (r *reloader) serve(ctx context.Context) error {
-	defer control.Reloading("vmess-local", r.log, func() (string, error) {
+	defer control.Reloading("vmess-local", r.log.Logger, func() (string, error) {
 		err := r.again()
 		return r.client.Addr().String(), err
 	})()

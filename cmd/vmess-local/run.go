@@ -62,7 +62,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			for _, w := range warnings {
 				logger.Warn(w)
 			}
-			r := &reloader{log: logger, now: cfg, listen: at}
+			r := &reloader{log: logger, listen: at}
 			if !isLink(source) && source != "-" {
 				r.load = func() (*config.Client, error) {
 					cfg, _, err := loadConfig(source, nil)
@@ -72,7 +72,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 					return cfg, err
 				}
 			}
-			if r.client, err = client.New(cfg, client.Options{Log: logger, Reload: r.again}); err != nil {
+			if r.client, err = client.New(cfg, client.Options{Log: logger.Logger, Reload: r.again}); err != nil {
 				return startError(cfg, at, err)
 			}
 			return r.serve(cmd.Context())

@@ -50,16 +50,12 @@ with an "alterId" need their user to have it too.`,
 			for _, w := range warnings {
 				logger.Warn(w)
 			}
-			s, err := server.New(cfg, server.Options{Log: logger})
+			s, err := server.New(cfg, server.Options{Log: logger.Logger})
 			if err != nil {
 				return startError(cfg, err)
 			}
-			defer control.Reloading("vmess-server", logger, func() (string, error) {
-				cfg, _, err := loadConfig(file)
-				if err != nil {
-					return "", unusable(err)
-				}
-				return s.Addr().String(), s.Reload(cfg)
+			defer control.Reloading("vmess-server", logger.Logger, func() (string, error) {
+				return s.Addr().String(), reload(s, logger, file)
 			})()
 			return s.Run(cmd.Context())
 		},
@@ -67,6 +63,27 @@ with an "alterId" need their user to have it too.`,
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`")
 	log.Add(cmd)
 	return cmd
+}
+
+// reload reads the configuration of a running server again.
+func reload(s *server.Server, log *program.Log, file string) error {
+	cfg, _, err := loadConfig(file)
+	if err != nil {
+		return unusable(err)
+	}
+	next, err := log.Next(cfg.Log.Level, cfg.Log.Format, cfg.Log.File)
+	if err != nil {
+		return err
+	}
+	if err := s.Reload(cfg); err != nil {
+		next.Drop()
+		if errors.Is(err, server.ErrRestart) {
+			return fmt.Errorf("%w\nfix: restart the server: open connections end", err)
+		}
+		return err
+	}
+	next.Use()
+	return nil
 }
 
 // loadConfig reads a configuration, and looks at the files that it names.

@@ -65,6 +65,8 @@ type Client struct {
 	retired  sync.WaitGroup // generations that are ending
 	resent   atomic.Int64   // by retired generations
 	page     *status.Page   // nil when off
+	stopPage func()         // nil when no page runs
+	paged    sync.WaitGroup // pages that run
 	run      *running       // not nil while Run runs
 	over     bool           // Run has ended, or is about to
 }
@@ -173,16 +175,12 @@ func (c *Client) Run(ctx context.Context) error {
 	addr := c.listener.Addr().String()
 	c.opt.Log.Info(logline.Ready, logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
 	c.now.serve(run, c.listener.take())
-	c.mu.Unlock()
 	c.opt.Log.Info("firefox", logline.Text("Firefox: Settings, Network Settings, Manual: SOCKS v5 host %s, and \"Proxy DNS\"", spaced(addr)), "proxy", addr)
 	c.opt.Log.Info("chromium", logline.Text("Chromium: chromium --proxy-server=socks5://%s", addr), "proxy", addr)
 	c.opt.Log.Info("shell", logline.Text("shell: export ALL_PROXY=socks5h://%s", addr), "proxy", addr)
-	if c.page != nil {
-		c.opt.Log.Info("status", logline.Text("status: %s", c.page.URL()), "url", c.page.URL())
-		paged := make(chan error, 1)
-		go func() { paged <- c.page.Run(streams) }()
-		defer func() { cut(); <-paged }()
-	}
+	c.servePage(run)
+	c.mu.Unlock()
+	defer func() { cut(); c.paged.Wait() }()
 
 	var err error
 	select {
@@ -233,8 +231,15 @@ func (c *Client) Reload(cfg *config.Client) error {
 	case cfg.Listen != c.now.cfg.Listen:
 		ln, err = rebind(cfg)
 	}
+	page, changed := c.page, cfg.Status != c.now.cfg.Status
+	if err == nil && changed {
+		page, err = c.newPage(cfg)
+	}
 	if err != nil {
 		next.fleet.close()
+		if ln != c.listener && ln != nil {
+			_ = ln.Listener.Close()
+		}
 		return err
 	}
 	old := c.now
@@ -247,8 +252,28 @@ func (c *Client) Reload(cfg *config.Client) error {
 	next.sayHello()
 	c.opt.Log.Info("reloaded", logline.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
 	next.serve(c.run, c.listener.take())
+	if c.page = page; changed {
+		c.servePage(c.run)
+	}
 	c.retire(old)
 	return nil
+}
+
+// servePage serves the page, if there is one, in place of the one before. It is
+// called with the lock held.
+func (c *Client) servePage(run *running) {
+	if c.stopPage != nil {
+		c.stopPage()
+		c.stopPage = nil
+	}
+	if c.page == nil {
+		return
+	}
+	page := c.page
+	ctx, stop := context.WithCancel(run.ctx)
+	c.stopPage = stop
+	c.opt.Log.Info("status", logline.Text("status: %s", page.URL()), "url", page.URL())
+	c.paged.Go(func() { _ = page.Run(ctx) })
 }
 
 // retire lets a generation's connections come to their end. It is called with

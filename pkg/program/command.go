@@ -2,13 +2,9 @@ package program
 
 import (
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"vmess-local/pkg/logline"
 )
 
 // NewRoot returns a program's outermost command, which does nothing but lead
@@ -158,57 +154,6 @@ func newCompletionCommand(name string) *cobra.Command {
 
 // formatFlag is the flag that chooses the log's format.
 const formatFlag = "log-format"
-
-// LogFlags are the flags by which the command line overrides the
-// configuration's log.
-type LogFlags struct{ level, format, file string }
-
-// Add adds the flags to a command.
-func (f *LogFlags) Add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.level, "log-level", "", "log from this `LEVEL` on: debug, info, warn or error")
-	cmd.Flags().StringVar(&f.format, formatFlag, "", "log in this `FORMAT`: text for people, json for programs")
-	cmd.Flags().StringVar(&f.file, "log-file", "", "log into this `FILE`, and to stderr only that it is ready")
-}
-
-// Check refuses impossible flags, before anything else is looked at.
-func (f *LogFlags) Check() error {
-	if f.level != "" {
-		if _, err := logline.ParseLevel(f.level); err != nil {
-			return Usagef("--log-level: saw %s\nfix: write debug, info, warn or error", Show(f.level))
-		}
-	}
-	if f.format != "" && f.format != "text" && f.format != "json" {
-		return Usagef("--%s: saw %s\nfix: write text or json", formatFlag, Show(f.format))
-	}
-	return nil
-}
-
-// New makes the log from the configuration's choice and the flags, which
-// [LogFlags.Check] has passed. What the command fails with later is told in
-// the same format.
-func (f *LogFlags) New(w io.Writer, level, format, file string) (*slog.Logger, error) {
-	if f.level == "" {
-		f.level = level
-	}
-	if f.format == "" {
-		f.format = format
-	}
-	l, err := logline.ParseLevel(f.level)
-	if err != nil {
-		return nil, &UsageError{err}
-	}
-	if f.file == "" {
-		f.file = file
-	}
-	if f.file == "" {
-		return slog.New(logline.New(w, l, f.format == "json")), nil
-	}
-	out, err := logline.OpenFile(f.file)
-	if err != nil {
-		return nil, Usagef("%s\nfix: name a file that you may write, by \"log.file\" or --log-file", err)
-	}
-	return slog.New(logline.ToFile(out, w, l, f.format == "json")), nil
-}
 
 // logsJSON reports whether a command's log is for programs.
 func logsJSON(cmd *cobra.Command) bool {

@@ -183,17 +183,17 @@ func usersOf(cfg *config.Server) ([]vmess.User, error) {
 }
 
 // ErrRestart is returned by Reload for changes that need a restart.
-var ErrRestart = errors.New("only \"users\" can be changed without a restart")
+var ErrRestart = errors.New("only \"users\" and \"log\" can be changed without a restart")
 
 // Reload takes over the users of another configuration: those who are gone are
-// refused from the next request on, what is under way goes on. Any other
-// change is ErrRestart, and nothing is taken over then. It may be called at
+// refused from the next request on, what is under way goes on. Its log is the
+// caller's to take over. Any other change is ErrRestart, and nothing is taken over then. It may be called at
 // any time.
 func (s *Server) Reload(cfg *config.Server) error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	same := *cfg
-	same.Users = s.cfg.Users
+	same.Users, same.Log = s.cfg.Users, s.cfg.Log
 	if !same.Equal(s.cfg) {
 		return ErrRestart
 	}
@@ -205,6 +205,13 @@ func (s *Server) Reload(cfg *config.Server) error {
 		return fmt.Errorf("users: %w", err)
 	}
 	s.cfg = cfg
-	s.log.Info("reloaded", logline.Text("reloaded: %d users", len(users)), "users", len(users))
+	s.log.Info("reloaded", logline.Text("reloaded: %s", howMany(len(users))), "users", len(users))
 	return nil
+}
+
+func howMany(users int) string {
+	if users == 1 {
+		return "1 user"
+	}
+	return fmt.Sprintf("%d users", users)
 }
