@@ -33,6 +33,8 @@ func mistakes(err error) []diagnose.Verdict {
 	sentence, fix, _ := strings.Cut(err.Error(), "\nfix: ")
 	v := diagnose.Verdict{Cause: diagnose.ConfigUnreadable, Confidence: diagnose.Certain, Sentence: sentence, Fix: fix}
 	switch {
+	case errors.Is(err, errForeign):
+		v.Cause = diagnose.ConfigSyntax
 	case errors.Is(err, sharelink.ErrTransport):
 		v.Cause, v.Fix = diagnose.ConfigValue, "take a link of a server that uses WebSocket: nothing else is spoken here"
 	case fix == "":

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"vmess-local/pkg/config"
@@ -32,7 +33,49 @@ func loadConfig(source string, stdin io.Reader) (cfg *config.Client, warnings []
 		return nil, nil, unreadable(source, err)
 	}
 	cfg, err = config.ParseClient(source, data)
-	return cfg, warnings, err
+	return cfg, warnings, notOurs(err, source, source, data)
+}
+
+// errForeign is wrapped by the errors of files that other programs wrote.
+var errForeign = errors.New("this is no configuration of vmess-local")
+
+// notOurs replaces what is wrong with a configuration by the command that turns
+// it into one, where another program wrote it: a list of all its keys that are
+// unknown here helps nobody. It is not taken as it is, so that what runs can
+// always be read and changed in one form.
+func notOurs(err error, name, arg string, data []byte) error {
+	var problems *config.Problems
+	if !errors.As(err, &problems) || !foreign(problems, data) {
+		return err
+	}
+	found, readErr := sharelink.Read(data)
+	if readErr != nil {
+		return err
+	}
+	into := "config.json"
+	if filepath.Base(arg) == into {
+		into = "vmess-local.json" // the shell empties it before it is read
+	}
+	if strings.ContainsRune(arg, ' ') {
+		arg = strconv.Quote(arg)
+	}
+	return fmt.Errorf("%s: %w, but has %s that can be used\nfix: vmess-local link import %s > %s, and then vmess-local run -c %s",
+		name, errForeign, counted(len(found.Servers)), arg, into, into)
+}
+
+// foreign reports whether a text that could not be parsed may be another
+// program's: JSON without any server of ours, or what is no JSON at all.
+func foreign(problems *config.Problems, data []byte) bool {
+	text := strings.TrimLeft(strings.TrimPrefix(string(data), "\ufeff"), " \t\r\n")
+	for _, p := range problems.All {
+		switch {
+		case p.Cause == config.CauseMissing && p.Path == "server":
+			return true
+		case p.Cause == config.CauseSyntax:
+			return text != "" && !strings.ContainsAny(text[:1], "{[/")
+		}
+	}
+	return false
 }
 
 func fromStdin(stdin io.Reader) (cfg *config.Client, warnings []string, err error) {
@@ -48,7 +91,7 @@ func fromStdin(stdin io.Reader) (cfg *config.Client, warnings []string, err erro
 		return fromLink(text)
 	}
 	cfg, err = config.ParseClient(name, data)
-	return cfg, nil, err
+	return cfg, nil, notOurs(err, name, "-", data)
 }
 
 func isLink(text string) bool {
