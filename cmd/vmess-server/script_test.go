@@ -11,3 +11,5 @@ func TestMain(m *testing.M) { programtest.Main(m, "vmess-server", run) }
 func TestScripts(t *testing.T) { programtest.Run(t) }
 
 func TestHelp(t *testing.T) { programtest.Help(t, "vmess-server", run) }
+
+func TestReadme(t *testing.T) { programtest.Readme(t, "../../README.md", "vmess-server", run) }
