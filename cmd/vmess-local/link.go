@@ -198,6 +198,7 @@ server: it holds the id. What a link cannot carry is told.`,
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, or - for standard input")
 	cmd.Flags().StringVar(&format, "format", "v2rayn", "link's `FORM`: v2rayn, which all clients read, or url")
+	program.Choices(cmd, "format", "v2rayn", "url")
 	cmd.Flags().BoolVar(&qr, "qr", false, "draw the link as a QR code, too")
 	return cmd
 }

@@ -152,6 +152,12 @@ func newCompletionCommand(name string) *cobra.Command {
 	}
 }
 
+// Choices has shells complete the value of a command's flag.
+func Choices(cmd *cobra.Command, flag string, values ...string) {
+	// The only error is that of a flag that is not there, or has them already.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
 // formatFlag is the flag that chooses the log's format.
 const formatFlag = "log-format"
 

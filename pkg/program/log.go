@@ -18,6 +18,8 @@ type LogFlags struct{ level, format, file string }
 func (f *LogFlags) Add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.level, "log-level", "", "log from this `LEVEL` on: debug, info, warn or error")
 	cmd.Flags().StringVar(&f.format, formatFlag, "", "log in this `FORMAT`: text for people, json for programs")
+	Choices(cmd, "log-level", "debug", "info", "warn", "error")
+	Choices(cmd, formatFlag, "text", "json")
 	cmd.Flags().StringVar(&f.file, "log-file", "", "log into this `FILE`, and to stderr only that it is ready")
 }
 
