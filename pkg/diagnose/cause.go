@@ -179,9 +179,9 @@ func Causes() []CauseInfo {
 			"Put the right user name and password into `upstream`: `http://USER:PASSWORD@HOST:PORT`. Only Basic is spoken: for NTLM or Negotiate run a helper such as cntlm or px and name that.",
 		},
 		{
-			UpstreamFailed, "The company proxy cannot be reached, or it cannot reach the server.",
+			UpstreamFailed, "The company proxy cannot be reached, or it cannot reach the server. In `vmess-server check`: the proxy of the way out cannot be reached.",
 			"Name, connection or protocol fail at the proxy; or it answers 502, 503, 504 or a SOCKS failure.",
-			"Check `upstream`, and `server.address` and `server.port` behind it.",
+			"Check `upstream`, and `server.address` and `server.port` behind it; of a server `egress.dial`.",
 		},
 		{
 			TLSNotTLS, "The port does not speak TLS.",

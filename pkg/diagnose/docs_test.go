@@ -16,7 +16,7 @@ const docsHead = "# Failures: what they mean and what to do\n\n" +
 	"    fix: unset V2RAY_VMESS_AEAD_DISABLED\n\n" +
 	"*certain*: what was seen has one meaning. *likely*: another cause would be rare. *possible*: the signals allow several. " +
 	"The message itself is more exact than this page: it names your server, path and key, and where the key stands in your file. " +
-	"`vmess-local check` walks the whole way step by step and ends with the same words.\n"
+	"`vmess-local check` walks the whole way step by step and ends with the same words; `vmess-server check` does it at the server.\n"
 
 func docs() string {
 	titles := map[string]string{
