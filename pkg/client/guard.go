@@ -321,6 +321,7 @@ func (g *guard) refusedThough(x *guarded, err error) (d decision, ok bool) {
 		}
 	case g.heal.Refused && x.repeatable(maxTries):
 		g.resent.Add(1)
+		g.voice.show(diagnose.VMessRefused, diagnose.HealedRefused(1))
 		return decision{again: true}, true
 	case lately && (x.attempts() == 0 || g.since(x.start)):
 		return g.mistaken(err), true

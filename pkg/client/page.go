@@ -63,6 +63,8 @@ type (
 		Warm     pageWarm         `json:"warm"`
 		Servers  []pageServer     `json:"servers"`
 		Failures []pageFailure    `json:"failures"`
+		Healed   []pageHealed     `json:"healed"`
+		Heal     config.Heal      `json:"heal"` // what may be put right
 		Open     []stats.ViewFlow `json:"open"`
 	}
 	pageWarm struct {
@@ -71,14 +73,14 @@ type (
 		Wasted int64 `json:"wasted"`
 	}
 	pageServer struct {
-		Name     string  `json:"name"`
-		Address  string  `json:"address"`
-		Using    bool    `json:"using"`
-		Down     bool    `json:"down"`
-		Mode     string  `json:"mode"` // VMessAEAD or legacy MD5
-		Security string  `json:"security"`
-		TLS      bool    `json:"tls"`
-		RTT      float64 `json:"rttMs"` // of the last upgrade; 0: not measured
+		Name    string  `json:"name"`
+		Address string  `json:"address"`
+		Using   bool    `json:"using"`
+		Down    bool    `json:"down"`
+		Mode    string  `json:"mode"`   // VMessAEAD or legacy MD5
+		Cipher  string  `json:"cipher"` // that is used, where "auto" is configured too
+		TLS     bool    `json:"tls"`
+		RTT     float64 `json:"rttMs"` // of the last upgrade; 0: not measured
 	}
 	pageFailure struct {
 		Time       time.Time `json:"time"`
@@ -88,6 +90,13 @@ type (
 		Confidence string    `json:"confidence"`
 		Server     string    `json:"server"`
 		Count      int       `json:"count"`
+	}
+	pageHealed struct {
+		Time     time.Time `json:"time"`
+		Cause    string    `json:"cause"`
+		Sentence string    `json:"sentence"`
+		Server   string    `json:"server"`
+		Count    int       `json:"count"`
 	}
 	pageStep struct {
 		Name   string `json:"name"`
@@ -114,10 +123,13 @@ func (p page) State() any {
 	s := pageState{
 		Listen: p.Addr().String(),
 		Totals: v.Totals, Resent: p.Resent(), Open: v.Open,
-		Warm: g.warmth(), Servers: g.servers(), Failures: []pageFailure{},
+		Warm: g.warmth(), Servers: g.servers(), Failures: []pageFailure{}, Healed: []pageHealed{}, Heal: g.cfg.Heal,
 	}
 	for _, f := range p.opt.board.Failures() {
 		s.Failures = append(s.Failures, pageFailure(f))
+	}
+	for _, h := range p.opt.board.Healings() {
+		s.Healed = append(s.Healed, pageHealed(h))
 	}
 	s.State, s.Words = g.condition(s.Failures)
 	return s
@@ -157,7 +169,7 @@ func (g *generation) servers() []pageServer {
 		r := m.guard.remote
 		all = append(all, pageServer{
 			Name: m.guard.voice.server, Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
-			Down: g.fleet.isDown(m), Mode: mode, Security: r.Security, TLS: r.TLS.Enabled,
+			Down: g.fleet.isDown(m), Mode: mode, Cipher: m.guard.account.Security().String(), TLS: r.TLS.Enabled,
 			RTT: float64(m.guard.way.trip.Load()) / 1e6,
 		})
 	}
@@ -224,16 +236,16 @@ func (p page) Check(ctx context.Context, tell func(step any)) error {
 }
 
 // Link implements status.Source.
-func (p page) Link(name string) (link, qr string, err error) {
+func (p page) Link(name string) (link string, qr []string, err error) {
 	for _, m := range p.generation().fleet.all() {
 		if m.guard.voice.server != name {
 			continue
 		}
 		if link, err = sharelink.Format(m.guard.remote, sharelink.FormV2rayN); err != nil {
-			return "", "", err
+			return "", nil, err
 		}
-		qr, err = sharelink.QR(link)
+		qr, err = sharelink.QRRows(link)
 		return link, qr, err
 	}
-	return "", "", status.ErrUnknown
+	return "", nil, status.ErrUnknown
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -93,7 +94,16 @@ func (o *voice) record(v diagnose.Verdict, count int, text slog.Attr) {
 
 // healed tells what was put right.
 func (o *voice) healed(c diagnose.Cause, what string) {
+	o.show(c, what)
 	o.log.Info("healed", logline.Text("%s", what), "cause", string(c), "healed", what, "server", o.server)
+}
+
+// show puts on the page what was put right.
+func (o *voice) show(c diagnose.Cause, what string) {
+	if o.board != nil {
+		sentence := strings.TrimPrefix(what, "healed: "+string(c)+": ")
+		o.board.Heal(stats.Healing{Time: time.Now(), Cause: string(c), Sentence: sentence, Server: o.server})
+	}
 }
 
 // hint gives advice where nothing has failed.

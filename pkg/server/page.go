@@ -92,4 +92,4 @@ func (p page) Act(_ context.Context, what, which string) error {
 func (page) Check(context.Context, func(any)) error { return status.ErrUnknown }
 
 // Link implements status.Source.
-func (page) Link(string) (link, qr string, err error) { return "", "", status.ErrUnknown }
+func (page) Link(string) (link string, qr []string, err error) { return "", nil, status.ErrUnknown }

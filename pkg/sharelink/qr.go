@@ -1,6 +1,7 @@
 package sharelink
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -10,9 +11,9 @@ import (
 // QR draws text as a QR code of half blocks for a terminal, light on dark or
 // dark on light alike, with the quiet zone that readers need.
 func QR(text string) (string, error) {
-	code, err := qr.Encode(text, qr.L)
+	code, err := codeOf(text)
 	if err != nil {
-		return "", fmt.Errorf("QR code: %w", err)
+		return "", err
 	}
 	const quiet = 2
 	var b strings.Builder
@@ -33,4 +34,32 @@ func QR(text string) (string, error) {
 		b.WriteString("\x1b[0m\n")
 	}
 	return b.String(), nil
+}
+
+// QRRows returns the QR code of a text for drawing: rows of 1 for dark and 0
+// for light, without the quiet zone.
+func QRRows(text string) ([]string, error) {
+	code, err := codeOf(text)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]string, code.Size)
+	for y := range rows {
+		row := bytes.Repeat([]byte{'0'}, code.Size)
+		for x := range row {
+			if code.Black(x, y) {
+				row[x] = '1'
+			}
+		}
+		rows[y] = string(row)
+	}
+	return rows, nil
+}
+
+func codeOf(text string) (*qr.Code, error) {
+	code, err := qr.Encode(text, qr.L)
+	if err != nil {
+		return nil, fmt.Errorf("QR code: %w", err)
+	}
+	return code, nil
 }

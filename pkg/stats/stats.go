@@ -14,7 +14,7 @@ import (
 	"vmess-local/pkg/transport"
 )
 
-// keptFailures bounds the failures that are remembered.
+// keptFailures bounds the failures that are remembered, and the healings.
 const keptFailures = 30
 
 // A Board holds the counters and the tables. It may be used concurrently.
@@ -27,6 +27,7 @@ type Board struct {
 	up, down int64 // of flows that ended
 	failed   int64 // flows that ended with an error
 	failures []Failure
+	healed   []Healing
 	users    map[string]User // of flows that ended
 }
 
@@ -36,6 +37,13 @@ type User struct {
 	Open     int
 	Opened   int64
 	Up, Down int64 // bytes, of open connections too
+}
+
+// A Healing is something that was put right by itself.
+type Healing struct {
+	Time                    time.Time
+	Cause, Sentence, Server string
+	Count                   int
 }
 
 // NewBoard returns an empty Board.
@@ -245,7 +253,34 @@ func (b *Board) Tell(f Failure) {
 func (b *Board) Failures() []Failure {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := slices.Clone(b.failures)
+	return newestFirst(b.failures)
+}
+
+// Heal remembers what was put right. The same cause of the same server is
+// counted, and the newest words kept.
+func (b *Board) Heal(h Healing) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h.Count = 1
+	if i := slices.IndexFunc(b.healed, func(o Healing) bool { return o.Cause == h.Cause && o.Server == h.Server }); i >= 0 {
+		h.Count += b.healed[i].Count
+		b.healed = slices.Delete(b.healed, i, i+1)
+	}
+	b.healed = append(b.healed, h)
+	if len(b.healed) > keptFailures {
+		b.healed = b.healed[1:]
+	}
+}
+
+// Healings returns what was put right, the newest first.
+func (b *Board) Healings() []Healing {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return newestFirst(b.healed)
+}
+
+func newestFirst[T any](list []T) []T {
+	all := slices.Clone(list)
 	slices.Reverse(all)
 	return all
 }

@@ -28,11 +28,11 @@ func (s *shown) Metrics() map[string]float64 {
 	return map[string]float64{"vmess_open": 2, "vmess_bytes_total": 1e10}
 }
 func (s *shown) Proxy() string { return "127.0.0.1:1080" }
-func (s *shown) Link(name string) (string, string, error) {
+func (s *shown) Link(name string) (string, []string, error) {
 	if name != "home" {
-		return "", "", ErrUnknown
+		return "", nil, ErrUnknown
 	}
-	return "vmess://the-link", "the-qr", nil
+	return "vmess://the-link", []string{"10", "01"}, nil
 }
 
 func (s *shown) Act(_ context.Context, what, which string) error {
@@ -110,7 +110,7 @@ func (s *site) bearer() string { return "Authorization: Bearer " + s.token }
 // What is open shows nothing secret; all else needs the token.
 func TestToken(t *testing.T) {
 	s := serve(t)
-	for _, open := range []string{"/", "/proxy.pac", "/metrics", "/healthz"} {
+	for _, open := range []string{"/", "/page.css", "/page.js", "/icon.svg", "/proxy.pac", "/metrics", "/healthz"} {
 		code, body, _ := s.ask(t, "GET", open)
 		if code != 200 || strings.Contains(body, "secret.example") || strings.Contains(body, s.token) || strings.Contains(body, "the-link") {
 			t.Errorf("%s: %d\n%.200s", open, code, body)
@@ -184,14 +184,19 @@ func TestCrossSite(t *testing.T) {
 		t.Errorf("the page's own call: %d", code)
 	}
 	// It may not be framed, and loads nothing from elsewhere.
-	_, body, header := s.ask(t, "GET", "/")
-	policy := header.Get("Content-Security-Policy")
-	if !strings.Contains(policy, "frame-ancestors 'none'") || !strings.Contains(policy, "default-src 'none'") || header.Get("Cross-Origin-Resource-Policy") != "same-origin" {
-		t.Errorf("headers %v", header)
-	}
-	for _, outside := range []string{"https://", "src=\"http", "url(", "@import"} {
-		if strings.Contains(body, outside) {
-			t.Errorf("the page has %q", outside)
+	for path, kind := range map[string]string{"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"} {
+		_, body, header := s.ask(t, "GET", path)
+		policy := header.Get("Content-Security-Policy")
+		if !strings.Contains(policy, "frame-ancestors 'none'") || !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") || header.Get("Cross-Origin-Resource-Policy") != "same-origin" {
+			t.Errorf("headers of %s: %v", path, header)
+		}
+		if got := header.Get("Content-Type"); !strings.HasPrefix(got, kind) {
+			t.Errorf("%s is %s", path, got)
+		}
+		for _, outside := range []string{"https://", "src=\"http", "href=\"http", "url(", "@import"} {
+			if strings.Contains(body, outside) {
+				t.Errorf("%s has %q", path, outside)
+			}
 		}
 	}
 }
@@ -203,7 +208,7 @@ func TestCalls(t *testing.T) {
 		code int
 		has  string
 	}{
-		{"GET /api/link?server=home", 200, "vmess://the-link"},
+		{"GET /api/link?server=home", 200, `{"link":"vmess://the-link","qr":["10","01"]}`},
 		{"GET /api/link?server=other", 404, "no such thing"},
 		{"POST /api/act?what=nothing", 404, "no such thing"},
 		{"POST /api/act?what=reload", 409, "config.value: no"},

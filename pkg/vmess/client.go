@@ -94,6 +94,9 @@ func NewClient(c ClientConfig) *Client {
 	return cl
 }
 
+// Security returns the cipher of its requests.
+func (c *Client) Security() Security { return c.method.Security }
+
 // Fork returns a Client of the same user that has its own mode and clock
 // offset and has seen no answer yet.
 func (c *Client) Fork(m Mode, offset time.Duration) *Client {
