@@ -3,12 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/control"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/program"
 )
@@ -72,7 +74,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 					return cfg, err
 				}
 			}
-			if r.client, err = client.New(cfg, client.Options{Log: logger.Logger, Reload: r.again}); err != nil {
+			if r.client, err = client.New(cfg, client.Options{Log: logger.Logger, Reload: r.again, PageToken: pageToken()}); err != nil {
 				return startError(cfg, at, err)
 			}
 			return r.serve(cmd.Context())
@@ -82,6 +84,21 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 	cmd.Flags().StringVar(&listen, "listen", "", "local proxy's `ADDR`, in place of the configuration's \"listen\"")
 	log.Add(cmd)
 	return cmd
+}
+
+// pageToken is the status page's token, which stays the same, so that a page
+// that is open comes back with the program. It is fresh at each start where
+// none can be kept.
+func pageToken() string {
+	dir, err := control.Dir("vmess-local", os.LookupEnv)
+	if err != nil {
+		return ""
+	}
+	token, err := control.Secret(dir, "page")
+	if err != nil {
+		return ""
+	}
+	return token
 }
 
 // startError tells a port that cannot be had, which may be otherwise the next

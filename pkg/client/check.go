@@ -35,8 +35,11 @@ func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.
 // target, unless it is the zero value, is a destination to reach through the
 // server; nothing else beyond it is touched.
 func CheckServer(ctx context.Context, cfg *config.Client, i int, opt Options, target netaddr.Addr) (*diagnose.Report, error) {
-	at := remotes(cfg)[i]
-	opt.Log = slog.New(slog.DiscardHandler) // the report says it all
+	return checkServer(ctx, cfg, remotes(cfg)[i], opt, target)
+}
+
+func checkServer(ctx context.Context, cfg *config.Client, at remote, opt Options, target netaddr.Addr) (*diagnose.Report, error) {
+	opt.Log, opt.board = slog.New(slog.DiscardHandler), nil // the report says it all
 	if opt.LookupEnv == nil {
 		opt.LookupEnv = os.LookupEnv
 	}
@@ -53,7 +56,7 @@ func CheckServer(ctx context.Context, cfg *config.Client, i int, opt Options, ta
 	}
 	defer g.close()
 	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server, Each: opt.OnStep}}
-	k.configuration(cfg, at.section)
+	k.configuration(cfg)
 	if k.way(ctx) && k.account(ctx) {
 		if target.IsValid() {
 			k.destination(ctx, target)
@@ -74,8 +77,8 @@ type checker struct {
 	report *diagnose.Report
 }
 
-func (k *checker) configuration(cfg *config.Client, section string) {
-	file, _, _, ok := cfg.Place(section)
+func (k *checker) configuration(cfg *config.Client) {
+	file, _, _, ok := cfg.Place(k.guard.section)
 	if !ok {
 		file = "a link"
 	}

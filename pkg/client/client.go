@@ -51,6 +51,9 @@ type Options struct {
 	// Reload reads the configuration again, for the status page; nil where it
 	// cannot be read again.
 	Reload func() error
+	// PageToken is the secret in the status page's address; empty means a
+	// fresh one.
+	PageToken string
 
 	board *stats.Board // the Client's
 }

@@ -61,6 +61,7 @@ type guard struct {
 	dialer  *vmess.Dialer
 	account *vmess.Client
 	prober  *diagnose.Prober
+	section string // where the server stands in the configuration
 	setting diagnose.Setting
 	heal    config.Heal
 	// kindShows: answers tell what kind of server it is, for they echo what
@@ -114,7 +115,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 			Endpoint: w.through(w.plain), EarlyEndpoint: w.through(w.withEarly), Below: w.unverified, Other: w.other,
 			TLS: s.TLS.Enabled, EarlyData: s.WS.EarlyData > 0, Host: setting.Host, Account: account, Now: opt.Now,
 		},
-		setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
+		section: section, setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
 		voice: newVoice(opt.Log, nameOf(s)),
 	}
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}

@@ -39,7 +39,7 @@ func (c *Client) newPage(cfg *config.Client) (*status.Page, error) {
 	for port := first; ; port++ {
 		ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err == nil {
-			return status.New(ln, page{c}), nil
+			return status.New(ln, page{c}, c.opt.PageToken), nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) || port == first+pagePorts || port == 65535 {
 			return nil, fmt.Errorf("status.listen: %w", err)
@@ -223,7 +223,9 @@ func (p page) Check(ctx context.Context, tell func(step any)) error {
 	opt.OnStep = func(s diagnose.CheckStep) {
 		tell(pageStep{s.Name, s.Status.String(), s.Took.Milliseconds(), s.Detail})
 	}
-	report, err := Check(ctx, p.generation().cfg, opt, netaddr.Addr{})
+	g := p.generation()
+	using := g.fleet.current()
+	report, err := checkServer(ctx, g.cfg, remote{using.section, using.remote}, opt, netaddr.Addr{})
 	if err != nil {
 		return err
 	}

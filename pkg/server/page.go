@@ -22,7 +22,7 @@ func (s *Server) newPage(cfg config.Status) (*status.Page, error) {
 	}
 	s.board = stats.NewBoard()
 	s.dispatch.Watcher = s.board
-	return status.New(ln, page{s}), nil
+	return status.New(ln, page{s}, ""), nil
 }
 
 // A page shows a Server. It implements status.Source.

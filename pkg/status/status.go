@@ -66,12 +66,16 @@ type Page struct {
 	watching chan struct{}
 }
 
-// New makes the page of a source on a loopback listener, which it owns.
-func New(ln net.Listener, source Source) *Page {
-	var secret [16]byte
-	_, _ = rand.Read(secret[:]) // never fails
+// New makes the page of a source on a loopback listener, which it owns. An
+// empty token stands for a fresh one.
+func New(ln net.Listener, source Source, token string) *Page {
+	if token == "" {
+		var secret [16]byte
+		_, _ = rand.Read(secret[:]) // never fails
+		token = hex.EncodeToString(secret[:])
+	}
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	p := &Page{source: source, listener: ln, token: hex.EncodeToString(secret[:]), watching: make(chan struct{}, maxEvents), hosts: map[string]bool{}}
+	p := &Page{source: source, listener: ln, token: token, watching: make(chan struct{}, maxEvents), hosts: map[string]bool{}}
 	for _, host := range []string{"127.0.0.1", "localhost", "::1"} {
 		p.hosts[net.JoinHostPort(host, port)] = true
 	}

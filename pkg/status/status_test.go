@@ -64,7 +64,7 @@ func serve(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s := &site{source: &shown{acted: make(chan string, 10)}, base: "http://" + ln.Addr().String()}
-	s.Page = New(ln, s.source)
+	s.Page = New(ln, s.source, "")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
