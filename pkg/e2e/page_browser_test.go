@@ -1,49 +1,40 @@
 package e2e
 
 import (
-	"context"
 	"io"
-	"iter"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
-	"github.com/chromedp/chromedp/kb"
+	"vmess-local/pkg/config"
 )
 
-// TestStatusPageInBrowser opens the printed address in a narrow window: it
-// tells in words how things are, and all of it can be done by keyboard.
+// TestStatusPageInBrowser has all of the page done by keyboard in a narrow
+// window; it tells in words how things are.
 func TestStatusPageInBrowser(t *testing.T) {
-	path := need(t, "chromium")
 	origin := echoOrigin(t)
 	far := inProcessServer(t, serverConfig(), inProcess{})
 	l, base, token := pageOf(t, remoteAt(t, far.addr))
-	// No proxy: loopback can be reached, and nothing else has an address.
-	tab, stop := openBrowser(t, path, "direct://", "")
-	defer stop()
-	w := &watchedPage{TB: t, tab: tab, console: chromedp.Console(tab)}
-	w.do(chromedp.EmulateViewport(400, 800), chromedp.Navigate(base+"/?token="+token))
+	w := openPage(t, base+"/?token="+token)
 	w.until(`$("words").textContent.startsWith("ready; nothing has been asked of 127.0.0.1")`)
 	w.until(`location.href === "` + base + `/" && history.length <= 2`)
 
 	c := mustDialVia(t, l.addr, origin)
-	defer c.Close()
 	mustEcho(t, c, "hello\n")
 	_, port, _ := net.SplitHostPort(origin)
 	w.until(`$("words").textContent === "127.0.0.1 is well" && $("words").classList.contains("good")`)
 	w.until(`$("servers").innerText.includes("127.0.0.1 in use") && $("servers").innerText.includes("VMessAEAD, ")`)
+	w.until(`$("facts").innerText.includes("no TLS") && / ms\n/.test($("facts").innerText)`)
 	w.until(`$("open").rows.length === 1`)
 	w.until(`((r) => r.cells[0].innerText.includes(":` + port + `") && r.cells[2].innerText === "6 B" && r.cells[3].innerText === "6 B")($("open").rows[0])`)
-	w.fits("with an open connection")
 
 	w.press(`$("check")`)
 	w.until(`$("steps").innerText.includes("account: pass") && $("steps").lastChild.innerText.trim() === "all is well"`)
 	w.until(`document.activeElement.id === "check" && $("check").ariaDisabled === "false"`)
 	w.press(`document.querySelector("#servers button")`)
-	w.until(`$("servers").innerText.includes("vmess://") && document.querySelector("#servers svg[role=img] path").getAttribute("d").length > 1000`)
-	w.fits("with the steps and the QR code")
+	w.until(`$("servers").innerText.includes("vmess://") && document.querySelector(".qr svg path")?.getAttribute("d").length > 1000`)
+	w.press(`document.querySelector("#servers button")`)
+	w.until(`!$("servers").innerText.includes("vmess://")`)
 
 	w.press(`document.querySelector("#open button")`)
 	w.until(`$("open").rows.length === 0`)
@@ -52,67 +43,98 @@ func TestStatusPageInBrowser(t *testing.T) {
 	if _, err := io.ReadAll(c); err == nil {
 		t.Error("a connection that was ended on the page ended in order")
 	}
-	for _, said := range w.complaints() {
-		t.Errorf("the console says: %s", said)
-	}
-	if t.Failed() {
-		keepScreenshot(t, tab)
-	}
+	w.quiet()
+
+	w.press(`$("reload")`)
+	w.until(`$("reloaded").textContent.startsWith("the configuration cannot be read again") && $("reloaded").className === "bad"`)
 }
 
-// A watchedPage is a page whose console is kept.
-type watchedPage struct {
-	testing.TB
-	tab     context.Context
-	console iter.Seq2[chromedp.ConsoleMessage, error]
-}
+// TestStatusPageDownload: the plot follows a running download, and the download
+// ends when the page ends it.
+func TestStatusPageDownload(t *testing.T) {
+	flood := floodOrigin(t)
+	far := inProcessServer(t, serverConfig(), inProcess{})
+	l, base, token := pageOf(t, remoteAt(t, far.addr))
+	w := openPage(t, base+"/?token="+token)
+	w.until(`$("down-now").textContent === "0 B/s" && $("open-none").checkVisibility()`)
+	ended := download(t, mustDialVia(t, l.addr, flood))
 
-// complaints returns what the console has said.
-func (w *watchedPage) complaints() (all []string) {
-	w.Helper()
-	if _, err := chromedp.Run(w.tab, chromedp.Evaluate[bool](`console.info("end of the test") === undefined`)); err != nil {
-		return []string{err.Error()}
-	}
-	for said, err := range w.console {
-		if err != nil || said.Text == "end of the test" {
-			break
+	// highest is the highest point of the line, from the plot's foot.
+	const highest = `((p) => p.getTotalLength && p.ownerSVGElement.clientHeight - 22 - p.getBBox().y)($("plot").querySelector("path.down"))`
+	w.until(highest + ` > 50 && / [KM]iB\/s$/.test($("down-now").textContent)`)
+	w.until(`[...$("plot").querySelectorAll("text")].map((e) => e.textContent).join().match(/^0 B\/s,.* [KM]iB\/s,2 min ago,1 min ago,now$/)`)
+	w.until(`$("plot").ariaLabel.match(/down [\d.]+ [KM]iB\/s now/)`)
+	before := evaluate[string](w, `$("plot").querySelector("path.down").getAttribute("d")`)
+	w.until(`$("plot").querySelector("path.down").getAttribute("d").split("L").length >= ` + "`" + before + "`" + `.split("L").length + 2`)
+
+	w.press(`document.querySelector("#open button")`)
+	w.until(`$("open").rows.length === 0 && $("down-now").textContent === "0 B/s"`)
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a download that was ended on the page ended in order")
 		}
-		all = append(all, said.String())
+	case <-time.After(labPatience):
+		t.Error("a download that was ended on the page goes on")
 	}
-	return all
+	w.quiet()
 }
 
-func (w *watchedPage) do(actions ...chromedp.Action[chromedp.Void]) {
-	w.Helper()
-	if err := chromedp.Do(w.tab, actions...); err != nil {
-		w.Fatal(err)
-	}
+// TestStatusPageFailure: cause and fix appear, in the state's words too, and
+// what markup a text may have stays text.
+func TestStatusPageFailure(t *testing.T) {
+	remote := remoteAt(t, deadAddress(t))
+	remote.Name = "<b>home</b>"
+	l, base, token := pageOf(t, remote)
+	w := openPage(t, base+"/?token="+token)
+	w.until(`$("failures").innerText === "None since the start."`)
+	l.ask(echoOrigin(t), "hello\n", 6)
+	w.until(`$("failures").querySelector("code")?.innerText === "tcp.refused" && $("failures").querySelector(".fix")?.innerText.startsWith("Fix: ")`)
+	w.until(`$("words").className === "words bad" && $("words").textContent.includes("refuse") && $("advice").textContent.startsWith("Fix: ") && document.title === "✗ vmess-local"`)
+	w.until(`$("servers").innerText.includes("<b>home</b> in use")`)
+	w.quiet()
 }
 
-// until waits until an expression holds on the page.
-func (w *watchedPage) until(expression string) {
-	w.Helper()
-	if _, err := chromedp.Run(w.tab, chromedp.Poll[bool](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(8*time.Second))); err != nil {
-		text, _ := chromedp.Run(w.tab, chromedp.Evaluate[string]("document.activeElement.outerHTML.slice(0, 200) + document.body.innerText"))
-		keepScreenshot(w, w.tab)
-		w.Fatalf("%s: %v; the page shows\n%s\nand its console\n%s", expression, err, text, strings.Join(w.complaints(), "\n"))
-	}
+// TestStatusPageSwitch: the page chooses the server, and connections follow.
+func TestStatusPageSwitch(t *testing.T) {
+	origin := echoOrigin(t)
+	a, b := inProcessServer(t, serverConfig(), inProcess{}), inProcessServer(t, serverConfig(), inProcess{})
+	first, second := remoteAt(t, a.addr), remoteAt(t, b.addr)
+	first.Name, second.Name = "first", "second"
+	l := newLab(t, labSetup{remote: first, change: func(c *config.Client) {
+		c.Server, c.Servers = config.DefaultClient().Server, []config.Remote{first, second}
+		c.Status.Enabled, c.Status.Listen = true, "127.0.0.1:0"
+	}})
+	w := openPage(t, l.pageAddress(t))
+	w.until(`$("servers").children[0]?.innerText.startsWith("first in use") && $("servers").children[1]?.innerText.startsWith("second ready")`)
+	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+	w.until(`$("words").textContent === "first is well"`)
+	w.press(`document.querySelector("[data-act='prefer:second']")`)
+	w.until(`$("servers").children[0]?.innerText.startsWith("second in use") && $("servers").children[1]?.innerText.startsWith("first ready")`)
+	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+	w.until(`$("words").textContent === "second is well"`)
+	b.log.waitFor(t, "debug: connection")
+	w.press(`document.querySelector("[data-act='prefer:first']")`)
+	w.until(`$("servers").children[0]?.innerText.startsWith("first in use")`)
+	w.quiet()
 }
 
-// press gives an element the keyboard, and presses Enter.
-func (w *watchedPage) press(element string) {
-	w.Helper()
-	if ok, err := chromedp.Run(w.tab, chromedp.Evaluate[bool]("((e) => { e.focus(); return document.activeElement === e; })("+element+")")); err != nil || !ok {
-		w.Fatalf("%s cannot be reached by keyboard: %v", element, err)
+// TestStatusPageAway: the page says that the program has ended and what to do,
+// and comes back by itself when it runs again.
+func TestStatusPageAway(t *testing.T) {
+	cfg := clientConfig(remoteAt(t, deadAddress(t)))
+	cfg.Listen, cfg.Status.Enabled, cfg.Status.Listen = freePort(t), true, freePort(t)
+	near := ourClient(t, cfg, "XDG_RUNTIME_DIR="+t.TempDir())
+	w := openPage(t, pageAddress(t, near.log))
+	w.until(`$("words").textContent.startsWith("ready")`)
+	near.proc.kill()
+	w.until(`$("words").textContent === "vmess-local is not running" && $("advice").textContent.includes("Start it with “vmess-local run”")`)
+	w.press(`$("reload")`)
+	w.until(`$("reloaded").textContent.startsWith("vmess-local does not answer")`)
+	if err := near.proc.run(); err != nil {
+		t.Fatal(err)
 	}
-	w.do(chromedp.KeyEvent(kb.Enter))
-}
-
-// fits fails the test when the page is wider than the window.
-func (w *watchedPage) fits(when string) {
-	w.Helper()
-	width, err := chromedp.Run(w.tab, chromedp.Evaluate[int]("document.scrollingElement.scrollWidth"))
-	if err != nil || width > 400 {
-		w.Errorf("the page is %d wide %s, %v", width, when, err)
-	}
+	w.until(`$("words").textContent.startsWith("ready") && document.title === "vmess-local"`)
+	w.press(`$("reload")`)
+	w.until(`$("reloaded").className === "good" && $("reloaded").textContent.startsWith("The configuration was read again")`)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,12 +19,8 @@ func pageOf(t testing.TB, remote config.Remote) (l *lab, base, token string) {
 	l = newLab(t, labSetup{remote: remote, change: func(c *config.Client) {
 		c.Status.Enabled, c.Status.Listen = true, "127.0.0.1:0"
 	}})
-	l.text.waitFor(t, "status: http://")
-	m := regexp.MustCompile(`status: (http://127\.0\.0\.1:\d+)/\?token=([0-9a-f]{32})\n`).FindStringSubmatch(l.text.String())
-	if m == nil {
-		t.Fatalf("it says\n%s", l.text.String())
-	}
-	return l, m[1], m[2]
+	base, token, _ = strings.Cut(l.pageAddress(t), "/?token=")
+	return l, base, token
 }
 
 func pageCall(t testing.TB, method, address, token string) (int, []byte) {

@@ -124,7 +124,7 @@ function facts(s) {
   all.push(["Connections", t.open + " open, " + t.opened + " in all" + (t.failed ? ", " + t.failed + " failed" : "")],
     ["Down", bytes(t.down)], ["Up", bytes(t.up)], ["Running for", lasting(t.seconds)]);
   if (s.warm) all.push(["Ready tunnels", s.warm.ready + " (" + s.warm.used + " used, " + s.warm.wasted + " wasted)"]);
-  if (changed("facts", all)) $("facts").replaceChildren(...all.flatMap(([k, v]) => [make("dt", "", k), make("dd", "", v)]));
+  if (changed("facts", all)) $("facts").replaceChildren(...all.map(([k, v]) => make("div", "", make("dt", "", k), make("dd", "", v))));
 }
 
 const protection = (v) => [v.mode, v.cipher === "none" ? "no cipher" : v.cipher, v.tls ? "TLS" : "no TLS"].join(", ");
@@ -215,7 +215,7 @@ async function phone(b) {
     await navigator.clipboard.writeText(link);
     copy.textContent = "Copied";
   });
-  const box = make("div", "qr", make("p", "bad", "Whoever has this can use the server as you do."), code(qr, "QR code of the link to " + name), copy, make("code", "", link));
+  const box = make("div", "qr", make("p", "bad", "Whoever has this can use the server as you do."), code(qr, "QR code of the link to " + name), make("code", "", link), copy);
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", "For a phone: " + name);
   phones.set(name, box);
