@@ -74,6 +74,11 @@ soak: ## move streams over bad roads for DURATION (10m), with WORKERS (200)
 	@cd pkg/e2e && CI=true ../../bin/e2e.test -test.run '^TestSoak$$' -test.v -test.timeout 0 \
 	  -soak '$(or $(DURATION),10m)' -soak.workers '$(or $(WORKERS),200)'
 
+.PHONY: screens
+screens: ## keep pictures of the status page in dist/screens; UPDATE=1 makes the one in docs anew
+	@CI=true $(GO) test ./pkg/e2e -count=1 -run '^TestStatusPage' -screens "$(CURDIR)/dist/screens" $(if $(UPDATE),-update)
+	@ls dist/screens
+
 .PHONY: profile
 profile: ## CPU profiles of the client under load, into dist/; BENCH=cpu|udp
 	@BENCH='$(BENCH)' $(GO) run ./pkg/bench -profile dist

@@ -131,12 +131,12 @@ func (p page) State() any {
 	for _, h := range p.opt.board.Healings() {
 		s.Healed = append(s.Healed, pageHealed(h))
 	}
-	s.State, s.Words = g.condition(s.Failures)
+	s.State, s.Words = g.condition(s.Failures, v.Moved)
 	return s
 }
 
-// condition says in words how things are.
-func (g *generation) condition(failures []pageFailure) (state, words string) {
+// condition says in words how things are; moved is when data came last.
+func (g *generation) condition(failures []pageFailure, moved time.Time) (state, words string) {
 	now := g.fleet.current()
 	at := now.account.Answered()
 	switch {
@@ -144,7 +144,7 @@ func (g *generation) condition(failures []pageFailure) (state, words string) {
 		return "failing", failures[0].Sentence
 	case at.IsZero():
 		return "idle", "ready; nothing has been asked of " + now.voice.server + " yet"
-	case time.Since(at) < time.Minute:
+	case time.Since(at) < time.Minute, time.Since(moved) < time.Minute:
 		return "well", now.voice.server + " is well"
 	}
 	return "idle", fmt.Sprintf("idle; %s answered last at %s", now.voice.server, at.Format(time.TimeOnly))

@@ -118,6 +118,16 @@ func (p *page) loaded() int {
 	return n
 }
 
+// served returns how many requests came.
+func (p *page) served() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, times := range p.requests {
+		n += times
+	}
+	return n
+}
+
 // serveScript answers with a script that notes its number, of 100 to 15,000
 // bytes.
 func serveScript(w http.ResponseWriter, r *http.Request) {

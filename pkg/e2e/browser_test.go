@@ -38,7 +38,7 @@ func TestBrowserDemo(t *testing.T) {
 	m := p.waitLine(t, regexp.MustCompile(`Now enter (\S+) as SOCKS5 or HTTP proxy in a browser and open\n(http://\S+)`))
 	for _, scheme := range []string{"socks5://", "http://"} {
 		// The browser's own calls home go to names of these.
-		tab, stop := openBrowser(t, path, scheme+m[1], "*.com;*.net;*.org;*.goog;*.dev")
+		tab, stop := openBrowser(t, path, byProxy(scheme+m[1], "*.com;*.net;*.org;*.goog;*.dev"))
 		if err := chromedp.Do(tab, chromedp.Navigate(m[2])); err != nil {
 			t.Errorf("open %s: %v", m[2], err)
 		}
@@ -60,7 +60,7 @@ func browse(t *testing.T, scheme string, auth config.Auth) {
 
 	// All but loopback goes past the proxy, to where no name and no address is
 	// found: that keeps the browser's own calls home from reaching V2Ray.
-	tab, stop := openBrowser(t, path, scheme+near.addr, "*")
+	tab, stop := openBrowser(t, path, byProxy(scheme+near.addr, "*"))
 	defer stop()
 	if auth != (config.Auth{}) {
 		answerProxyAuth(t, tab, auth)
@@ -103,25 +103,37 @@ func startFencedV2ray(t testing.TB) *end {
 	return &end{addr: addr, log: p.log, proc: p}
 }
 
-// openBrowser starts a browser that knows no name and no address, and so
-// reaches nothing but through a proxy. What goes past the proxy, a list of
-// patterns, it cannot reach at all. It ends with stop.
-func openBrowser(t testing.TB, path, proxyURL, past string) (tab context.Context, stop func()) {
+// A browserWay is how a browser reaches anything.
+type browserWay = []chromedp.ExecAllocatorOption
+
+// knownNames is a browser's resolver: it knows no name and no address.
+const knownNames = "MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+
+// byProxy leads through a proxy. What goes past it, a list of patterns, cannot
+// be reached at all.
+func byProxy(proxyURL, past string) browserWay {
+	return browserWay{
+		chromedp.ProxyServer(proxyURL),
+		// Loopback goes through the proxy, against the browser's habit.
+		chromedp.Flag("proxy-bypass-list", past+";<-loopback>"),
+		chromedp.Flag("host-resolver-rules", knownNames),
+	}
+}
+
+// openBrowser starts a browser, which ends with stop.
+func openBrowser(t testing.TB, path string, by browserWay) (tab context.Context, stop func()) {
 	t.Helper()
 	said := newTail()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
-		chromedp.ProxyServer(proxyURL),
 		chromedp.CombinedOutput(said),
 		chromedp.DisableGPU,
-		// Loopback goes through the proxy, against the browser's habit.
-		chromedp.Flag("proxy-bypass-list", past+";<-loopback>"),
-		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"),
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-domain-reliability", true),
 		chromedp.Flag("no-pings", true),
 	)
+	options = append(options, by...)
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -22,8 +23,14 @@ import (
 // it printed. A configuration file of the user's does not count.
 func curl(t *testing.T, args ...string) (exit int, stdout, stderr string) {
 	t.Helper()
+	return curlIn(t, nil, args...)
+}
+
+// curlIn is curl with more in its environment, NAME=value.
+func curlIn(t *testing.T, env []string, args ...string) (exit int, stdout, stderr string) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), need(t, "curl"), append([]string{"-q", "-sS", "--max-time", "30"}, args...)...)
-	cmd.Env = cleanEnv()
+	cmd.Env = append(cleanEnv(), env...)
 	var out, talk bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &talk
 	_ = cmd.Run() // the exit code tells
@@ -123,6 +130,55 @@ func TestCurl(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// proxyURL is a proxy's address as applications take it from the environment,
+// with its password when auth is set.
+func proxyURL(scheme, addr string, auth bool) string {
+	u := url.URL{Scheme: scheme, Host: addr}
+	if auth {
+		u.User = url.UserPassword(proxyUser, proxyPassword)
+	}
+	return u.String()
+}
+
+// TestCurlByEnvironment has curl read where the proxy is, as a shell exports it.
+func TestCurlByEnvironment(t *testing.T) {
+	t.Parallel()
+	need(t, "curl")
+	certs := newCertificates(t)
+	plain, encrypted := webOrigin(t, "127.0.0.1", nil), webOrigin(t, "127.0.0.1", certs)
+	far := ourServer(t, serverConfig()).addr
+	open := ourClient(t, clientConfig(remoteAt(t, far)))
+	closed := ourClient(t, withAuth(clientConfig(remoteAt(t, far))))
+	for i, tt := range []struct {
+		variable, scheme string
+		auth, https      bool
+	}{
+		{"http_proxy", "http", false, false},
+		{"http_proxy", "http", true, false},
+		{"https_proxy", "http", true, true},
+		{"ALL_PROXY", "socks5h", false, true},
+		{"ALL_PROXY", "socks5h", true, true},
+		{"http_proxy", "socks5h", true, false},
+		{"ALL_PROXY", "socks4a", false, true},
+		{"http_proxy", "socks4a", false, false},
+	} {
+		near, page, port := open, "http://localhost:"+plain, plain
+		if tt.auth {
+			near = closed
+		}
+		if tt.https {
+			page, port = "https://localhost:"+encrypted, encrypted
+		}
+		setting := tt.variable + "=" + proxyURL(tt.scheme, near.addr, tt.auth)
+		before := strings.Count(near.log.String(), "to=localhost:"+port)
+		exit, out, talk := curlIn(t, []string{setting}, "--cacert", certs.caFile, fmt.Sprintf("%s/%d", page, i))
+		if exit != 0 || out != webText {
+			t.Errorf("%s: exit code %d, got %q\n%s", setting, exit, out, talk)
+		}
+		near.log.waitCount(t, "to=localhost:"+port, before+1)
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
@@ -94,7 +94,7 @@ func build() (dir string, err error) {
 func touchSources(root string) error {
 	for _, top := range []string{"cmd", "pkg"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
-			if err == nil && strings.HasSuffix(path, ".go") {
+			if err == nil && slices.Contains([]string{".go", ".html", ".css", ".js", ".svg"}, filepath.Ext(path)) {
 				_, err = os.Stat(path)
 			}
 			return err

@@ -33,7 +33,7 @@ type watchedPage struct {
 // without proxy: loopback can be reached, and nothing else has an address.
 func openPage(t testing.TB, address string) *watchedPage {
 	t.Helper()
-	tab, stop := openBrowser(t, need(t, "chromium"), "direct://", "")
+	tab, stop := openBrowser(t, need(t, "chromium"), byProxy("direct://", ""))
 	w := &watchedPage{TB: t, tab: tab, console: chromedp.Console(tab)}
 	w.base, _, _ = strings.Cut(address, "?")
 	sent := chromedp.Events(tab, network.RequestWillBeSent)
@@ -163,7 +163,7 @@ func (l *lab) pageAddress(t testing.TB) string {
 	return pageAddress(t, l.text)
 }
 
-// floodOrigin sends without end, between 1 and 3 MiB/s.
+// floodOrigin sends without end, between 0.5 and 2 MiB/s.
 func floodOrigin(t testing.TB) string {
 	t.Helper()
 	return serveOrigin(t, func(c *net.TCPConn) {
@@ -171,7 +171,7 @@ func floodOrigin(t testing.TB) string {
 		defer tick.Stop()
 		for i := 0; ; i++ {
 			<-tick.C
-			if _, err := c.Write(make([]byte, 20<<10+i%100*400)); err != nil {
+			if _, err := c.Write(make([]byte, 10<<10+max(750-i%1500, i%1500-750)*40)); err != nil {
 				return
 			}
 		}

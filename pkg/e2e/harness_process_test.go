@@ -261,6 +261,16 @@ func (l *tail) wait(ctx context.Context, re *regexp.Regexp) ([]string, error) {
 	}
 }
 
+// waitCount waits until exact text stands in a log so many times.
+func (l *tail) waitCount(t testing.TB, text string, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startPatience)
+	defer cancel()
+	if _, err := l.wait(ctx, regexp.MustCompile(fmt.Sprintf("(?s)(?:%s.*?){%d}", regexp.QuoteMeta(text), n))); err != nil {
+		t.Errorf("the log does not say %q %d times", text, n)
+	}
+}
+
 // waitFor waits for exact text in a log and fails the test when it does not
 // come.
 func (l *tail) waitFor(t testing.TB, text string) {

@@ -29,6 +29,10 @@ type Board struct {
 	failures []Failure
 	healed   []Healing
 	users    map[string]User // of flows that ended
+
+	looked bool
+	seen   int64     // bytes down at the last look
+	moved  time.Time // when they had grown last
 }
 
 // A User is what one user has moved since the start.
@@ -76,6 +80,9 @@ type Totals struct {
 	Opened   int64
 	Failed   int64
 	Up, Down int64 // bytes, of open connections too
+	// Moved is the last look that found more bytes down than the one before;
+	// zero when none has.
+	Moved time.Time
 }
 
 // A Failure is one that was told to the user.
@@ -124,6 +131,7 @@ func (u *User) add(f *flow) {
 // A View is what pages show of a Board, as JSON.
 type View struct {
 	Totals ViewTotals
+	Moved  time.Time // as in Totals
 	Open   []ViewFlow
 }
 
@@ -156,6 +164,7 @@ func (b *Board) View() View {
 	t := b.Totals()
 	v := View{
 		Totals: ViewTotals{t.Open, t.Opened, t.Failed, t.Up, t.Down, time.Since(t.Started).Seconds()},
+		Moved:  t.Moved,
 		Open:   []ViewFlow{},
 	}
 	for _, f := range b.Flows(shownFlows) {
@@ -228,6 +237,10 @@ func (b *Board) Totals() Totals {
 		t.Up += f.up.Load()
 		t.Down += f.down.Load()
 	}
+	if b.looked && t.Down > b.seen {
+		b.moved = time.Now()
+	}
+	b.looked, b.seen, t.Moved = true, t.Down, b.moved
 	return t
 }
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
@@ -96,4 +98,46 @@ func TestUsers(t *testing.T) {
 	if got := b.Users(); !slices.Equal(got, want) {
 		t.Errorf("%+v", got)
 	}
+}
+
+// What is put right again is counted, with the newest words, and bounded.
+func TestHealings(t *testing.T) {
+	b := NewBoard()
+	b.Heal(Healing{Cause: "clock", Server: "a", Sentence: "one"})
+	b.Heal(Healing{Cause: "clock", Server: "b", Sentence: "two"})
+	b.Heal(Healing{Cause: "clock", Server: "a", Sentence: "three"})
+	want := []Healing{{Cause: "clock", Server: "a", Sentence: "three", Count: 2}, {Cause: "clock", Server: "b", Sentence: "two", Count: 1}}
+	if got := b.Healings(); !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+	for i := range 2 * keptFailures {
+		b.Heal(Healing{Cause: fmt.Sprint(i)})
+	}
+	if got := b.Healings(); len(got) != keptFailures {
+		t.Errorf("%d are kept", len(got))
+	}
+}
+
+// A look that finds more data than the last one says when; the first cannot
+// know.
+func TestMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBoard()
+		_, down, end := b.Begin(request(t, "a.example"), func() {})
+		down.Add(10)
+		if got := b.Totals().Moved; !got.IsZero() {
+			t.Errorf("at the first look: %v", got)
+		}
+		down.Add(10)
+		time.Sleep(time.Minute)
+		now := time.Now()
+		if got := b.View().Moved; !got.Equal(now) {
+			t.Errorf("%v, want %v", got, now)
+		}
+		time.Sleep(time.Minute)
+		end(false)
+		if got := b.View().Moved; !got.Equal(now) {
+			t.Errorf("without more data: %v, want %v", got, now)
+		}
+	})
 }
