@@ -99,13 +99,13 @@ func (p *process) waitLine(t testing.TB, re *regexp.Regexp) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startPatience)
 	defer cancel()
-	go func() {
+	go func(done <-chan struct{}) { // of this run
 		select {
-		case <-p.done:
+		case <-done:
 			cancel()
 		case <-ctx.Done():
 		}
-	}()
+	}(p.done)
 	m, err := p.log.wait(ctx, re)
 	if err != nil {
 		t.Fatalf("%s did not say %s", p.cmd.Path, re)

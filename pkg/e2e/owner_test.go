@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -136,25 +135,21 @@ func TestServerPage(t *testing.T) {
 	cfg := serverConfig()
 	cfg.Status = config.Status{Enabled: true, Listen: "127.0.0.1:0"}
 	far := inProcessServer(t, cfg, inProcess{})
-	far.log.waitFor(t, "status: http://")
-	m := regexp.MustCompile(`status: (http://127\.0\.0\.1:\d+)/\?token=([0-9a-f]{32})\n`).FindStringSubmatch(far.log.String())
-	if m == nil {
-		t.Fatal(far.log.String())
-	}
+	base, token, _ := strings.Cut(pageAddress(t, far.log), "/?token=")
 	near := inProcessClient(t, clientConfig(remoteAt(t, far.addr)))
 	origin := bulkOrigin(t)
 	exchange(t, near.addr, origin, 1000, 5000)
 	far.log.waitFor(t, "inbound=vmess user=tester to="+origin)
-	code, body := pageCall(t, "GET", m[1]+"/api/state", m[2])
+	code, body := pageCall(t, "GET", base+"/api/state", token)
 	if code != 200 || !strings.Contains(string(body), `"users":[{"name":"tester","open":0,"opened":1,`) {
 		t.Errorf("%d %s", code, body)
 	}
 	for _, open := range []string{"/", "/metrics"} {
-		if _, body := pageCall(t, "GET", m[1]+open, ""); strings.Contains(string(body), "tester") || strings.Contains(string(body), origin) {
+		if _, body := pageCall(t, "GET", base+open, ""); strings.Contains(string(body), "tester") || strings.Contains(string(body), origin) {
 			t.Errorf("%s shows users or destinations", open)
 		}
 	}
-	if code, _ := pageCall(t, "GET", m[1]+"/proxy.pac", ""); code != 404 {
+	if code, _ := pageCall(t, "GET", base+"/proxy.pac", ""); code != 404 {
 		t.Errorf("a proxy configuration for no proxy: %d", code)
 	}
 }

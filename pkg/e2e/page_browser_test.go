@@ -1,10 +1,15 @@
 package e2e
 
 import (
+	"context"
 	"io"
 	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/chromedp/chromedp"
 
 	"vmess-local/pkg/config"
 )
@@ -111,6 +116,7 @@ func TestStatusPageSwitch(t *testing.T) {
 	w.until(`$("words").textContent === "first is well"`)
 	w.press(`document.querySelector("[data-act='prefer:second']")`)
 	w.until(`$("servers").children[0]?.innerText.startsWith("second in use") && $("servers").children[1]?.innerText.startsWith("first ready")`)
+	w.until(`document.activeElement.dataset.act === "phone:second"`)
 	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
 	w.until(`$("words").textContent === "second is well"`)
 	b.log.waitFor(t, "debug: connection")
@@ -137,4 +143,53 @@ func TestStatusPageAway(t *testing.T) {
 	w.until(`$("words").textContent.startsWith("ready") && document.title === "vmess-local"`)
 	w.press(`$("reload")`)
 	w.until(`$("reloaded").className === "good" && $("reloaded").textContent.startsWith("The configuration was read again")`)
+}
+
+// TestStatusPageRefused: a page that may not or cannot be shown says why, and
+// what to do, and comes back when it can.
+func TestStatusPageRefused(t *testing.T) {
+	l, base, token := pageOf(t, remoteAt(t, deadAddress(t)))
+	w := openPage(t, base+"/?token="+strings.Repeat("0", 32))
+	w.until(`$("words").textContent === "this page has no key to vmess-local" && $("advice").textContent.startsWith("Open the address that was printed at start")`)
+	w.until(`!document.body.innerText.includes("` + l.addr + `")`)
+
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	watchers := &http.Client{Transport: &http.Transport{}}
+	for code := http.StatusOK; code == http.StatusOK; {
+		r, err := http.NewRequestWithContext(ctx, "GET", base+"/api/events?token="+token, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := watchers.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		code = resp.StatusCode
+	}
+	w.do(chromedp.Navigate(base + "/?token=" + token))
+	w.until(`$("words").textContent === "too many windows show this page" && $("advice").textContent.startsWith("Close other windows")`)
+	leave()
+	w.until(`$("words").textContent.startsWith("ready") && $("advice").textContent === ""`)
+}
+
+// TestServerPageInBrowser: a server's page shows its users, and nothing that
+// only a client has.
+func TestServerPageInBrowser(t *testing.T) {
+	cfg := serverConfig()
+	cfg.Status = config.Status{Enabled: true, Listen: "127.0.0.1:0"}
+	far := inProcessServer(t, cfg, inProcess{})
+	near := inProcessClient(t, clientConfig(remoteAt(t, far.addr)))
+	w := openPage(t, pageAddress(t, far.log))
+	w.until(`$("words").textContent === "serving" && document.title === "vmess-server" && $("listens").textContent === "listens on ` + far.addr + `"`)
+	download(t, mustDialVia(t, near.addr, floodOrigin(t)))
+	w.until(`$("users").rows.length === 1 && /^tester\s+1\s+1\s+0 B\s+[\d.]+ [KM]iB$/.test($("users").rows[0].innerText)`)
+	w.until(`![...document.querySelectorAll(".client")].some((e) => e.checkVisibility()) && !$("facts").innerText.includes("Ready tunnels")`)
+	w.fits(400)
+	w.contrast("light")
+	w.keep("status-server-400-light.png")
+	w.press(`document.querySelector("#open button")`)
+	w.until(`$("open").rows.length === 0`)
+	w.quiet()
 }

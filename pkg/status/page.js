@@ -100,11 +100,14 @@ function button(text, what, which, work) {
   return b;
 }
 
-// refill puts new children in, and the keyboard back on the button it was on.
+// refill puts new children in, and the keyboard back on the button it was on,
+// or on another of the same thing.
 function refill(e, children) {
   const focus = e.contains(document.activeElement) && document.activeElement.dataset.act;
   e.replaceChildren(...children);
-  const b = focus && e.querySelector("[data-act=" + CSS.escape(focus) + "]");
+  if (!focus) return;
+  const all = [...e.querySelectorAll("[data-act]")], which = focus.slice(focus.indexOf(":"));
+  const b = all.find((b) => b.dataset.act === focus) || all.find((b) => b.dataset.act.endsWith(which));
   if (b) b.focus();
 }
 

@@ -210,7 +210,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	case p.watching <- struct{}{}:
 		defer func() { <-p.watching }()
 	default:
-		http.Error(w, "too many pages watch", http.StatusServiceUnavailable)
+		http.Error(w, "too many windows show this page", http.StatusServiceUnavailable)
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
