@@ -76,7 +76,7 @@ soak: ## move streams over bad roads for DURATION (10m), with WORKERS (200)
 
 .PHONY: screens
 screens: ## keep pictures of the status page in dist/screens; UPDATE=1 makes the one in docs anew
-	@CI=true $(GO) test ./pkg/e2e -count=1 -run '^TestStatusPage' -screens "$(CURDIR)/dist/screens" $(if $(UPDATE),-update)
+	@CI=true $(GO) test ./pkg/e2e -count=1 -run '^Test(Status|Server)Page' -screens "$(CURDIR)/dist/screens" $(if $(UPDATE),-update)
 	@ls dist/screens
 
 .PHONY: profile
