@@ -104,12 +104,12 @@ func (p *packets) form() packetForm {
 	if p.fixed != packetsUnknown {
 		return p.fixed
 	}
-	if f := packetForm(p.found.Load()); f != packetsUnknown {
-		return f
-	}
 	switch p.guard.account.Kind() {
 	case vmess.KindOwn, vmess.KindSing:
 		return packetsXUDP
+	}
+	if f := packetForm(p.found.Load()); f != packetsUnknown {
+		return f
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,12 +230,18 @@ func (t *trial) start(first []byte, to netaddr.Addr) {
 	})
 }
 
-// settle is called with the form that was answered.
+// settle is called with a form that was answered. No server whose kind its
+// answers do not tell understands two of them. One whose kind they tell may be
+// followed by another behind the same address: nothing is remembered of it.
 func (t *trial) settle(f packetForm) {
-	if !t.done.Swap(true) {
-		t.packets.found.CompareAndSwap(uint32(packetsUnknown), uint32(f))
-		t.packets.say(f)
+	if t.done.Swap(true) {
+		return
 	}
+	p := t.packets
+	if p.form() != packetsXUDP {
+		p.found.Store(uint32(f))
+	}
+	p.say(p.form())
 }
 
 // plainAnswered is called for each datagram of the plain form: when no other

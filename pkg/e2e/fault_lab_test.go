@@ -512,7 +512,8 @@ func (r *road) wantNoProbe(t testing.TB, requests int) {
 
 // A labV2ray is real V2Ray as a server that asks no resolver: what is
 // "*.invalid", also in probes, is led to a closed port instead, which looks
-// the same from outside: an authentic answer without data after 1.0 s.
+// the same from outside: an authentic answer without data after 1.0 s. So is
+// the name of packetaddr, which it does not know.
 func labV2ray(t testing.TB, clients ...object) *end {
 	t.Helper()
 	path := need(t, "v2ray")
@@ -531,7 +532,7 @@ func labV2ray(t testing.TB, clients ...object) *end {
 			{"protocol": "freedom"},
 			{"protocol": "freedom", "tag": "nowhere", "settings": object{"redirect": freePort(t)}},
 		},
-		"routing": object{"rules": []object{{"type": "field", "domain": []string{"domain:invalid"}, "outboundTag": "nowhere"}}},
+		"routing": object{"rules": []object{{"type": "field", "domain": []string{"domain:invalid", "full:" + packetAddrName}, "outboundTag": "nowhere"}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -147,6 +147,8 @@ func fakeFrame(dst []byte, opcode byte, data []byte) []byte {
 type fakeRequest struct {
 	key, iv [16]byte
 	v       byte
+	command byte
+	address []byte // port, type and address, and what follows
 }
 
 // openFakeRequest reads an AEAD request (docs/protocol.md 3 and 5).
@@ -181,7 +183,7 @@ func openFakeRequest(r io.Reader) (*fakeRequest, error) {
 	if option, security := h[34], h[35]&0x0f; option != 0x05 || security != 3 {
 		return nil, fmt.Errorf("option %#x and security %d are not for this server", option, security)
 	}
-	return &fakeRequest{iv: [16]byte(h[1:17]), key: [16]byte(h[17:33]), v: h[33]}, nil
+	return &fakeRequest{iv: [16]byte(h[1:17]), key: [16]byte(h[17:33]), v: h[33], command: h[37], address: h[38:]}, nil
 }
 
 // readLine reads chunks up to the end of the first line.
@@ -189,15 +191,7 @@ func (q *fakeRequest) readLine(r io.Reader) (string, error) {
 	body := newFakeBody(q.key, q.iv)
 	var text []byte
 	for {
-		var size [2]byte
-		if _, err := io.ReadFull(r, size[:]); err != nil {
-			return "", err
-		}
-		chunk := make([]byte, binary.BigEndian.Uint16(size[:])^body.mask())
-		if _, err := io.ReadFull(r, chunk); err != nil {
-			return "", err
-		}
-		plain, err := body.aead.Open(nil, body.nonce(), chunk, nil)
+		plain, err := body.readChunk(r)
 		if err != nil {
 			return "", err
 		}
@@ -217,14 +211,19 @@ func (q *fakeRequest) seal(data []byte) []byte {
 	}
 	out := seal(nil, " Len", []byte{0, 4})
 	out = seal(out, "", []byte{q.v, 0x05, 0, 0}) // the request's option, as sing-box and mihomo answer
-	body := newFakeBody([16]byte(key[:16]), [16]byte(iv[:16]))
+	body := q.answerBody()
 	for len(data) > 0 {
 		n := min(len(data), 15000)
-		out = binary.BigEndian.AppendUint16(out, uint16(n+16)^body.mask())
-		out = body.aead.Seal(out, body.nonce(), data[:n], nil)
+		out = body.appendChunk(out, data[:n])
 		data = data[n:]
 	}
 	return out
+}
+
+// answerBody is the chunks of the answer.
+func (q *fakeRequest) answerBody() *fakeBody {
+	key, iv := sha256.Sum256(q.key[:]), sha256.Sum256(q.iv[:])
+	return newFakeBody([16]byte(key[:16]), [16]byte(iv[:16]))
 }
 
 // fakeBody is one direction's chunks (docs/protocol.md 8).
@@ -239,6 +238,25 @@ func newFakeBody(key, iv [16]byte) *fakeBody {
 	b := &fakeBody{aead: fakeGCM(key[:]), iv: iv, masks: sha3.NewSHAKE128()}
 	_, _ = b.masks.Write(iv[:])
 	return b
+}
+
+// readChunk reads one chunk; the end mark is an empty one.
+func (b *fakeBody) readChunk(r io.Reader) ([]byte, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	chunk := make([]byte, binary.BigEndian.Uint16(size[:])^b.mask())
+	if _, err := io.ReadFull(r, chunk); err != nil {
+		return nil, err
+	}
+	return b.aead.Open(nil, b.nonce(), chunk, nil)
+}
+
+// appendChunk appends data, which fits, as one chunk.
+func (b *fakeBody) appendChunk(out, data []byte) []byte {
+	out = binary.BigEndian.AppendUint16(out, uint16(len(data)+16)^b.mask())
+	return b.aead.Seal(out, b.nonce(), data, nil)
 }
 
 func (b *fakeBody) mask() uint16 {

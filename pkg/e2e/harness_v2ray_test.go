@@ -82,6 +82,10 @@ func startV2rayClient(t testing.TB, addr string, c v2rayClient) *end {
 	})
 }
 
+// packetAddrName is the destination of packetaddr requests (docs/protocol.md
+// 9).
+const packetAddrName = "sp.packet-addr.v2fly.arpa"
+
 func wsStream() object {
 	return object{"network": "ws", "wsSettings": object{"path": wsPath}}
 }
@@ -98,7 +102,7 @@ func startV2ray(t testing.TB, addr string, env []string, inbound, outbound objec
 		"inbounds":  []object{inbound},
 		"outbounds": []object{outbound, {"protocol": "blackhole", "tag": "nowhere"}},
 		"routing": object{"rules": []object{{
-			"type": "field", "domain": []string{"full:sp.packet-addr.v2fly.arpa"}, "outboundTag": "nowhere",
+			"type": "field", "domain": []string{"full:" + packetAddrName}, "outboundTag": "nowhere",
 		}}},
 	})
 	if err != nil {

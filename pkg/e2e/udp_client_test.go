@@ -52,19 +52,6 @@ func TestDatagramsThroughV2ray(t *testing.T) {
 	}
 }
 
-// TestAutoSettlesForPlain: after some associations that only the plain form
-// answered, the user is told what that means.
-func TestAutoSettlesForPlain(t *testing.T) {
-	t.Parallel()
-	far := startV2rayServer(t, v2rayServer{})
-	near := inProcessClient(t, clientConfig(remoteAt(t, far.addr)))
-	to := echoDatagrams(t)
-	for range 4 {
-		associate(t, near.addr).mustEcho(t, to, 64)
-	}
-	near.log.waitFor(t, "UDP by plain VMess: each destination sees a port of its own")
-}
-
 // TestDatagramsThroughOurServer: every form, sizes up to what IP carries, names
 // resolved by the server.
 func TestDatagramsThroughOurServer(t *testing.T) {
