@@ -199,10 +199,11 @@ func (g *guard) open(ctx context.Context, dst netaddr.Addr, first []byte, open o
 	if err != nil {
 		return nil, g.wayFailed(ctx, err)
 	}
-	x := &guarded{
-		guard: g, dst: dst, open: open, start: start, cold: cold,
+	x := &guarded{open: open, request: request{
+		guard: g, dst: dst, start: start, cold: cold,
 		page: inWords(ctx), early: len(first) > 0 && g.way.doubtful(c),
-	}
+	}}
+	x.self = x
 	x.conn.Store(c)
 	if len(first) > 0 {
 		x.asked.Store(true)
@@ -277,7 +278,7 @@ func (g *guard) since(t time.Time) bool { return g.account.Answered().After(t) }
 func (g *guard) now() time.Time { return time.Now() }
 
 // refused decides on a request whose connection ended without an answer.
-func (g *guard) refused(x *guarded, err error) decision {
+func (g *guard) refused(x *request, err error) decision {
 	bad := errors.Is(err, vmess.ErrBadResponse)
 	if g.known() && !bad && !x.early {
 		if d, ok := g.refusedThough(x, err); ok {
@@ -305,7 +306,7 @@ func (g *guard) refused(x *guarded, err error) decision {
 // a request was drained, not carried out, and closed in order. sing-box and
 // mihomo close alike when they tried and failed, and what broke off may have
 // been carried out too.
-func (g *guard) refusedThough(x *guarded, err error) (d decision, ok bool) {
+func (g *guard) refusedThough(x *request, err error) (d decision, ok bool) {
 	lately := g.since(g.now().Add(-accepting))
 	switch kind, inOrder := g.account.Kind(), errors.Is(err, io.EOF); {
 	case !inOrder && kind != vmess.KindSing:
@@ -363,7 +364,7 @@ func (g *guard) name(v diagnose.Verdict, err error) decision {
 }
 
 // brokeOff names the end of a connection that was no refusal, but the tunnel's.
-func (g *guard) brokeOff(x *guarded, err error) decision {
+func (g *guard) brokeOff(x *request, err error) decision {
 	age := g.now().Sub(x.start)
 	facts := diagnose.TunnelFacts{Err: io.ErrUnexpectedEOF, Age: age, IdleFor: age}
 	if diagnose.IsReset(err) {
@@ -379,7 +380,7 @@ func (g *guard) brokeOff(x *guarded, err error) decision {
 
 // beyond names a failure behind a server that accepts us. The destination is
 // named only to whoever asked for it.
-func (g *guard) beyond(x *guarded, end diagnose.End, account diagnose.ProbeResult, err error) decision {
+func (g *guard) beyond(x *request, end diagnose.End, account diagnose.ProbeResult, err error) decision {
 	if !x.dst.IsValid() {
 		return decision{err: err} // a tunnel of many destinations
 	}
@@ -390,7 +391,7 @@ func (g *guard) beyond(x *guarded, end diagnose.End, account diagnose.ProbeResul
 }
 
 // silent decides on a request that stays unanswered.
-func (g *guard) silent(x *guarded) decision {
+func (g *guard) silent(x *request) decision {
 	if g.since(x.sentAt()) && !x.early {
 		return decision{wait: true} // it is the destination that takes its time
 	}
@@ -411,7 +412,7 @@ func (g *guard) silent(x *guarded) decision {
 
 // empty names an authentic answer that ended without data. For most
 // applications that is an end like any other.
-func (g *guard) empty(x *guarded) error {
+func (g *guard) empty(x *request) error {
 	d := g.beyond(x, diagnose.NoData, diagnose.ProbeNotTried, nil)
 	if x.page {
 		return d.err

@@ -2,57 +2,26 @@ package client
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
 )
-
-// silence is how long a first flight may stay unanswered on a server that is
-// not known to accept us before somebody asks.
-const silence = 3 * time.Second
-
-// maxKept is the most payload that is kept until the first answer, so that a
-// refused request can be sent again. A request that sent more is not repeated.
-const maxKept = 16 << 10
 
 // A guarded stream is one request to the server. Until the server has answered
 // it authentically, it can be sent again in another connection: a refused
 // request was never carried out. Afterwards it is the stream itself.
 type guarded struct {
-	guard *guard
-	dst   netaddr.Addr // none for a tunnel that many share
+	request
 	open  opener
-	start time.Time
-	cold  bool // nobody had been accepted when it was dialled
+	conn  atomic.Pointer[vmess.Conn]
+	asked atomic.Bool // the application said something and waits for an answer
 
-	page  bool // the application is told failures in words
-	early bool // it began as early data, and nothing proved that the server takes it
-
-	conn    atomic.Pointer[vmess.Conn]
-	settled atomic.Bool // answered, or failed for good: conn stays what it is
-	asked   atomic.Bool // the application said something and waits for an answer
-	closed  atomic.Bool
-
-	mu    sync.Mutex
-	sent  []byte    // payload so far
-	lost  bool      // more was sent than is kept
-	ended bool      // CloseWrite was called
-	tries int       // how often it was sent again
-	last  time.Time // when it was sent last
-	fatal error     // what reads and writes get once it failed for good
-	timer *time.Timer
-
-	judging sync.Mutex                         // one judgement at a time
-	redial  atomic.Pointer[context.CancelFunc] // ends a resend under way
+	sent  []byte // payload so far; with mu locked, as is ended
+	ended bool   // CloseWrite was called
 }
 
 var (
@@ -73,7 +42,7 @@ func (x *guarded) Read(p []byte) (int, error) {
 		if n > 0 || err == nil || c.Answered() {
 			x.answered(c)
 			if n == 0 && err == io.EOF && x.asked.Load() && x.dst.IsValid() {
-				err = x.guard.empty(x)
+				err = x.guard.empty(&x.request)
 			}
 			return n, err
 		}
@@ -95,132 +64,16 @@ func (x *guarded) answered(c *vmess.Conn) {
 	x.settle()
 }
 
-// judge decides what becomes of a request whose connection c ended without an
-// answer: nil when another connection has taken its place.
-func (x *guarded) judge(c *vmess.Conn, err error) error {
-	x.judging.Lock()
-	defer x.judging.Unlock()
-	x.mu.Lock()
-	fatal := x.fatal
-	x.mu.Unlock()
-	switch {
-	case fatal != nil:
-		return fatal
-	case x.closed.Load():
-		return err
-	case x.conn.Load() != c:
-		return nil
-	}
-	if !refusedLike(err) {
-		x.settle()
-		return err
-	}
-	return x.act(x.guard.refused(x, err))
-}
+// current implements sender.
+func (x *guarded) current() any { return x.conn.Load() }
 
-// act does what the guard decided.
-func (x *guarded) act(d decision) error {
-	if d.again {
-		err := x.resend()
-		if err == nil {
-			return nil
-		}
-		if d.err == nil {
-			d.err = err
-		}
-	}
-	x.fail(d.err)
-	return d.err
-}
+// forget implements sender.
+func (x *guarded) forget() { x.sent = nil }
 
-// refusedLike reports whether a connection that gave no answer ended as those
-// of refused requests do: by a close or, with unread bytes left, a reset.
-func refusedLike(err error) bool {
-	return errors.Is(err, vmess.ErrNoAnswer) || errors.Is(err, vmess.ErrBadResponse) || diagnose.IsReset(err)
-}
+// cut implements sender.
+func (x *guarded) cut() { _ = x.conn.Load().Reset() }
 
-// silent is called when the first flight stayed unanswered.
-func (x *guarded) silent() {
-	if x.settled.Load() || x.closed.Load() {
-		return
-	}
-	c := x.conn.Load()
-	d := x.guard.silent(x)
-	if d.wait {
-		return
-	}
-	x.judging.Lock()
-	defer x.judging.Unlock()
-	if x.settled.Load() || x.closed.Load() || x.conn.Load() != c {
-		return
-	}
-	if x.act(d) != nil {
-		_ = c.Reset() // frees the reader, which finds the verdict
-	}
-}
-
-// settle ends the guarding.
-func (x *guarded) settle() {
-	if x.settled.Swap(true) {
-		return
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.sent = nil
-	if x.timer != nil {
-		x.timer.Stop()
-	}
-}
-
-// fail ends the guarding with an error.
-func (x *guarded) fail(err error) {
-	x.mu.Lock()
-	x.fatal = err
-	x.mu.Unlock()
-	x.settle()
-}
-
-// verdict returns what a read or write of a failed stream gets instead of err.
-func (x *guarded) verdict(err error) error {
-	if err == nil || err == io.EOF {
-		return err
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.fatal != nil {
-		return x.fatal
-	}
-	return err
-}
-
-// attempts returns how often the request was sent again.
-func (x *guarded) attempts() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.tries
-}
-
-// sentAt returns when the request was sent last.
-func (x *guarded) sentAt() time.Time {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.last.IsZero() {
-		return x.start
-	}
-	return x.last
-}
-
-// repeatable reports whether the request can be sent again, which it may be so
-// often in all.
-func (x *guarded) repeatable(often int) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return !x.lost && x.tries < often
-}
-
-var errNotKept = fmt.Errorf("%w, and too much was sent to send it again", vmess.ErrNoAnswer)
-
-// resend sends the request again in a fresh connection.
+// resend implements sender.
 func (x *guarded) resend() error {
 	ctx, cancel := context.WithTimeout(x.guard.ctx, x.guard.dialTime)
 	defer cancel()

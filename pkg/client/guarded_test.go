@@ -480,7 +480,7 @@ func TestProbesOutcomeStands(t *testing.T) {
 		}{{0, true}, {time.Second, false}, {9 * time.Minute, false}, {time.Minute, true}, {time.Minute, false}} {
 			time.Sleep(step.after)
 			before := asked.Load()
-			if o := g.probe(&guarded{guard: g, start: time.Now()}, false); o.verdict.Cause != diagnose.VMessRefused {
+			if o := g.probe(&request{guard: g, start: time.Now()}, false); o.verdict.Cause != diagnose.VMessRefused {
 				t.Errorf("step %d: %+v", i, o.verdict)
 			}
 			if round := asked.Load() > before; round != step.round {
@@ -488,12 +488,12 @@ func TestProbesOutcomeStands(t *testing.T) {
 			}
 		}
 		g.found, g.ended, g.next = outcome{healed: true}, time.Now(), time.Now().Add(roundPause)
-		earlier := &guarded{guard: g, start: time.Now().Add(-time.Second)}
+		earlier := &request{guard: g, start: time.Now().Add(-time.Second)}
 		if o := g.probe(earlier, false); !o.healed {
 			t.Error("a request from before the healing is not sent again")
 		}
 		time.Sleep(time.Second)
-		later, before := &guarded{guard: g, start: time.Now()}, asked.Load()
+		later, before := &request{guard: g, start: time.Now()}, asked.Load()
 		if o := g.probe(later, false); o.healed || o.verdict.IsZero() || asked.Load() > before {
 			t.Errorf("a request from after it: %+v, asked %v", o, asked.Load() > before)
 		}

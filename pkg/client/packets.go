@@ -92,11 +92,9 @@ type plainPackets struct{ guard *guard }
 
 // DialPacket implements transport.PacketDialer.
 func (d plainPackets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
-	conn, err := d.guard.dialer.DialPacket(ctx, dst)
-	if err != nil {
-		return nil, d.guard.wayFailed(ctx, err)
-	}
-	return conn, nil
+	return d.guard.openPackets(ctx, func(ctx context.Context) (transport.PacketConn, error) {
+		return d.guard.dialer.DialPacket(ctx, dst)
+	})
 }
 
 // form returns the form for a new association.
@@ -127,7 +125,7 @@ func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.P
 	}
 	switch form {
 	case packetsXUDP:
-		return p.xudp().DialPacket(ctx, dst)
+		return p.xudp(p.guard.tunnelFor).DialPacket(ctx, dst)
 	case packetsAddr:
 		return p.addressed(ctx, dst)
 	case packetsPlain:
@@ -136,26 +134,18 @@ func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.P
 	return p.trial(ctx, dst)
 }
 
-func (p *packets) xudp() *mux.XUDP {
-	x := &mux.XUDP{Dial: p.guard.tunnelFor}
+func (p *packets) xudp(dial func(ctx context.Context, first []byte) (transport.StreamConn, error)) *mux.XUDP {
+	x := &mux.XUDP{Dial: dial}
 	if p.guard.account.Kind() == vmess.KindOwn {
 		x.MaxPayload = ownPayload
 	}
 	return x
 }
 
-func (p *packets) packetAddr(ctx context.Context) (transport.PacketConn, error) {
-	conn, err := p.guard.dialer.DialPacketAddr(ctx)
-	if err != nil {
-		return nil, p.guard.wayFailed(ctx, err)
-	}
-	return conn, nil
-}
-
 // addressed is packetaddr for addresses, and the plain form for names, which
 // packetaddr cannot carry.
 func (p *packets) addressed(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
-	main, err := p.packetAddr(ctx)
+	main, err := p.guard.openPackets(ctx, p.guard.dialer.DialPacketAddr)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +184,8 @@ func (p *packets) trial(ctx context.Context, dst netaddr.Addr) (transport.Packet
 	return j, nil
 }
 
-// A trial finds out what a server understands.
+// A trial finds out what a server understands. It goes round the guard: that a
+// server refuses a form is no failure, and the plain form names all others.
 type trial struct {
 	packets *packets
 	joint   *joint
@@ -205,29 +196,42 @@ type trial struct {
 
 // start sends a copy of the first datagram by the other forms.
 func (t *trial) start(first []byte, to netaddr.Addr) {
-	p, j := t.packets, t.joint
-	j.background(func(ctx context.Context) {
-		conn, err := p.xudp().DialPacket(ctx, to)
-		if err != nil || conn.WritePacket(first, to) != nil {
-			return
+	t.try(first, to, t.packets.xudp(t.packets.unguarded).DialPacket, func(conn transport.PacketConn) {
+		if c, ok := conn.(interface{ FullCone() bool }); ok && c.FullCone() {
+			t.settle(packetsXUDP)
 		}
-		j.add(conn, func() bool {
-			if c, ok := conn.(interface{ FullCone() bool }); ok && c.FullCone() {
-				t.settle(packetsXUDP)
-			}
-			return false
-		})
 	})
 	if to.IsName() {
 		return
 	}
-	j.background(func(ctx context.Context) {
-		conn, err := p.packetAddr(ctx)
-		if err != nil || conn.WritePacket(first, to) != nil {
+	addressed := func(ctx context.Context, _ netaddr.Addr) (transport.PacketConn, error) {
+		return t.packets.guard.dialer.DialPacketAddr(ctx)
+	}
+	t.try(first, to, addressed, func(transport.PacketConn) { t.settle(packetsAddr) })
+}
+
+// try sends a datagram by a form, and calls answered for each answer, which
+// the user has got by the plain form already.
+func (t *trial) try(first []byte, to netaddr.Addr, dial func(context.Context, netaddr.Addr) (transport.PacketConn, error), answered func(transport.PacketConn)) {
+	t.joint.background(func(ctx context.Context) {
+		conn, err := dial(ctx, to)
+		if err != nil {
 			return
 		}
-		j.add(conn, func() bool { t.settle(packetsAddr); return false })
+		if conn.WritePacket(first, to) != nil {
+			_ = conn.Close()
+			return
+		}
+		t.joint.add(conn, func() bool { answered(conn); return false })
 	})
+}
+
+func (p *packets) unguarded(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	conn, err := p.guard.dialer.DialMux(ctx, first)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
 }
 
 // settle is called with a form that was answered. No server whose kind its

@@ -11,7 +11,7 @@ import (
 
 // probe returns the outcome of a round of probes: that of the last round while
 // it stands, for probes are visible at the server.
-func (g *guard) probe(x *guarded, badResponse bool) outcome {
+func (g *guard) probe(x *request, badResponse bool) outcome {
 	g.round.Lock()
 	defer g.round.Unlock()
 	now := g.now()
@@ -176,7 +176,7 @@ func (g *guard) measureAgain() {
 
 // remeasured reports whether a refused request is to be signed anew, because
 // the clock that was found wrong has been set since.
-func (g *guard) remeasured(x *guarded) bool {
+func (g *guard) remeasured(x *request) bool {
 	g.gauging.Lock()
 	defer g.gauging.Unlock()
 	switch {

@@ -60,7 +60,8 @@ func (s labServer) start(t testing.TB) string {
 	if s.resolver == nil {
 		s.resolver = newKnowsNothing(t).Resolver
 	}
-	out := &dispatch.Dispatcher{Dialer: &direct.Dialer{AllowPrivate: true, Resolver: s.resolver}}
+	way := &direct.Dialer{AllowPrivate: true, Resolver: s.resolver}
+	out := &dispatch.Dispatcher{Dialer: way, Packets: way}
 	ctx, cancel := context.WithCancel(context.Background())
 	var streams sync.WaitGroup
 	ws := &wsconn.Server{Path: wsPath, Context: ctx, NotFound: http.HandlerFunc(s.notFound)}
@@ -120,6 +121,10 @@ func (s labServer) serve(ctx context.Context, account *vmess.Server, out *dispat
 	if err != nil {
 		return
 	}
+	if in.Command == vmess.CommandUDP {
+		out.HandlePackets(ctx, &transport.Request{Destination: in.Destination, Inbound: "vmess"}, in.Packets())
+		return
+	}
 	if in.Command != vmess.CommandMux {
 		out.HandleStream(ctx, &transport.Request{Destination: in.Destination, Inbound: "vmess", Pending: in})
 		return
@@ -131,7 +136,10 @@ func (s labServer) serve(ctx context.Context, account *vmess.Server, out *dispat
 	select {
 	case <-ctx.Done():
 	case <-time.After(s.muxPause):
-		sessions := mux.Server{HandleStream: out.HandleStream, Patience: 5 * time.Second}
+		packets := func(ctx context.Context, p *mux.PacketRequest) {
+			out.HandlePackets(ctx, &transport.Request{Inbound: "mux"}, p.Conn)
+		}
+		sessions := mux.Server{HandleStream: out.HandleStream, HandlePackets: packets, Patience: 5 * time.Second}
 		_ = sessions.Serve(ctx, conn, in.User, netip.AddrPort{})
 	}
 }

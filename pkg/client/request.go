@@ -1,0 +1,189 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/vmess"
+)
+
+// silence is how long a first flight may stay unanswered on a server that is
+// not known to accept us before somebody asks.
+const silence = 3 * time.Second
+
+// maxKept is the most payload that is kept until the first answer, so that a
+// refused request can be sent again. A request that sent more is not repeated.
+const maxKept = 16 << 10
+
+// A request is one on its way to the server, as a guard judges it. Until the
+// server has answered it authentically, it can be sent again in another
+// connection: a refused request was never carried out.
+type request struct {
+	guard *guard
+	self  sender
+	dst   netaddr.Addr // none for a tunnel that many share, and for datagrams
+	start time.Time
+	cold  bool // nobody had been accepted when it was dialled
+
+	page  bool // the application is told failures in words
+	early bool // it began as early data, and nothing proved that the server takes it
+
+	settled atomic.Bool // answered, or failed for good: the connection stays what it is
+	closed  atomic.Bool
+
+	mu    sync.Mutex
+	lost  bool      // more was sent than is kept
+	tries int       // how often it was sent again
+	last  time.Time // when it was sent last
+	fatal error     // what reads and writes get once it failed for good
+	timer *time.Timer
+
+	judging sync.Mutex                         // one judgement at a time
+	redial  atomic.Pointer[context.CancelFunc] // ends a resend under way
+}
+
+// A sender is what a request travels by. But for current, its methods are
+// called when no other judgement is under way.
+type sender interface {
+	// current is the connection, which can be compared.
+	current() any
+	// resend puts a fresh connection in its place, and says what was said.
+	resend() error
+	// cut frees the connection's reader.
+	cut()
+	// forget gives up what was kept to be said again. It is called with the
+	// lock held.
+	forget()
+}
+
+// judge decides what becomes of a request whose connection c ended without an
+// answer: nil when another connection has taken its place.
+func (x *request) judge(c any, err error) error {
+	x.judging.Lock()
+	defer x.judging.Unlock()
+	x.mu.Lock()
+	fatal := x.fatal
+	x.mu.Unlock()
+	switch {
+	case fatal != nil:
+		return fatal
+	case x.closed.Load():
+		return err
+	case x.self.current() != c:
+		return nil
+	}
+	if !refusedLike(err) {
+		x.settle()
+		return err
+	}
+	return x.act(x.guard.refused(x, err))
+}
+
+// act does what the guard decided.
+func (x *request) act(d decision) error {
+	if d.again {
+		err := x.self.resend()
+		if err == nil {
+			return nil
+		}
+		if d.err == nil {
+			d.err = err
+		}
+	}
+	x.fail(d.err)
+	return d.err
+}
+
+// refusedLike reports whether a connection that gave no answer ended as those
+// of refused requests do: by a close or, with unread bytes left, a reset.
+func refusedLike(err error) bool {
+	return errors.Is(err, vmess.ErrNoAnswer) || errors.Is(err, vmess.ErrBadResponse) || diagnose.IsReset(err)
+}
+
+// silent is called when the first flight stayed unanswered.
+func (x *request) silent() {
+	if x.settled.Load() || x.closed.Load() {
+		return
+	}
+	c := x.self.current()
+	d := x.guard.silent(x)
+	if d.wait {
+		return
+	}
+	x.judging.Lock()
+	defer x.judging.Unlock()
+	if x.settled.Load() || x.closed.Load() || x.self.current() != c {
+		return
+	}
+	if x.act(d) != nil {
+		x.self.cut() // frees the reader, which finds the verdict
+	}
+}
+
+// settle ends the guarding.
+func (x *request) settle() {
+	if x.settled.Swap(true) {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.self.forget()
+	if x.timer != nil {
+		x.timer.Stop()
+	}
+}
+
+// fail ends the guarding with an error.
+func (x *request) fail(err error) {
+	x.mu.Lock()
+	x.fatal = err
+	x.mu.Unlock()
+	x.settle()
+}
+
+// verdict returns what a read or write of a failed stream gets instead of err.
+func (x *request) verdict(err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.fatal != nil {
+		return x.fatal
+	}
+	return err
+}
+
+// attempts returns how often the request was sent again.
+func (x *request) attempts() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.tries
+}
+
+// sentAt returns when the request was sent last.
+func (x *request) sentAt() time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.last.IsZero() {
+		return x.start
+	}
+	return x.last
+}
+
+// repeatable reports whether the request can be sent again, which it may be so
+// often in all.
+func (x *request) repeatable(often int) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return !x.lost && x.tries < often
+}
+
+var errNotKept = fmt.Errorf("%w, and too much was sent to send it again", vmess.ErrNoAnswer)
