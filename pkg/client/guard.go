@@ -11,6 +11,7 @@ import (
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/mux"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
@@ -121,7 +122,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
 	g.voice.board = opt.board
 	g.packets = newPackets(g, cfg)
-	g.endings.guard = g
+	g.endings.guard, g.endings.shared = g, map[*mux.TunnelError]bool{}
 	return g, nil
 }
 
@@ -374,7 +375,7 @@ func (g *guard) brokeOff(x *request, err error) decision {
 	if !ok {
 		return decision{err: err}
 	}
-	g.endings.add(facts)
+	g.endings.add(facts, nil)
 	return decision{err: &VerdictError{v, err}}
 }
 

@@ -42,16 +42,17 @@ func (r *reporter) tell(p dispatch.Report) {
 		return
 	}
 	g := r.fleet.current()
+	var tunnel *mux.TunnelError // one for all sessions of a tunnel
 	if x, ok := p.Remote.(*guarded); ok {
 		g = x.guard
-	} else if tunnel := new(mux.TunnelError); !errors.As(p.Err, &tunnel) {
+	} else if !errors.As(p.Err, &tunnel) {
 		return // of a session, whose tunnel is well
 	}
 	facts := diagnose.TunnelFacts{
 		Err: p.Err, Age: p.Duration, IdleFor: p.Quiet, Up: p.Up, Down: p.Down, Answered: p.Down > 0,
 	}
 	if _, ok := diagnose.Tunnel(facts, g.setting); ok {
-		g.endings.add(facts)
+		g.endings.add(facts, tunnel)
 	}
 }
 
@@ -72,8 +73,9 @@ type endings struct {
 	guard *guard
 
 	mu     sync.Mutex
-	first  diagnose.TunnelFacts // of those gathered
-	count  int                  // how many they are
+	first  diagnose.TunnelFacts      // of those gathered
+	count  int                       // how many they are
+	shared map[*mux.TunnelError]bool // those of them that had sessions
 	timer  *time.Timer
 	called time.Time       // when the server was last looked for
 	idle   []time.Duration // the silences after which earlier ones ended
@@ -81,12 +83,21 @@ type endings struct {
 	told   sync.WaitGroup // what is being told
 }
 
-func (e *endings) add(f diagnose.TunnelFacts) {
+// add gathers a tunnel that failed; shared is the error of one that has
+// sessions, each of which adds it.
+func (e *endings) add(f diagnose.TunnelFacts, shared *mux.TunnelError) {
 	e.guard.doubt()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return
+	}
+	if shared != nil {
+		if e.shared[shared] {
+			e.first.Answered = e.first.Answered || f.Answered
+			return
+		}
+		e.shared[shared] = true
 	}
 	if e.count++; e.count > 1 {
 		return
@@ -125,6 +136,7 @@ func (e *endings) take() (f diagnose.TunnelFacts, call bool) {
 		f.SeenBefore = f.SeenBefore || (d-f.IdleFor).Abs() < idleBlur
 	}
 	e.count = 0
+	clear(e.shared)
 	if call = time.Since(e.called) > lookPause; call {
 		e.called = time.Now()
 	}

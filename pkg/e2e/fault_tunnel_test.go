@@ -204,6 +204,59 @@ func TestFaultTunnelReset(t *testing.T) {
 	l.wantFailures(t, 1)
 }
 
+// TestFaultMuxTunnelReset: a tunnel that many connections share breaks in use.
+// It is one cause, told once, whatever the connections were doing.
+func TestFaultMuxTunnelReset(t *testing.T) {
+	t.Parallel()
+	for name, addr := range map[string]func() string{
+		"v2ray": func() string { return labV2ray(t).addr },
+		"ours":  func() string { return inProcessServer(t, serverConfig(), inProcess{}).addr },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			echo := echoOrigin(t)
+			far := newCutter(t, addr())
+			l := newLab(t, labSetup{remote: remoteAt(t, far.addr), change: func(c *config.Client) {
+				c.Mux.Enabled, c.Mux.Concurrency = true, 100
+			}})
+			var held []net.Conn
+			for range 40 {
+				held = append(held, l.hold(t, echo))
+			}
+			heard := make(chan struct{}, 10)
+			mute := serveOrigin(t, func(c *net.TCPConn) {
+				_, _ = c.Read(make([]byte, 1))
+				heard <- struct{}{}
+				_, _ = io.Copy(io.Discard, c)
+			})
+			for range cap(heard) { // these have got no answer yet
+				c := mustDialVia(t, l.addr, mute)
+				if _, err := io.WriteString(c, "x"); err != nil {
+					t.Fatal(err)
+				}
+				held = append(held, c)
+			}
+			for range cap(heard) {
+				<-heard
+			}
+			a, to := associate(t, l.addr), echoDatagrams(t)
+			a.mustEcho(t, to, 64)
+			since := time.Now()
+			far.cut()
+			for _, c := range held {
+				wantCut(t, c, 2*time.Second)
+			}
+			l.expect(t, expected{
+				cause: "tunnel.reset", sentence: "was reset in use, after", fix: "once: try again; often: look at the server's log",
+				confidence: "likely", since: since, within: time.Second,
+			})
+			l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
+			a.mustEcho(t, to, 64)
+			l.wantFailures(t, 1)
+		})
+	}
+}
+
 // A cutter passes connections on to a server, and can reset all of them.
 type cutter struct {
 	addr string
