@@ -21,6 +21,7 @@ import (
 	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/stats"
 	"vmess-local/pkg/status"
+	"vmess-local/pkg/udp"
 	"vmess-local/pkg/vmess"
 )
 
@@ -65,13 +66,16 @@ type Client struct {
 	mu       sync.Mutex
 	listener *handover
 	now      *generation
-	retired  sync.WaitGroup // generations that are ending
-	resent   atomic.Int64   // by retired generations
-	page     *status.Page   // nil when off
-	stopPage func()         // nil when no page runs
-	paged    sync.WaitGroup // pages that run
-	run      *running       // not nil while Run runs
-	over     bool           // Run has ended, or is about to
+	retired  sync.WaitGroup       // generations that are ending
+	leaving  map[*generation]bool // those
+	// pastDatagrams is what the associations of ended generations did.
+	pastDatagrams datagramTotals
+	resent        atomic.Int64   // by retired generations
+	page          *status.Page   // nil when off
+	stopPage      func()         // nil when no page runs
+	paged         sync.WaitGroup // pages that run
+	run           *running       // not nil while Run runs
+	over          bool           // Run has ended, or is about to
 }
 
 // running is what a Run in progress is made of.
@@ -126,7 +130,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 			return nil, listenError(cfg, err)
 		}
 	}
-	c := &Client{opt: opt, listener: &handover{Listener: ln}, now: g}
+	c := &Client{opt: opt, listener: &handover{Listener: ln}, now: g, leaving: map[*generation]bool{}, pastDatagrams: datagramTotals{dropped: map[udp.Drop]int64{}}}
 	g.local = ln.Addr().String()
 	if c.page, err = c.newPage(cfg); err != nil {
 		_ = c.Close()
@@ -283,9 +287,14 @@ func (c *Client) servePage(run *running) {
 // the lock held.
 func (c *Client) retire(old *generation) {
 	ctx := c.run.ctx
+	c.leaving[old] = true
 	c.retired.Go(func() {
 		_ = old.drain(ctx)
 		c.resent.Add(old.resent())
+		c.mu.Lock()
+		delete(c.leaving, old)
+		c.pastDatagrams.add(old)
+		c.mu.Unlock()
 		old.fleet.close()
 	})
 }

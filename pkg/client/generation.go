@@ -28,6 +28,8 @@ type generation struct {
 	front *socks.Server
 	fleet *fleet
 	local string // the address of the front door
+	// associations are those of UDP; nil when it is off.
+	associations *udp.Server
 
 	cancel context.CancelFunc // ends serving
 	served chan struct{}      // closed when serving has ended
@@ -57,16 +59,17 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 		Report:    g.localFault,
 	}
 	if cfg.UDP.Mode != "off" {
-		associations := &udp.Server{
+		g.associations = &udp.Server{
 			Dialer:      g.fleet,
 			Idle:        time.Duration(cfg.UDP.Idle),
 			DialTimeout: time.Duration(cfg.Limits.Dial),
 			Report:      g.packetFault,
+			Watcher:     datagramWatcher{opt.board},
 		}
 		for _, one := range guards {
-			one.packets.plain.Dropped = associations.Drop
+			one.packets.plain.Dropped = g.associations.Drop
 		}
-		g.front.Associator = associations
+		g.front.Associator = g.associations
 	}
 	if cfg.Auth.Username != "" {
 		g.front.Auth = &socks.Auth{Username: string(cfg.Auth.Username), Password: string(cfg.Auth.Password)}

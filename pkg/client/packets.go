@@ -27,7 +27,7 @@ const (
 )
 
 func (f packetForm) String() string {
-	return [...]string{"not known yet", "plain VMess", "packetaddr", "XUDP"}[f]
+	return [...]string{"a form not known yet", "plain VMess", "packetaddr", "XUDP"}[f]
 }
 
 // nat says what the form means for the user.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -61,6 +62,7 @@ type (
 		Totals   stats.ViewTotals `json:"totals"`
 		Resent   int64            `json:"resent"`
 		Warm     pageWarm         `json:"warm"`
+		UDP      *pageUDP         `json:"udp,omitempty"` // none when it is off
 		Servers  []pageServer     `json:"servers"`
 		Failures []pageFailure    `json:"failures"`
 		Healed   []pageHealed     `json:"healed"`
@@ -123,7 +125,7 @@ func (p page) State() any {
 	s := pageState{
 		Listen: p.Addr().String(),
 		Totals: v.Totals, Resent: p.Resent(), Open: v.Open,
-		Warm: g.warmth(), Servers: g.servers(), Failures: []pageFailure{}, Healed: []pageHealed{}, Heal: g.cfg.Heal,
+		Warm: g.warmth(), UDP: p.udp(), Servers: g.servers(), Failures: []pageFailure{}, Healed: []pageHealed{}, Heal: g.cfg.Heal,
 	}
 	for _, f := range p.opt.board.Failures() {
 		s.Failures = append(s.Failures, pageFailure(f))
@@ -179,7 +181,7 @@ func (g *generation) servers() []pageServer {
 // Metrics implements status.Source.
 func (p page) Metrics() map[string]float64 {
 	t, w := p.opt.board.Totals(), p.generation().warmth()
-	return map[string]float64{
+	all := map[string]float64{
 		"vmess_local_connections_open":         float64(t.Open),
 		"vmess_local_connections_total":        float64(t.Opened),
 		"vmess_local_connections_failed_total": float64(t.Failed),
@@ -191,6 +193,17 @@ func (p page) Metrics() map[string]float64 {
 		"vmess_local_warm_wasted_total":        float64(w.Wasted),
 		"vmess_local_start_time_seconds":       float64(t.Started.Unix()),
 	}
+	u := p.datagrams()
+	for name, n := range map[string]int64{
+		"associations_open": u.open, "associations_total": u.opened, "associations_refused_total": u.refused,
+		"up_datagrams_total": u.up, "down_datagrams_total": u.down, "up_bytes_total": u.upBytes, "down_bytes_total": u.downBytes,
+	} {
+		all["vmess_local_udp_"+name] = float64(n)
+	}
+	for reason, n := range u.dropped {
+		all["vmess_local_udp_dropped_"+strings.ReplaceAll(reason.String(), "-", "_")+"_total"] = float64(n)
+	}
+	return all
 }
 
 // Proxy implements status.Source.

@@ -122,8 +122,9 @@ func echoDatagrams(t testing.TB) netip.AddrPort {
 // An associated is an application with a SOCKS5 UDP association.
 type associated struct {
 	*net.UDPConn
-	relay  netip.AddrPort
-	serial uint32
+	control net.Conn // what it ends with
+	relay   netip.AddrPort
+	serial  uint32
 }
 
 // associate asks a SOCKS5 proxy for an association (RFC 1928 section 7), which
@@ -148,7 +149,7 @@ func associate(t testing.TB, proxyAddr string) *associated {
 	}
 	t.Cleanup(func() { _ = udp.Close() })
 	relay := netip.AddrPortFrom(netip.AddrFrom4([4]byte(reply[6:])), binary.BigEndian.Uint16(reply[10:]))
-	return &associated{UDPConn: udp, relay: relay}
+	return &associated{UDPConn: udp, control: c, relay: relay}
 }
 
 // send sends a datagram to an IPv4 address.

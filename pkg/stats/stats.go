@@ -58,9 +58,17 @@ func NewBoard() *Board {
 // A flow is one open connection.
 type flow struct {
 	request  *transport.Request
+	to       func() string // where it leads; nil: to the request's destination
 	started  time.Time
-	up, down atomic.Int64
+	up, down *atomic.Int64
 	cut      func()
+}
+
+func (f *flow) destination() string {
+	if f.to != nil {
+		return f.to()
+	}
+	return f.request.Destination.String()
 }
 
 // A Flow describes an open connection.
@@ -95,13 +103,24 @@ type Failure struct {
 // Begin lists a connection until end is called, which may be done again. cut
 // ends the connection; up and down count its bytes.
 func (b *Board) Begin(r *transport.Request, cut func()) (up, down *atomic.Int64, end func(failed bool)) {
-	f := &flow{request: r, started: time.Now(), cut: cut}
+	counted := new(struct{ up, down atomic.Int64 })
+	return &counted.up, &counted.down, b.begin(&flow{request: r, up: &counted.up, down: &counted.down, cut: cut})
+}
+
+// BeginMany is Begin for what leads to many destinations and counts its bytes
+// itself; to says in words where it leads now.
+func (b *Board) BeginMany(r *transport.Request, to func() string, up, down *atomic.Int64, cut func()) (end func(failed bool)) {
+	return b.begin(&flow{request: r, to: to, up: up, down: down, cut: cut})
+}
+
+func (b *Board) begin(f *flow) (end func(failed bool)) {
+	f.started = time.Now()
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.next++
 	id := b.next
 	b.flows[id] = f
-	b.mu.Unlock()
-	return &f.up, &f.down, func(failed bool) { b.end(id, failed) }
+	return func(failed bool) { b.end(id, failed) }
 }
 
 func (b *Board) end(id uint64, failed bool) {
@@ -213,7 +232,7 @@ func (b *Board) Flows(most int) []Flow {
 	all := make([]Flow, 0, len(b.flows))
 	for id, f := range b.flows {
 		v := Flow{
-			ID: id, Inbound: f.request.Inbound, Destination: f.request.Destination.String(),
+			ID: id, Inbound: f.request.Inbound, Destination: f.destination(),
 			Started: f.started, Up: f.up.Load(), Down: f.down.Load(),
 		}
 		if f.request.Source.IsValid() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +46,26 @@ func TestBoard(t *testing.T) {
 	}
 	end2(false)
 	if got := b.Totals(); got.Open != 0 || got.Down != 20 || got.Failed != 1 {
+		t.Errorf("totals %+v", got)
+	}
+}
+
+func TestBoardOfMany(t *testing.T) {
+	b := NewBoard()
+	var up, down atomic.Int64
+	places := 1
+	end := b.BeginMany(request(t, "ignored.example"), func() string { return fmt.Sprintf("%d places", places) }, &up, &down, func() { places = 0 })
+	up.Add(5)
+	down.Add(6)
+	places = 3
+	if f := b.Flows(0); len(f) != 1 || f[0].Destination != "3 places" || f[0].Up != 5 || f[0].Down != 6 {
+		t.Errorf("%+v", f)
+	}
+	if !b.Cut(1) || places != 0 {
+		t.Error("it was not cut")
+	}
+	end(false)
+	if got := b.Totals(); got.Open != 0 || got.Up != 5 || got.Down != 6 {
 		t.Errorf("totals %+v", got)
 	}
 }

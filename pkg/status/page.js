@@ -127,7 +127,15 @@ function facts(s) {
   all.push(["Connections", t.open + " open, " + t.opened + " in all" + (t.failed ? ", " + t.failed + " failed" : "")],
     ["Down", bytes(t.down)], ["Up", bytes(t.up)], ["Running for", lasting(t.seconds)]);
   if (s.warm) all.push(["Ready tunnels", s.warm.ready + " (" + s.warm.used + " used, " + s.warm.wasted + " wasted)"]);
+  if (s.udp && (s.udp.opened || s.udp.refused)) all.push(...datagrams(s.udp));
   if (changed("facts", all)) $("facts").replaceChildren(...all.map(([k, v]) => make("div", "", make("dt", "", k), make("dd", "", v))));
+}
+
+// datagrams says how UDP travels, how much of it, and what was lost.
+function datagrams(u) {
+  const lost = Object.entries(u.dropped).map(([why, n]) => n + " " + why).join(", ");
+  return [["UDP", u.open + " open, by " + u.form + ": " + u.nat],
+    ["Datagrams", u.up + " up (" + bytes(u.upBytes) + "), " + u.down + " down (" + bytes(u.downBytes) + ")" + (lost ? "; dropped: " + lost : "")]];
 }
 
 const protection = (v) => [v.mode, v.cipher === "none" ? "no cipher" : v.cipher, v.tls ? "TLS" : "no TLS"].join(", ");
@@ -274,6 +282,7 @@ function open(list, total) {
     seen.add(c.id);
     if (!rows.has(c.id)) rows.set(c.id, row(c));
     const r = rows.get(c.id), cell = r.children;
+    write(cell[0].firstChild, c.to);
     write(cell[0].lastChild, c.by + ", " + lasting(c.seconds));
     write(cell[2], bytes(c.up));
     write(cell[3], bytes(c.down));

@@ -33,6 +33,11 @@ type association struct {
 	names  names
 	lane   lane
 	most   int // bytes of a datagram
+	moved  Moved
+
+	// last and seen are the destinations so far, for counting.
+	last netaddr.Addr
+	seen map[netaddr.Addr]struct{}
 
 	// client is who may use it. Its port is 0 until the first datagram; the
 	// lane, which has nothing to do before, sees it when it is set for good.
@@ -46,7 +51,7 @@ func (s *Server) associate(ctx context.Context, socket *net.UDPConn, control tra
 		_ = control.Close()
 		return
 	}
-	a := &association{server: s, socket: socket, raw: raw, names: make(names), client: expected(r), most: maxDatagram4}
+	a := &association{server: s, socket: socket, raw: raw, names: make(names), seen: make(map[netaddr.Addr]struct{}), client: expected(r), most: maxDatagram4}
 	if r.Local.Addr().Unmap().Is6() {
 		a.most = maxDatagram6
 	}
@@ -56,11 +61,21 @@ func (s *Server) associate(ctx context.Context, socket *net.UDPConn, control tra
 		within:  orDefault(s.DialTimeout, DefaultDialTimeout),
 		queue:   newQueue(orDefault(s.QueuePackets, DefaultQueuePackets), orDefault(s.QueueBytes, DefaultQueueBytes), s.total()),
 		tunnels: &s.Stats.Tunnels,
-		sent:    s.Stats.Up.add,
+		sent:    a.sent,
 		dropped: a.drop,
 		deliver: a.deliver,
 	}
+	ctx, cut := context.WithCancel(ctx)
+	defer cut()
+	if s.Watcher != nil {
+		defer s.Watcher.Begin(r, &a.moved, cut)()
+	}
 	a.run(ctx, control)
+}
+
+func (a *association) sent(n int) {
+	a.moved.Up.add(n)
+	a.server.Stats.Up.add(n)
 }
 
 // expected is who may use the association that r asks for: the IP of the
@@ -154,7 +169,20 @@ func (a *association) take(datagram []byte, from netip.AddrPort) {
 	if a.client.Port() == 0 {
 		a.client = from
 	}
+	if to != a.last {
+		a.count(to)
+	}
 	a.lane.offer(payload, to)
+}
+
+// count counts a destination that was not seen before.
+func (a *association) count(to netaddr.Addr) {
+	a.last = to
+	if _, ok := a.seen[to]; ok || len(a.seen) == MaxCountedDestinations {
+		return
+	}
+	a.seen[to] = struct{}{}
+	a.moved.Destinations.Add(1)
 }
 
 // deliver sends an answer to the client. It may be called by many goroutines.
@@ -177,6 +205,7 @@ func (a *association) deliver(b *transport.Buffer, payload []byte, from netaddr.
 	}
 	switch _, err := a.socket.WriteToUDPAddrPort(datagram, a.client); {
 	case err == nil:
+		a.moved.Down.add(len(payload))
 		a.server.Stats.Down.add(len(payload))
 	case !errors.Is(err, net.ErrClosed):
 		a.drop(DropReply, 1, fmt.Errorf("send to the client: %w", err))

@@ -120,9 +120,7 @@ func TestLoad(t *testing.T) {
 	}
 	c.leave(t)
 	until(t, "all goroutines have ended", settled)
-	if n := openFiles(); n > files {
-		t.Errorf("%d files are open, %d were before", n, files)
-	}
+	until(t, "all files are closed", func() bool { return openFiles() <= files })
 	c = nil
 	if after := heap(); after > before+1<<20 {
 		t.Errorf("%d KiB are held, %d KiB were before", after>>10, before>>10)

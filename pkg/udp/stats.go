@@ -82,6 +82,17 @@ func (t *Traffic) add(n int) {
 	t.Bytes.Add(int64(n))
 }
 
+// Moved counts what one association has moved. It may be read at any time.
+type Moved struct {
+	Up, Down Traffic // as in Stats
+	// Destinations is how many were written to; those beyond
+	// [MaxCountedDestinations] are not told apart.
+	Destinations atomic.Int64
+}
+
+// MaxCountedDestinations is the most that Moved counts of them.
+const MaxCountedDestinations = 1024
+
 // Stats counts what a [Server] does. It may be read at any time.
 type Stats struct {
 	Open    atomic.Int64 // associations now

@@ -41,6 +41,14 @@ var (
 	ErrNoAddress = errors.New("a UDP association needs a client that came by IP")
 )
 
+// A Watcher sees associations while they run.
+type Watcher interface {
+	// Begin is told of an association: of the request for it, of what it has
+	// moved so far, and how to end it. end is called at its end. It is called
+	// concurrently.
+	Begin(r *transport.Request, moved *Moved, cut func()) (end func())
+}
+
 // A Server serves UDP associations. Its fields may not be changed once it is
 // in use; it may not be copied. It is a socks.Associator.
 type Server struct {
@@ -67,6 +75,9 @@ type Server struct {
 	// for each. source is a client concerned; it may be zero. It is called from
 	// many goroutines.
 	Report func(err error, source netip.AddrPort)
+
+	// Watcher may be nil.
+	Watcher Watcher
 
 	// Stats may be read at any time.
 	Stats Stats

@@ -348,3 +348,44 @@ func TestLinger(t *testing.T) {
 		time.Sleep(linger + 100*time.Millisecond) // the socket's own time, which no fake clock moves
 	}
 }
+
+// watched is a Watcher that keeps what it is told.
+type watched struct {
+	moved chan *Moved
+	cut   chan func()
+	ended chan struct{}
+}
+
+// Begin implements Watcher.
+func (w watched) Begin(_ *transport.Request, moved *Moved, cut func()) (end func()) {
+	w.moved <- moved
+	w.cut <- cut
+	return func() { close(w.ended) }
+}
+
+// An association is watched from its beginning to its end, and can be cut.
+func TestWatcher(t *testing.T) {
+	w := watched{make(chan *Moved, 1), make(chan func(), 1), make(chan struct{})}
+	s := &Server{Dialer: dialerFunc(dialEcho), Watcher: w}
+	u := join(t, s, "127.0.0.1")
+	in := make([]byte, 1<<16)
+	for _, to := range []string{"192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53", "example.com:53", "192.0.2.2:53"} {
+		_, _ = u.Write(pack(addr(to), []byte("12345")))
+		_, _ = u.Read(in)
+	}
+	m := <-w.moved
+	until(t, "the last answer is counted", func() bool { return m.Down.Packets.Load() == 5 })
+	if m.Up.Packets.Load() != 5 || m.Up.Bytes.Load() != 25 || m.Down.Bytes.Load() != 25 || m.Destinations.Load() != 3 {
+		t.Errorf("%d datagrams of %d bytes up, %d bytes down, %d destinations", m.Up.Packets.Load(), m.Up.Bytes.Load(), m.Down.Bytes.Load(), m.Destinations.Load())
+	}
+	for i := range 2 * MaxCountedDestinations {
+		_, _ = u.Write(pack(addr(fmt.Sprintf("192.0.2.3:%d", 1+i)), []byte("1")))
+		_, _ = u.Read(in)
+	}
+	if n := m.Destinations.Load(); n != MaxCountedDestinations {
+		t.Errorf("%d destinations are counted, want %d at most", n, MaxCountedDestinations)
+	}
+	(<-w.cut)()
+	<-w.ended
+	until(t, "it is over", func() bool { return s.Stats.Open.Load() == 0 })
+}
