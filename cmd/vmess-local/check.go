@@ -32,6 +32,9 @@ works with and without a running client, and never touches one. Where the
 configuration is looked for is told by vmess-local run --help. Of several
 servers all are walked, one after another.
 
+UDP is tried with a target of port 53 (a DNS server) or 3478 (a STUN server):
+only what answers shows which form the server understands.
+
 What vmess-local run puts right by itself, like a wrong clock, is marked "heal",
 with what to change so that nothing needs healing. All is not well then.
 
@@ -40,6 +43,7 @@ configuration error.`,
 		Example: `  vmess-local check
   vmess-local check 'vmess://eyJ2IjoiMiIsImFkZCI6…'
   vmess-local check -c config.json --target www.example.com:443
+  vmess-local check --target 192.0.2.53:53
   vmess-local check --json | jq .verdict.fix`,
 		Args: program.OneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {

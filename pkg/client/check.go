@@ -55,13 +55,14 @@ func checkServer(ctx context.Context, cfg *config.Client, at remote, opt Options
 		return nil, err
 	}
 	defer g.close()
+	g.dialer.Endpoint = g.way // nothing is made ahead
 	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server, Each: opt.OnStep}}
 	k.configuration(cfg)
 	if k.way(ctx) && k.account(ctx) {
 		if target.IsValid() {
 			k.destination(ctx, target)
 		}
-		k.datagrams(cfg)
+		k.datagrams(ctx, cfg, target)
 	}
 	k.report.Complete()
 	order := diagnose.Steps()
@@ -83,17 +84,6 @@ func (k *checker) configuration(cfg *config.Client) {
 		file = "a link"
 	}
 	k.report.Add(diagnose.StepConfiguration, diagnose.Pass, 0, file)
-}
-
-// datagrams says how UDP would travel and what that means. Nothing is sent:
-// there is no destination that must answer.
-func (k *checker) datagrams(cfg *config.Client) {
-	detail := `"udp.mode" is "off"`
-	if cfg.UDP.Mode != "off" {
-		form := k.guard.packets.form()
-		detail = "not tried; " + form.String() + ": " + form.nat()
-	}
-	k.report.Add(diagnose.StepUDP, diagnose.Skip, 0, detail)
 }
 
 // way connects and upgrades, and reports whether that went well.
@@ -262,9 +252,7 @@ func (k *checker) destination(ctx context.Context, target netaddr.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, k.guard.dialTime+checkAnswer)
 	defer cancel()
 	start := time.Now()
-	question := "HEAD / HTTP/1.1\r\nHost: " + target.Host() + "\r\nConnection: close\r\n\r\n"
-	d := &vmess.Dialer{Client: k.guard.account, Endpoint: k.guard.way}
-	conn, err := d.DialStream(ctx, target, []byte(question))
+	conn, err := k.guard.dialer.DialStream(ctx, target, streamQuestion(target))
 	n := 0
 	if err == nil {
 		defer conn.Close()

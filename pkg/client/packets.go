@@ -196,25 +196,21 @@ type trial struct {
 
 // start sends a copy of the first datagram by the other forms.
 func (t *trial) start(first []byte, to netaddr.Addr) {
-	t.try(first, to, t.packets.xudp(t.packets.unguarded).DialPacket, func(conn transport.PacketConn) {
+	t.try(packetsXUDP, first, to, func(conn transport.PacketConn) {
 		if c, ok := conn.(interface{ FullCone() bool }); ok && c.FullCone() {
 			t.settle(packetsXUDP)
 		}
 	})
-	if to.IsName() {
-		return
+	if !to.IsName() {
+		t.try(packetsAddr, first, to, func(transport.PacketConn) { t.settle(packetsAddr) })
 	}
-	addressed := func(ctx context.Context, _ netaddr.Addr) (transport.PacketConn, error) {
-		return t.packets.guard.dialer.DialPacketAddr(ctx)
-	}
-	t.try(first, to, addressed, func(transport.PacketConn) { t.settle(packetsAddr) })
 }
 
 // try sends a datagram by a form, and calls answered for each answer, which
 // the user has got by the plain form already.
-func (t *trial) try(first []byte, to netaddr.Addr, dial func(context.Context, netaddr.Addr) (transport.PacketConn, error), answered func(transport.PacketConn)) {
+func (t *trial) try(f packetForm, first []byte, to netaddr.Addr, answered func(transport.PacketConn)) {
 	t.joint.background(func(ctx context.Context) {
-		conn, err := dial(ctx, to)
+		conn, err := t.packets.unguardedBy(ctx, f, to)
 		if err != nil {
 			return
 		}
@@ -226,12 +222,22 @@ func (t *trial) try(first []byte, to netaddr.Addr, dial func(context.Context, ne
 	})
 }
 
-func (p *packets) unguarded(ctx context.Context, first []byte) (transport.StreamConn, error) {
-	conn, err := p.guard.dialer.DialMux(ctx, first)
-	if err != nil {
-		return nil, err
+// unguardedBy opens one request of a form; a plain one is bound to dst.
+func (p *packets) unguardedBy(ctx context.Context, f packetForm, dst netaddr.Addr) (transport.PacketConn, error) {
+	d := p.guard.dialer
+	switch f {
+	case packetsXUDP:
+		return p.xudp(func(ctx context.Context, first []byte) (transport.StreamConn, error) {
+			conn, err := d.DialMux(ctx, first)
+			if err != nil {
+				return nil, err
+			}
+			return conn, nil
+		}).DialPacket(ctx, dst)
+	case packetsAddr:
+		return d.DialPacketAddr(ctx)
 	}
-	return conn, nil
+	return d.DialPacket(ctx, dst)
 }
 
 // settle is called with a form that was answered. No server whose kind its

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"vmess-local/pkg/mux"
@@ -44,7 +45,12 @@ type Prober struct {
 	Account *vmess.Client
 	// Now is this computer's clock; nil means time.Now.
 	Now func() time.Time
+
+	kind atomic.Uint32 // vmess.Kind
 }
+
+// Kind returns what sort of server accepted the last probe that was.
+func (p *Prober) Kind() vmess.Kind { return vmess.Kind(p.kind.Load()) }
 
 // Times of a probe. V2Ray answers an accepted one after 1.0 s; what is refused
 // is closed after one round trip, where the request can be filled.
@@ -82,6 +88,9 @@ func (p *Prober) ask(ctx context.Context, way transport.StreamEndpoint, m vmess.
 	defer stop()
 	_ = conn.SetReadDeadline(time.Now().Add(acceptTime + 3*roundTrip(conn)))
 	_, err = conn.Read(make([]byte, 64))
+	if conn.Answered() {
+		p.kind.Store(uint32(d.Client.Kind()))
+	}
 	if ctx.Err() != nil && !conn.Answered() {
 		return ProbeNotTried // somebody lost interest
 	}

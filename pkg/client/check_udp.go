@@ -1,0 +1,164 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
+)
+
+// Ports whose servers answer a question that anybody may ask, by TCP as well.
+const (
+	portDNS  = 53
+	portSTUN = 3478
+)
+
+// questionAgain is when a datagram that may have been lost is sent again.
+const questionAgain = time.Second
+
+// dnsQuestion asks for the name servers of the root (RFC 1035 section 4.1).
+func dnsQuestion() []byte {
+	var id [2]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return append(id[:], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1)
+}
+
+// stunQuestion is a binding request (RFC 8489 section 5).
+func stunQuestion() []byte {
+	q := make([]byte, 20)
+	copy(q, []byte{0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42})
+	_, _ = rand.Read(q[8:]) // never fails
+	return q
+}
+
+// streamQuestion is what a destination is asked in a stream: at a port of
+// which nothing is known, for a web page.
+func streamQuestion(to netaddr.Addr) []byte {
+	switch to.Port() {
+	case portDNS:
+		q := dnsQuestion()
+		return append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...)
+	case portSTUN:
+		return stunQuestion()
+	}
+	return []byte("HEAD / HTTP/1.1\r\nHost: " + to.Host() + "\r\nConnection: close\r\n\r\n")
+}
+
+// packetQuestion is what a destination is asked in a datagram; nil where
+// nothing is known that it would answer.
+func packetQuestion(to netaddr.Addr) []byte {
+	switch to.Port() {
+	case portDNS:
+		return dnsQuestion()
+	case portSTUN:
+		return stunQuestion()
+	}
+	return nil
+}
+
+// datagrams finds out how UDP travels and says what that means. That takes a
+// destination that answers: without one, a server that understands a form and
+// one that takes it for something else look the same.
+func (k *checker) datagrams(ctx context.Context, cfg *config.Client, target netaddr.Addr) {
+	form := k.guard.packets.form()
+	switch {
+	case cfg.UDP.Mode == "off":
+		k.report.Add(diagnose.StepUDP, diagnose.Skip, 0, `"udp.mode" is "off"`)
+		return
+	case !target.IsValid() || packetQuestion(target) == nil:
+		if kind := k.guard.prober.Kind(); form == packetsUnknown && (kind == vmess.KindOwn || kind == vmess.KindSing) {
+			form = packetsXUDP
+		}
+		k.report.Add(diagnose.StepUDP, diagnose.Skip, 0, "not tried (--target HOST:53 or HOST:3478 does); by "+form.String()+": "+form.nat())
+		return
+	}
+	start := time.Now()
+	best, misled := k.bestForm(ctx, form, target)
+	took := time.Since(start)
+	switch {
+	case best != packetsUnknown:
+		k.report.Add(diagnose.StepUDP, diagnose.Pass, took, target.String()+" answers by "+best.String()+": "+best.nat())
+	case misled:
+		k.report.Add(diagnose.StepUDP, diagnose.Fail, took,
+			`the server does not understand XUDP: all datagrams go to the first destination; "udp.mode": "auto" finds out what it does understand`)
+	default:
+		k.report.Add(diagnose.StepUDP, diagnose.Fail, took, "no datagram came back from "+target.String())
+		if k.report.Verdict.IsZero() {
+			k.report.Verdict = diagnose.Destination(diagnose.DestinationFacts{
+				End: diagnose.StillSilent, After: took, Account: diagnose.ProbeAccepted, To: target, Show: true,
+			}, k.guard.setting)
+		}
+	}
+}
+
+// bestForm asks the target by the configured form, or by all where none is,
+// and returns the best that was answered. misled tells that XUDP was answered
+// by a server that does not understand it.
+func (k *checker) bestForm(ctx context.Context, only packetForm, target netaddr.Addr) (best packetForm, misled bool) {
+	ctx, cancel := context.WithTimeout(ctx, k.guard.dialTime+checkAnswer)
+	defer cancel()
+	forms := []packetForm{packetsPlain, packetsAddr, packetsXUDP}
+	if only != packetsUnknown {
+		forms = []packetForm{only}
+	}
+	var (
+		all sync.WaitGroup
+		mu  sync.Mutex
+	)
+	for _, f := range forms {
+		all.Go(func() {
+			answered, full := k.askBy(ctx, f, target)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case !answered:
+				return
+			case f == packetsXUDP && !full:
+				misled = true
+				return
+			case f == packetsPlain && len(forms) > 1:
+				soon := time.AfterFunc(trialAnswer, cancel)
+				context.AfterFunc(ctx, func() { soon.Stop() })
+			}
+			best = max(best, f)
+		})
+	}
+	all.Wait()
+	return best, misled
+}
+
+// askBy asks the target by a form. full tells that its answer came with its
+// true source, as far as the form tells it.
+func (k *checker) askBy(ctx context.Context, f packetForm, target netaddr.Addr) (answered, full bool) {
+	conn, err := k.guard.packets.unguardedBy(ctx, f, target)
+	if err != nil {
+		return false, false
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer func() {
+		stop()
+		_ = conn.Close()
+	}()
+	question := packetQuestion(target)
+	if conn.WritePacket(question, target) != nil {
+		return false, false
+	}
+	again := time.AfterFunc(questionAgain, func() { _ = conn.WritePacket(question, target) })
+	defer again.Stop()
+	bound := time.AfterFunc(checkAnswer, func() { _ = conn.Close() })
+	defer bound.Stop()
+	b, p, _, err := transport.ReadPacketLazy(conn)
+	if err != nil {
+		return false, false
+	}
+	defer b.Release()
+	x, ok := conn.(interface{ FullCone() bool })
+	return len(p) > 0, ok && x.FullCone()
+}
