@@ -135,11 +135,16 @@ func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.P
 }
 
 func (p *packets) xudp(dial func(ctx context.Context, first []byte) (transport.StreamConn, error)) *mux.XUDP {
-	x := &mux.XUDP{Dial: dial}
+	return &mux.XUDP{Dial: dial, MaxPayload: p.xudpPayload}
+}
+
+// xudpPayload is the largest datagram that the server is known to take by
+// XUDP; 0 as long as it may be any.
+func (p *packets) xudpPayload() int {
 	if p.guard.account.Kind() == vmess.KindOwn {
-		x.MaxPayload = ownPayload
+		return ownPayload
 	}
-	return x
+	return 0
 }
 
 // addressed is packetaddr for addresses, and the plain form for names, which

@@ -200,7 +200,7 @@ func TestXUDPFullCone(t *testing.T) {
 		associations <- r
 		<-ctx.Done()
 	}
-	x := &XUDP{Dial: l.dial, MaxPayload: 1 << 20}
+	x := &XUDP{Dial: l.dial, MaxPayload: func() int { return 1 << 20 }}
 	c, err := x.DialPacket(t.Context(), addr(t, "192.0.2.1:1"))
 	if err != nil {
 		t.Fatal(err)

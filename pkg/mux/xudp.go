@@ -22,10 +22,11 @@ import (
 type XUDP struct {
 	// Dial opens a tunnel as [Client.Dial] does.
 	Dial func(ctx context.Context, first []byte) (transport.StreamConn, error)
-	// MaxPayload is the largest datagram that is sent; 0 means 8,192, beyond
-	// which Xray gives up the tunnel. This package's Server takes 65,497, which
-	// is the most.
-	MaxPayload int
+	// MaxPayload returns the largest datagram that may be sent now, for an
+	// answer may tell what server it is; nil, or 0, means 8,192, beyond which
+	// Xray gives up the tunnel. This package's Server takes 65,497, which is
+	// the most. It is called concurrently.
+	MaxPayload func() int
 }
 
 var _ transport.PacketDialer = (*XUDP)(nil)
@@ -38,11 +39,7 @@ func (x *XUDP) DialPacket(ctx context.Context, _ netaddr.Addr) (transport.Packet
 	if err != nil {
 		return nil, err
 	}
-	most := maxXrayPacket
-	if x.MaxPayload > 0 {
-		most = min(x.MaxPayload, maxPacket)
-	}
-	return &association{conn: conn, in: NewReader(conn), max: most}, nil
+	return &association{conn: conn, in: NewReader(conn), max: x.MaxPayload}, nil
 }
 
 // An association is one XUDP association: session 0 of a tunnel of its own.
@@ -50,7 +47,7 @@ func (x *XUDP) DialPacket(ctx context.Context, _ netaddr.Addr) (transport.Packet
 // *[TunnelError]; io.EOF is the far end's orderly end.
 type association struct {
 	conn transport.StreamConn
-	max  int
+	max  func() int // nil, or of 0: maxXrayPacket
 
 	in    *Reader
 	first atomic.Pointer[netaddr.Addr] // where the first datagram went
@@ -137,9 +134,18 @@ func (a *association) target() (first netaddr.Addr) {
 	return first
 }
 
+func (a *association) mostPayload() int {
+	if a.max != nil {
+		if n := a.max(); n > 0 {
+			return min(n, maxPacket)
+		}
+	}
+	return maxXrayPacket
+}
+
 // WritePacket implements transport.PacketConn; to may be a name.
 func (a *association) WritePacket(p []byte, to netaddr.Addr) error {
-	if err := checkPacket(p, a.max); err != nil {
+	if err := checkPacket(p, a.mostPayload()); err != nil {
 		return err
 	}
 	if !to.IsValid() {

@@ -80,7 +80,7 @@ func echoUDP(t *testing.T) netaddr.Addr {
 func cones(t *testing.T, s *Server) map[string]func(ctx context.Context) (transport.PacketConn, error) {
 	t.Helper()
 	d := dialer(t, s)
-	x := &mux.XUDP{MaxPayload: 65497, Dial: func(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	x := &mux.XUDP{MaxPayload: func() int { return 65497 }, Dial: func(ctx context.Context, first []byte) (transport.StreamConn, error) {
 		return d.DialMux(ctx, first)
 	}}
 	return map[string]func(ctx context.Context) (transport.PacketConn, error){
