@@ -60,6 +60,7 @@ func newFleet(log *slog.Logger, guards []*guard) *fleet {
 		m := &member{guard: g}
 		f.members = append(f.members, m)
 		g.failed = func(v diagnose.Verdict) { f.failure(m, v) }
+		g.packets.plain.GiveUp = func(err error) bool { return f.leaves(m, err) }
 	}
 	f.using = f.members[0]
 	if len(guards) == 1 {
@@ -97,6 +98,13 @@ func (f *fleet) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.Pac
 		}
 	}
 	return nil, last
+}
+
+// leaves reports whether datagrams that failed with err go by another server
+// from now on.
+func (f *fleet) leaves(m *member, err error) bool {
+	var v *VerdictError
+	return f.single == nil && errors.As(err, &v) && f.isDown(m)
 }
 
 // untouched reports whether a request whose way failed with err cannot have

@@ -66,6 +66,36 @@ func TestFailOverByAccount(t *testing.T) {
 	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
 }
 
+// TestFailOverOfDatagrams: an association whose server fails goes on by the
+// next one, though what found out is lost.
+func TestFailOverOfDatagrams(t *testing.T) {
+	t.Parallel()
+	other := serverConfig()
+	other.Users[0].ID = "11111111-2222-4333-8444-555555555555"
+	for _, mode := range []string{"auto", "plain", "packetaddr", "xudp"} {
+		for name, first := range map[string]func() string{
+			"dead":    func() string { return deadAddress(t) },
+			"strange": func() string { return inProcessServer(t, other, inProcess{}).addr },
+		} {
+			t.Run(name+", "+mode, func(t *testing.T) {
+				t.Parallel()
+				far := inProcessServer(t, serverConfig(), inProcess{})
+				a, b := remoteAt(t, first()), remoteAt(t, far.addr)
+				a.Name, b.Name = "a", "b"
+				l := newLab(t, labSetup{remote: a, change: func(c *config.Client) {
+					c.Server, c.Servers, c.UDP.Mode = config.DefaultClient().Server, []config.Remote{a, b}, mode
+				}})
+				u, to := associate(t, l.addr), echoDatagrams(t)
+				u.mustEcho(t, to, 64)
+				l.awaitServer(t, "b")
+				if got := l.causes(t); len(got) != 1 {
+					t.Errorf("told were %q", got)
+				}
+			})
+		}
+	}
+}
+
 // TestReturn: the preferred server is used again once it is back, after a
 // rest, and only because there is traffic.
 func TestReturn(t *testing.T) {

@@ -56,6 +56,10 @@ type PerDestination struct {
 	// Dropped, if set, is told of datagrams that are dropped after WritePacket
 	// took them: [Server.Drop].
 	Dropped func(reason Drop, n int, cause error)
+	// GiveUp, if set, is told why a PacketConn could not be dialled or ended,
+	// and whether that is the end of all those of its association: so that it
+	// may be dialled elsewhere. It is called from many goroutines.
+	GiveUp func(err error) bool
 
 	start   sync.Once
 	dials   chan struct{}
@@ -229,9 +233,17 @@ func (t *table) add(to netaddr.Addr) *destination {
 		dropped: p.drop,
 		deliver: func(b *transport.Buffer, data []byte, _ netaddr.Addr) { t.deliver(e, answer{b, data, to}) },
 		quiet:   func() { t.retire(e) },
+		broken:  t.broken,
 	}
 	t.running.Go(func() { d.lane.run(d.ctx) })
 	return d
+}
+
+// broken ends the table where it is given up.
+func (t *table) broken(err error) {
+	if g := t.owner.GiveUp; g != nil && g(err) {
+		t.cancel()
+	}
 }
 
 // deliver hands a to the sink, or else to the reader, for whom the

@@ -48,6 +48,8 @@ type lane struct {
 	// deliver gets an answer; p is in b, which it releases. It may be called by
 	// many goroutines.
 	deliver func(b *transport.Buffer, p []byte, from netaddr.Addr)
+	// broken, if set, is called with why a dial failed or a tunnel ended.
+	broken func(err error)
 	// quiet, if set, is called while there is neither tunnel nor packet.
 	quiet func()
 
@@ -219,6 +221,7 @@ func (l *lane) connect(ctx context.Context, to netaddr.Addr) *tunnel {
 	conn, err := l.dialer.DialPacket(dialCtx, to)
 	if err != nil {
 		l.backOff()
+		l.tellBroken(err)
 		if n := 1 + l.queue.clear(); ctx.Err() == nil {
 			l.dropped(DropNoTunnel, n, err)
 		}
@@ -241,8 +244,13 @@ func (l *lane) settle() {
 	l.tunnel = nil
 	l.quick.Store(nil)
 	<-t.done
+	if errors.Is(t.cause, errIdle) {
+		l.failures = 0
+		return
+	}
+	l.tellBroken(t.cause)
 	switch {
-	case errors.Is(t.cause, errIdle), time.Since(t.since) >= maxPause:
+	case time.Since(t.since) >= maxPause:
 		l.failures = 0
 		return
 	case t.heard.Load():
@@ -251,6 +259,12 @@ func (l *lane) settle() {
 		l.dropped(DropNoTunnel, int(t.sent.Load()), t.cause)
 	}
 	l.backOff()
+}
+
+func (l *lane) tellBroken(err error) {
+	if l.broken != nil {
+		l.broken(err)
+	}
 }
 
 // receive hands on what comes through t until it is over.
