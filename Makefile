@@ -58,10 +58,14 @@ lint: ## check formatting, vet, staticcheck, unused code
 cross: ## build for every supported system
 	@set -e; for p in $(PLATFORMS); do \
 	  echo "build $$p"; \
-	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./cmd/vmess-local; \
-	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./cmd/vmess-server; \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -o /dev/null ./cmd/vmess-local; \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -o /dev/null ./cmd/vmess-server; \
 	  case $$p in */amd64) GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) vet ./...;; esac; \
 	done
+
+.PHONY: release
+release: ## make archives, Debian packages, checksums and SBOM into dist/
+	@$(GO) run ./pkg/release -out dist
 
 .PHONY: bench
 bench: ## measure against V2Ray; BENCH=cpu|server|syscalls|conn|mux|udp|rtt|page|idle|rest ROUNDS=3

@@ -56,6 +56,7 @@ var rules = map[string]rule{
 	"demo":                    {not: []string{"program"}},
 	"selfcheck":               {not: []string{"demo", "program"}},
 	"program":                 {not: runtime},
+	"release":                 {only: nothing},
 	"program/programtest":     {not: runtime},
 }
 
