@@ -225,17 +225,17 @@ func readTarGz(t *testing.T, name string) map[string]file {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	return untarGz(t, in)
-}
-
-func untarGz(t *testing.T, in io.Reader) map[string]file {
-	t.Helper()
 	z, err := gzip.NewReader(in)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return readTar(t, z)
+}
+
+func readTar(t *testing.T, in io.Reader) map[string]file {
+	t.Helper()
 	files, last := map[string]file{}, ""
-	for r := tar.NewReader(z); ; {
+	for r := tar.NewReader(in); ; {
 		h, err := r.Next()
 		if err == io.EOF {
 			return files
