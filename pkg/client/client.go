@@ -1,6 +1,11 @@
 // Package client assembles vmess-local: from a configuration to a running
 // local proxy whose connections travel as VMess in WebSocket to the server.
 // The data's way is socks, dispatch, vmess, wsconn, netdial.
+//
+// Other programs can embed it: [New] with a configuration of theirs and
+// [Options] for a listener, a logger and a dialer of their own, then
+// [Client.Run]. It touches nothing of the process: no signals, no standard
+// streams, no default logger.
 package client
 
 import (
@@ -44,6 +49,11 @@ type Options struct {
 	Now func() time.Time
 	// Resolver turns the server's name into addresses; nil means the system's.
 	Resolver netdial.Resolver
+	// DialTCP is how the server, or the upstream proxy, is connected to at an
+	// "ip:port", with network "tcp"; nil dials as programs do. It obeys ctx,
+	// which must not affect the connection afterwards, and is called
+	// concurrently. TLS and WebSocket are the client's own.
+	DialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Listener is served instead of one on the configured address. Run closes
 	// it.
 	Listener net.Listener
@@ -106,7 +116,8 @@ func (e *ListenError) Error() string { return e.Verdict.Line() + "\n" + e.Verdic
 func (e *ListenError) Unwrap() error { return e.Err }
 
 // New assembles a client and binds its port. cfg must come from the package
-// config's parser and not change afterwards. A client that is not run must be
+// config's parser, or have passed [config.Client.Normalize], and not change
+// afterwards. A client that is not run must be
 // closed.
 func New(cfg *config.Client, opt Options) (*Client, error) {
 	if opt.Log == nil {

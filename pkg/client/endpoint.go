@@ -50,7 +50,7 @@ func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 	}
 	dial := dialTime(cfg)
 	below := func(t *netdial.TLS) *netdial.Dialer {
-		return &netdial.Dialer{Server: server, Timeout: dial, Upstream: upstream, TLS: t, Resolver: opt.Resolver}
+		return &netdial.Dialer{Server: server, Timeout: dial, Upstream: upstream, TLS: t, Resolver: opt.Resolver, DialTCP: opt.DialTCP}
 	}
 	var checked, unchecked *netdial.TLS
 	look, err := netdial.ParseFingerprint(s.TLS.Fingerprint)

@@ -133,13 +133,12 @@ func newServer(id, path string, page net.Addr, log *slog.Logger) (*server.Server
 	cfg.Users = []config.User{{ID: config.Secret(id), Name: "demo"}}
 	cfg.WS.Path = path
 	cfg.Limits.Drain = 0
-	return server.New(cfg, server.Options{Log: log, Dialer: wayOut(page)})
+	out := &direct.Dialer{AllowPrivate: true}
+	return server.New(cfg, server.Options{Log: log, Dialer: wayOut(out, page), PacketDialer: out})
 }
 
-// wayOut is the server's: directly, loopback included, and to the page by its
-// name.
-func wayOut(page net.Addr) transport.StreamDialer {
-	direct := &direct.Dialer{AllowPrivate: true}
+// wayOut is the server's: directly, and to the page by its name.
+func wayOut(direct *direct.Dialer, page net.Addr) transport.StreamDialer {
 	address := netaddr.FromAddrPort(page.(*net.TCPAddr).AddrPort())
 	return transport.DialerFunc(func(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
 		if strings.EqualFold(dst.Host(), PageName) {

@@ -22,20 +22,11 @@ type egress struct {
 	timeout time.Duration
 }
 
-var (
-	_ transport.StreamDialer = (*egress)(nil)
-	_ transport.PacketDialer = (*egress)(nil)
-)
+var _ transport.StreamDialer = (*egress)(nil)
 
 func newEgress(cfg *config.Server, rules *direct.Dialer) *egress {
 	u, _ := url.Parse(string(cfg.Egress.Dial)) // config has checked it
 	return &egress{proxy: u, rules: rules, timeout: time.Duration(cfg.Limits.Dial)}
-}
-
-// DialPacket implements transport.PacketDialer: no proxy of the kind carries
-// datagrams, and they must not go round it.
-func (e *egress) DialPacket(context.Context, netaddr.Addr) (transport.PacketConn, error) {
-	return nil, fmt.Errorf("\"egress.dial\" carries no UDP: %w", errors.ErrUnsupported)
 }
 
 // DialStream implements transport.StreamDialer.
@@ -45,4 +36,15 @@ func (e *egress) DialStream(ctx context.Context, dst netaddr.Addr, first []byte)
 	}
 	way := netdial.Dialer{Server: dst, Timeout: e.timeout, Upstream: e.proxy}
 	return way.ConnectStream(ctx, first)
+}
+
+// noPackets is no way out for datagrams, and says why: they must not go round
+// the one that streams take.
+type noPackets string
+
+var _ transport.PacketDialer = noPackets("")
+
+// DialPacket implements transport.PacketDialer.
+func (why noPackets) DialPacket(context.Context, netaddr.Addr) (transport.PacketConn, error) {
+	return nil, fmt.Errorf("%s: %w", string(why), errors.ErrUnsupported)
 }

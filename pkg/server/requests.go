@@ -65,11 +65,13 @@ func (s *Server) wayOut(cfg *config.Server, opt Options) *dispatch.Dispatcher {
 		Packets: out, PacketIdle: packetIdle, PacketRefused: r.notAllowed,
 	}
 	if cfg.Egress.Dial != "" {
-		e := newEgress(cfg, out)
-		d.Dialer, d.Packets = e, e
+		d.Dialer, d.Packets = newEgress(cfg, out), noPackets(`"egress.dial" carries no UDP`)
 	}
 	if opt.Dialer != nil {
-		d.Dialer = opt.Dialer
+		d.Dialer, d.Packets = opt.Dialer, noPackets("there is no way out for UDP")
+	}
+	if opt.PacketDialer != nil {
+		d.Packets = opt.PacketDialer
 	}
 	if d.Idle > 0 {
 		d.PacketIdle = min(d.PacketIdle, d.Idle)

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"vmess-local/pkg/direct"
 	"vmess-local/pkg/mux"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
@@ -209,6 +211,27 @@ func TestPrivateDatagramsRefused(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "alice asked for a private destination"); n != 1 {
 		t.Errorf("told %d times:\n%s", n, log)
+	}
+}
+
+// Datagrams do not go round a Dialer that is all the way out there is.
+func TestPacketsNeedTheirDialer(t *testing.T) {
+	nowhere := transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+		return nil, errors.New("not here")
+	})
+	to := echoUDP(t)
+	for _, own := range []transport.PacketDialer{nil, &direct.Dialer{AllowPrivate: true}} {
+		s, _ := serve(t, testConfig(), Options{Dialer: nowhere, PacketDialer: own})
+		c := open(t, func(ctx context.Context) (transport.PacketConn, error) { return dialer(t, s).DialPacket(ctx, to) })
+		mustSend(t, c, "hello", to)
+		if own != nil {
+			mustRead(t, c, "hello", to)
+			continue
+		}
+		if b, _, _, err := transport.ReadPacketLazy(c); err == nil {
+			t.Error("a datagram came back without a way out")
+			b.Release()
+		}
 	}
 }
 

@@ -1,6 +1,11 @@
 // Package server assembles vmess-server: VMess in WebSocket on a listener,
 // destinations dialled directly. The data's way is wsconn, vmess, dispatch,
 // direct.
+//
+// Other programs can embed it: [New] with a configuration of theirs and
+// [Options] for a listener, a logger and a way out of their own, then
+// [Server.Run]. It touches nothing of the process: no signals, no standard
+// streams, no default logger.
 package server
 
 import (
@@ -38,8 +43,12 @@ type Options struct {
 	// Listener is served instead of one on the configured address. Run closes
 	// it. TLS is still the configuration's.
 	Listener net.Listener
-	// Dialer is the way out instead of the configured one.
+	// Dialer is the way out instead of the configured one, whose rules
+	// ("egress") do not apply to it then.
 	Dialer transport.StreamDialer
+	// PacketDialer is the way out for datagrams. Where there is a Dialer and no
+	// PacketDialer, UDP is refused: it must not go round the Dialer.
+	PacketDialer transport.PacketDialer
 	// Resolver resolves destinations' names for the configured way out; nil
 	// means the system's.
 	Resolver *net.Resolver
@@ -79,7 +88,8 @@ type Server struct {
 }
 
 // New assembles a server and binds its port. cfg must come from the package
-// config's parser and not change afterwards. A server that is not run must be
+// config's parser, or have passed [config.Server.Normalize], and not change
+// afterwards. A server that is not run must be
 // closed.
 func New(cfg *config.Server, opt Options) (*Server, error) {
 	if opt.Log == nil {
