@@ -87,15 +87,15 @@ func debianVersion(v string) string {
 
 // A debianPackage describes one of the packages.
 type debianPackage struct {
-	name    string // also the program's
-	short   string
-	long    string
-	depends string
-	unit    string // the service's file within docs/install
-	unitDir string // where it goes
-	config  string // directory of the configuration, "" for none
-	scripts []string
-	example string // of the configuration
+	name     string // also the program's
+	short    string
+	long     string
+	depends  string
+	unit     string // the service's file within docs/install
+	unitDir  string // where it goes
+	config   string // directory of the configuration, "" for none
+	scripts  []string
+	examples []string // files of the project
 }
 
 func debianPackages() []debianPackage {
@@ -107,7 +107,7 @@ func debianPackages() []debianPackage {
  SOCKS5, SOCKS4a and HTTP proxy, and carries every connection as VMess in a
  WebSocket to a V2Ray, Xray, sing-box, mihomo or vmess-server.`,
 			unit: "systemd/vmess-local.service", unitDir: "usr/lib/systemd/user",
-			example: "config.example.json",
+			examples: []string{"config.example.json"},
 		},
 		{
 			name:  serverName,
@@ -118,7 +118,9 @@ func debianPackages() []debianPackage {
 			depends: "adduser",
 			unit:    "systemd/vmess-server.service", unitDir: "usr/lib/systemd/system",
 			config: "etc/vmess-server", scripts: []string{"postinst", "prerm", "postrm"},
-			example: exampleOfServer,
+			examples: []string{
+				exampleOfServer, "docs/install/certbot-deploy-hook.sh", "docs/install/haproxy.cfg", "docs/install/nginx.conf",
+			},
 		},
 	}
 }

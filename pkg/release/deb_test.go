@@ -117,7 +117,7 @@ func checkContents(t *testing.T, pkg debianPackage, files map[string]file) {
 	for _, want := range []string{
 		"./usr/bin/" + pkg.name, "./usr/share/man/man1/" + pkg.name + ".1.gz",
 		"./" + pkg.unitDir + "/" + pkg.name + ".service", "./usr/share/bash-completion/completions/" + pkg.name,
-		doc + "copyright", doc + "changelog.gz", doc + noticesFile + ".gz", doc + "examples/" + filepath.Base(pkg.example),
+		doc + "copyright", doc + "changelog.gz", doc + noticesFile + ".gz", doc + "examples/" + filepath.Base(pkg.examples[0]),
 	} {
 		if _, ok := files[want]; !ok {
 			t.Errorf("there is no %s", want)
@@ -329,6 +329,28 @@ func TestServerPackage(t *testing.T) {
 	s.run(t, "--purge", serverName)
 	if _, err := os.Stat(s.path("etc/vmess-server")); !os.IsNotExist(err) {
 		t.Errorf("purged: %v", err)
+	}
+}
+
+// TestCertbotHook: the certificate comes to where the service's user can read
+// it, and nobody else its key.
+func TestCertbotHook(t *testing.T) {
+	s := newSystem(t)
+	s.run(t, "--install", packageFile(t, serverName))
+	s.bring(t, need(t, "install"), "bin/install")
+	s.write(t, "tmp/privkey.pem", "key", 0o600)
+	s.write(t, "tmp/fullchain.pem", "chain", 0o600)
+	for range 2 {
+		hook := exec.Command(need(t, "chroot"), s.dir, "/bin/sh", "-c", installFile(t, "certbot-deploy-hook.sh"))
+		hook.Env = []string{"RENEWED_LINEAGE=/tmp", "PATH=/bin"}
+		if _, err := outputOf(hook); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"": "0:900 750", "/privkey.pem": "900:900 400", "/fullchain.pem": "900:900 444"} {
+		if got := s.owner(t, "etc/vmess-server/tls"+name); got != want {
+			t.Errorf("tls%s is %s", name, got)
+		}
 	}
 }
 

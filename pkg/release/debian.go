@@ -4,6 +4,7 @@ import (
 	"embed"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -29,19 +30,21 @@ func (k *kit) debianContents(pkg debianPackage, target platform, bin string, not
 	if pkg.config != "" {
 		t.add(pkg.config, secretsDir, nil)
 	}
+	doc := "usr/share/doc/" + pkg.name + "/"
+	for _, example := range pkg.examples {
+		if err := t.copyIn(doc+"examples/"+path.Base(example), filepath.Join(k.dir, filepath.FromSlash(example))); err != nil {
+			return nil, err
+		}
+	}
 	t.add("usr/share/bash-completion/completions/"+pkg.name, plainFile, k.shells[pkg.name]["bash"])
 	t.add("usr/share/zsh/vendor-completions/_"+pkg.name, plainFile, k.shells[pkg.name]["zsh"])
 	t.add("usr/share/fish/vendor_completions.d/"+pkg.name+".fish", plainFile, k.shells[pkg.name]["fish"])
 
-	doc := "usr/share/doc/" + pkg.name + "/"
 	licence, err := os.ReadFile(filepath.Join(k.dir, "LICENSE"))
 	if err != nil {
 		return nil, err
 	}
 	t.add(doc+"copyright", plainFile, copyrightFile(string(licence)))
-	if err := t.copyIn(doc+"examples/"+filepath.Base(pkg.example), filepath.Join(k.dir, filepath.FromSlash(pkg.example))); err != nil {
-		return nil, err
-	}
 	for name, data := range map[string][]byte{
 		"usr/share/man/man1/" + pkg.name + ".1": k.pages[pkg.name],
 		doc + "changelog":                       changelog(pkg.name, debianVersion(k.version), k.at),

@@ -187,6 +187,22 @@ func plistKeys(text string) (keys []string, err error) {
 	}
 }
 
+// TestInstallPage: the files that docs/install.md names are there, in the
+// sources or in the archive.
+func TestInstallPage(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(top(t), "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := regexp.MustCompile(`(?:docs/|\()(install/[\w./-]*\w)`).FindAllStringSubmatch(string(data), -1)
+	if len(files) < 6 {
+		t.Errorf("only %d files are named", len(files))
+	}
+	for _, f := range files {
+		installFile(t, strings.TrimPrefix(f[1], "install/"))
+	}
+}
+
 // TestDockerfile: what it copies exists, its build command works, and what it
 // makes is what scratch can run. No engine runs here that could build it.
 func TestDockerfile(t *testing.T) {
