@@ -107,7 +107,7 @@ func (p platform) executable(name string) string {
 	return name
 }
 
-// An epoch cannot be told when neither is there.
+// errNoTime is returned where there is neither SOURCE_DATE_EPOCH nor a commit.
 var errNoTime = errors.New("no time to give the files: set SOURCE_DATE_EPOCH")
 
 // releaseTime is SOURCE_DATE_EPOCH, in seconds, else the time of the commit.

@@ -149,19 +149,19 @@ var (
 func (m *module) judge() error {
 	slices.SortFunc(m.notices, func(a, b notice) int { return strings.Compare(a.name, b.name) })
 	licence := regexp.MustCompile(`(?i)(^|/)(LICEN[CS]E|COPYING)[^/]*$`)
-	any := false
+	found := false
 	for _, n := range m.notices {
 		if !licence.MatchString(n.name) {
 			continue
 		}
-		any = true
+		found = true
 		ids := licencesIn(n.text)
 		if len(ids) == 0 {
 			return fmt.Errorf("%s: %s: %w", m.path, n.name, errUnknownLicence)
 		}
 		m.licences = append(m.licences, ids...)
 	}
-	if !any {
+	if !found {
 		return fmt.Errorf("%s: %w", m.path, errNoLicence)
 	}
 	slices.Sort(m.licences)
