@@ -57,8 +57,9 @@ type guard struct {
 	ctx     context.Context // of what runs by itself
 	cancel  context.CancelFunc
 	way     *way
+	link    transport.StreamEndpoint // makes tunnels: way
 	remote  *config.Remote
-	pool    *warm.Pool // ready tunnels of way
+	pool    *warm.Pool // ready tunnels
 	dialer  *vmess.Dialer
 	account *vmess.Client
 	prober  *diagnose.Prober
@@ -72,11 +73,14 @@ type guard struct {
 	voice     *voice
 	packets   *packets
 	failed    func(diagnose.Verdict) // hears of failures that are the server's; may be nil
+	alone     bool                   // there is no other server
 	bar       bar
+	comeback  comeback
 	endings   endings
 	names     nameWatch
 	resent    atomic.Int64 // requests sent again
 	doubted   atomic.Int64 // when something failed last, Unix nanoseconds
+	worked    atomic.Int64 // when a tunnel that has ended worked last, Unix nanoseconds
 
 	round   sync.Mutex // held during a round of probes
 	next    time.Time  // until when the last round's outcome stands
@@ -109,8 +113,8 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 	g := &guard{
 		ctx: ctx, cancel: cancel,
 		way:     w,
+		link:    w,
 		remote:  s,
-		pool:    warm.NewPool(w, warm.Options{Max: cfg.Warm.Max, Idle: time.Duration(cfg.Warm.Idle)}),
 		account: account,
 		prober: &diagnose.Prober{
 			Endpoint: w.through(w.plain), EarlyEndpoint: w.through(w.withEarly), Below: w.unverified, Other: w.other,
@@ -118,7 +122,11 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 		},
 		section: section, setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
 		voice: newVoice(opt.Log, nameOf(s)),
+		alone: len(cfg.Servers) <= 1,
 	}
+	g.pool = warm.NewPool(transport.EndpointFunc(g.reach), warm.Options{
+		Max: cfg.Warm.Max, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead),
+	})
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
 	g.voice.board = opt.board
 	g.packets = newPackets(g, cfg)
@@ -132,7 +140,7 @@ func (g *guard) tunnel(ctx context.Context, first []byte) (transport.StreamConn,
 	if g.known() {
 		return g.pool.ConnectStream(ctx, first)
 	}
-	return g.way.ConnectStream(ctx, first)
+	return g.reach(ctx, first)
 }
 
 // An outcome is what a round of probes found.
@@ -220,8 +228,9 @@ func (g *guard) open(ctx context.Context, dst netaddr.Addr, first []byte, open o
 
 // wayFailed names a failure on the way to the server.
 func (g *guard) wayFailed(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return err // the application went away, or we end
+	var told *VerdictError
+	if ctx.Err() != nil || errors.As(err, &told) {
+		return err // the application went away, or we end, or it was named already
 	}
 	g.doubt()
 	v, ok := diagnose.Way(err, g.setting, diagnose.WayFacts{})

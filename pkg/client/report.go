@@ -86,6 +86,9 @@ type endings struct {
 // add gathers a tunnel that failed; shared is the error of one that has
 // sessions, each of which adds it.
 func (e *endings) add(f diagnose.TunnelFacts, shared *mux.TunnelError) {
+	if f.Answered {
+		e.guard.worked.Store(time.Now().Add(-f.IdleFor).UnixNano())
+	}
 	e.guard.doubt()
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -31,6 +31,9 @@ type Options struct {
 	// Idle is how long a stream is kept unused. A far end that closes them
 	// earlier makes it shorter.
 	Idle time.Duration
+	// Ahead connects the streams that are made ready, for which nobody waits
+	// yet; nil means the Pool's own endpoint.
+	Ahead transport.StreamEndpoint
 }
 
 // Stats are a Pool's counters since its start.
@@ -45,6 +48,7 @@ type Stats struct {
 // closed.
 type Pool struct {
 	endpoint transport.StreamEndpoint
+	ahead    transport.StreamEndpoint
 	max      int
 
 	ctx    context.Context // ends the making of streams
@@ -54,6 +58,7 @@ type Pool struct {
 	mu     sync.Mutex
 	ready  []*stream // oldest first
 	dials  int       // streams being made
+	age    int       // how often all was dropped
 	takes  []time.Time
 	life   time.Duration // how long an unused stream is kept
 	rest   time.Time     // none are made before
@@ -66,7 +71,10 @@ var _ transport.StreamEndpoint = (*Pool)(nil)
 
 // NewPool returns a Pool of endpoint.
 func NewPool(endpoint transport.StreamEndpoint, o Options) *Pool {
-	p := &Pool{endpoint: endpoint, max: o.Max, life: o.Idle}
+	p := &Pool{endpoint: endpoint, ahead: o.Ahead, max: o.Max, life: o.Idle}
+	if p.ahead == nil {
+		p.ahead = endpoint
+	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -126,6 +134,19 @@ func (p *Pool) Close() error {
 	}
 	p.making.Wait()
 	return nil
+}
+
+// Drop closes the ready streams, and those being made once they are: they may
+// be dead. What was learnt about how long the far end keeps them stays.
+func (p *Pool) Drop() {
+	p.mu.Lock()
+	p.age++
+	ready := p.ready
+	p.ready = nil
+	p.mu.Unlock()
+	for _, s := range ready {
+		p.waste(s)
+	}
 }
 
 // take notes the demand, returns a ready stream or nil, and has others made.
@@ -191,10 +212,13 @@ func (p *Pool) refill(now time.Time) {
 func (p *Pool) make() {
 	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 	defer cancel()
-	conn, err := p.endpoint.ConnectStream(ctx, nil)
+	p.mu.Lock()
+	age := p.age
+	p.mu.Unlock()
+	conn, err := p.ahead.ConnectStream(ctx, nil)
 	p.mu.Lock()
 	p.dials--
-	if err != nil || p.closed {
+	if err != nil || p.closed || p.age != age {
 		p.mu.Unlock()
 		if err == nil {
 			_ = conn.Close()

@@ -1,0 +1,249 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/transport"
+)
+
+const (
+	// comebackFor is how long ago a server must have worked for a request to
+	// wait for its return, within limits.dial.
+	comebackFor = 2 * time.Minute
+	// firstPause is the time between two attempts to reach a server that is
+	// away, lastPause the most: it is doubled each time, and varied by a
+	// quarter.
+	firstPause = 250 * time.Millisecond
+	lastPause  = time.Second
+	// unproven is how many connections are made at once to a server of which
+	// nobody knows at that moment whether it is there.
+	unproven = 4
+)
+
+// A comeback is what all requests know together of a server that went away a
+// moment ago, as for a restart: one of them at a time tries to reach it, after
+// a pause, and the others wait for what it finds. Its zero value knows of
+// nothing; it may be used concurrently.
+type comeback struct {
+	mu       sync.Mutex
+	changed  chan struct{} // closed at each change; nil while nobody waits
+	dialling int
+	reached  time.Time // when it was, last
+	failed   error     // of the last attempt that did
+	away     error     // why the last attempt missed it; nil: it is not known to be away
+	pause    time.Duration
+	next     time.Time // when it may be tried again
+}
+
+// A wait says why an attempt must wait, and for what.
+type wait struct {
+	away    error // nil: others find out whether it is there
+	changed <-chan struct{}
+	pause   time.Duration // 0: only for a change
+}
+
+// enter reports whether an attempt may be made now. It ends by leave. proven
+// says that the server is there.
+func (c *comeback) enter(proven bool) (w wait, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.dialling == 0 && now.Sub(c.next) > lastPause {
+		c.away = nil // nobody has looked since
+	}
+	switch {
+	case c.away == nil && (proven || c.dialling < unproven),
+		c.away != nil && c.dialling == 0 && !now.Before(c.next):
+		c.dialling++
+		return wait{}, true
+	}
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	w = wait{away: c.away, changed: c.changed}
+	if c.away != nil && c.dialling == 0 {
+		w.pause = c.next.Sub(now)
+	}
+	return w, false
+}
+
+// An attempted is how an attempt ended.
+type attempted uint8
+
+const (
+	reached  attempted = iota // the server is there, whatever it says
+	missed                    // it is away
+	cutShort                  // nobody knows: the time was over, or who made it gave up
+)
+
+// leave ends an attempt; err is why it failed, if it did.
+func (c *comeback) leave(how attempted, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dialling--
+	if err != nil && !errors.Is(err, context.Canceled) {
+		c.failed = err
+	}
+	switch now := time.Now(); {
+	case how == reached:
+		c.away, c.pause, c.reached = nil, 0, now
+	case how == missed && (c.away == nil || !now.Before(c.next)):
+		c.pause = min(max(2*c.pause, firstPause), lastPause)
+		c.away, c.next = err, now.Add(c.pause*3/4+rand.N(c.pause/2))
+	}
+	c.tell()
+}
+
+// forget has the next attempt made at once.
+func (c *comeback) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.away, c.pause, c.reached = nil, 0, time.Time{}
+	c.tell()
+}
+
+func (c *comeback) tell() {
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// why returns the failure of the last attempt that did fail.
+func (c *comeback) why() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
+
+// since reports whether the server was reached after t.
+func (c *comeback) since(t time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reached.After(t)
+}
+
+// until waits for a change, the end of the pause or that of ctx.
+func (w wait) until(ctx context.Context) {
+	var over <-chan time.Time
+	if w.pause > 0 {
+		t := time.NewTimer(w.pause)
+		defer t.Stop()
+		over = t.C
+	}
+	select {
+	case <-w.changed:
+	case <-over:
+	case <-ctx.Done():
+	}
+}
+
+// patient reports whether a request waits for the server's return: where there
+// is no other server and this one worked a moment ago.
+func (g *guard) patient() bool {
+	ago := g.now().Add(-comebackFor)
+	return g.alone && (g.since(ago) || time.Unix(0, g.worked.Load()).After(ago))
+}
+
+// proven reports whether the server is known to be there.
+func (g *guard) proven() bool {
+	doubted := time.Unix(0, g.doubted.Load())
+	if lately := g.now().Add(-wellFor); lately.After(doubted) {
+		doubted = lately
+	}
+	return g.well() || g.comeback.since(doubted)
+}
+
+// reach makes a tunnel. Where the server went away a moment ago that is told
+// at once, and then it waits for its return within limits.dial.
+func (g *guard) reach(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	if !g.patient() {
+		conn, err := g.link.ConnectStream(ctx, first)
+		if err == nil {
+			g.comeback.forget()
+		}
+		return conn, err
+	}
+	outer := ctx
+	ctx, cancel := context.WithTimeout(ctx, g.dialTime)
+	defer cancel()
+	var told error // of the way, once it failed
+	for ctx.Err() == nil {
+		w, ok := g.comeback.enter(g.proven())
+		if !ok {
+			if w.away == nil {
+				w.until(outer) // the attempts of others end in time
+				continue
+			}
+			if told == nil {
+				told = g.wayFailed(outer, w.away)
+			}
+			w.until(ctx)
+			continue
+		}
+		conn, err := g.attempt(ctx, first)
+		if err == nil || !g.restarting(err, first) {
+			if err != nil && told != nil && ctx.Err() != nil {
+				break // it was cut short
+			}
+			return conn, err
+		}
+		if told == nil {
+			told = g.wayFailed(outer, err)
+		}
+	}
+	switch why := g.comeback.why(); {
+	case told != nil:
+		return nil, told
+	case outer.Err() != nil || why == nil:
+		return nil, context.Cause(ctx)
+	default:
+		return nil, why // what those found that it waited for
+	}
+}
+
+// ahead makes a tunnel for which nobody waits: at once or not at all.
+func (g *guard) ahead(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	if !g.patient() {
+		return g.link.ConnectStream(ctx, first)
+	}
+	if _, ok := g.comeback.enter(g.proven()); !ok {
+		return nil, errNotNow
+	}
+	return g.attempt(ctx, first)
+}
+
+var errNotNow = errors.New("nobody knows whether the server is there")
+
+// attempt makes a tunnel, and tells the others how that went. The caller has
+// entered the comeback.
+func (g *guard) attempt(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	conn, err := g.link.ConnectStream(ctx, first)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		g.comeback.leave(cutShort, err)
+	case err != nil && g.restarting(err, nil):
+		g.comeback.leave(missed, err)
+	default:
+		g.comeback.leave(reached, err)
+	}
+	return conn, err
+}
+
+// restarting reports whether err is what a server gives that restarts, or what
+// stands before it, to a request that cannot have been carried out.
+func (g *guard) restarting(err error, first []byte) bool {
+	v, _ := diagnose.Way(err, g.setting, diagnose.WayFacts{})
+	switch v.Cause {
+	case diagnose.TCPRefused, diagnose.TCPReset, diagnose.TCPUnreachable:
+		return true
+	case diagnose.WSBadGateway, diagnose.WSReset:
+		return len(first) == 0 || !g.way.early.Load()
+	}
+	return false
+}

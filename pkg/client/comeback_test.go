@@ -1,0 +1,274 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/logline"
+	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/transport"
+	"vmess-local/pkg/wsconn"
+)
+
+// A comebackLab is a server that is away until some moment, and its guard.
+type comebackLab struct {
+	*farEnd
+	guard    *guard
+	text     lockedBuffer
+	fault    error        // while it is away
+	back     atomic.Int64 // Unix nanoseconds; 0: it is there
+	attempts atomic.Int64 // to reach it while it is away
+	hangs    atomic.Bool  // these take as long as they may
+}
+
+var errRefused = &netdial.Error{Step: netdial.StepTCP, Addr: "192.0.2.1:80", Err: syscall.ECONNREFUSED}
+
+// newComebackLab returns one that has served a request.
+func newComebackLab(t *testing.T) *comebackLab {
+	t.Helper()
+	l := &comebackLab{fault: errRefused}
+	l.farEnd, l.guard = newFarEnd(t, 0)
+	l.connect = func(ctx context.Context, _ int) error {
+		if time.Now().UnixNano() < l.back.Load() {
+			l.attempts.Add(1)
+			if l.hangs.Load() {
+				<-ctx.Done()
+			}
+			return l.fault
+		}
+		return nil
+	}
+	l.guard.link = l.farEnd
+	l.guard.dialer.Endpoint = transport.EndpointFunc(l.guard.tunnel)
+	l.guard.voice.log = slog.New(logline.New(&l.text, slog.LevelInfo, false))
+	l.serve(t)
+	return l
+}
+
+// leaveFor makes it go away, and its unused tunnels with it.
+func (l *comebackLab) leaveFor(d time.Duration) {
+	l.back.Store(time.Now().Add(d).UnixNano())
+	synctest.Wait()
+	l.guard.pool.Drop()
+}
+
+// ask has one request answered, and returns how long that took.
+func (l *comebackLab) ask(ctx context.Context) (took time.Duration, err error) {
+	start := time.Now()
+	c, err := l.guard.DialStream(ctx, somewhere, []byte("hello"))
+	if err != nil {
+		return time.Since(start), err
+	}
+	defer c.Close()
+	_, err = io.ReadFull(c, make([]byte, 5))
+	return time.Since(start), err
+}
+
+func (l *comebackLab) serve(t *testing.T) {
+	t.Helper()
+	if _, err := l.ask(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestComeback: a page of requests to a server that restarts is served as soon
+// as it is back, and does not hammer it.
+func TestComeback(t *testing.T) {
+	const page = 30
+	for name, tt := range map[string]struct {
+		away  time.Duration
+		fault error
+		cause diagnose.Cause
+	}{
+		"for 1 s":         {time.Second, errRefused, diagnose.TCPRefused},
+		"for 8 s":         {8 * time.Second, errRefused, diagnose.TCPRefused},
+		"behind a server": {3 * time.Second, &wsconn.HandshakeError{Status: http.StatusBadGateway}, diagnose.WSBadGateway},
+		"in the upgrade":  {3 * time.Second, wsconn.ErrClosedEarly, diagnose.WSReset},
+		"no network":      {3 * time.Second, &netdial.Error{Step: netdial.StepTCP, Err: syscall.ENETUNREACH}, diagnose.TCPUnreachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newComebackLab(t)
+				l.fault = tt.fault
+				time.Sleep(wellFor)
+				l.leaveFor(tt.away)
+				var all sync.WaitGroup
+				for range page {
+					all.Go(func() {
+						took, err := l.ask(t.Context())
+						if late := took - tt.away; err != nil || late < 0 || late > lastPause*5/4 {
+							t.Errorf("%v after %v, away for %v", err, took, tt.away)
+						}
+					})
+				}
+				synctest.Wait()
+				if said := l.text.take(); strings.Count(said, string(tt.cause)) != 1 {
+					t.Errorf("said at once: %q", said)
+				}
+				all.Wait()
+				if said := l.text.take(); said != "" {
+					t.Errorf("said later: %q", said)
+				}
+				if n := l.attempts.Load(); n < 2 || n > 20 {
+					t.Errorf("%d attempts in %v by %d requests", n, tt.away, page)
+				}
+			})
+		})
+	}
+}
+
+// TestComebackTooLate: nobody waits for longer than limits.dial, and who asks
+// near the end is served.
+func TestComebackTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const away = 30 * time.Second
+		l := newComebackLab(t)
+		l.leaveFor(away)
+		var all sync.WaitGroup
+		for at := range 29 {
+			asked := time.Duration(at) * time.Second
+			all.Go(func() {
+				time.Sleep(asked)
+				took, err := l.ask(t.Context())
+				var told *VerdictError
+				switch {
+				case asked+l.guard.dialTime < away:
+					if !errors.As(err, &told) || told.Verdict.Cause != diagnose.TCPRefused || !errors.Is(err, syscall.ECONNREFUSED) || took != l.guard.dialTime {
+						t.Errorf("asked at %v: %v after %v", asked, err, took)
+					}
+				case asked+l.guard.dialTime > away+lastPause*5/4:
+					if err != nil {
+						t.Errorf("asked at %v: %v after %v", asked, err, took)
+					}
+				}
+			})
+		}
+		all.Wait()
+		if n := l.attempts.Load(); n > 50 {
+			t.Errorf("%d attempts in %v", n, away)
+		}
+		l.serve(t)
+	})
+}
+
+// TestComebackOfNobody: only a server that worked a moment ago is waited for.
+func TestComebackOfNobody(t *testing.T) {
+	for name, change := range map[string]func(l *comebackLab){
+		"long ago":             func(*comebackLab) { time.Sleep(comebackFor) },
+		"several servers":      func(l *comebackLab) { l.guard.alone = false },
+		"other than a restart": func(l *comebackLab) { l.fault = &wsconn.HandshakeError{Status: http.StatusNotFound} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newComebackLab(t)
+				l.leaveFor(0)
+				change(l)
+				l.leaveFor(time.Second)
+				if took, err := l.ask(t.Context()); err == nil || took != 0 {
+					t.Errorf("%v after %v", err, took)
+				}
+			})
+		})
+	}
+}
+
+// TestComebackOfUsed: a tunnel that was in use a moment ago proves that the
+// server worked, however long ago it answered a request.
+func TestComebackOfUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newComebackLab(t)
+		time.Sleep(time.Hour)
+		l.guard.endings.add(diagnose.TunnelFacts{Err: syscall.ECONNRESET, Answered: true, IdleFor: time.Second})
+		l.leaveFor(time.Second)
+		if took, err := l.ask(t.Context()); err != nil || took < time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+}
+
+// TestComebackForsaken: who gives up is let go at once, and another request
+// takes over.
+func TestComebackForsaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newComebackLab(t)
+		l.leaveFor(5 * time.Second)
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if took, err := l.ask(ctx); err == nil || took != time.Second {
+					t.Errorf("gave up: %v after %v", err, took)
+				}
+			})
+		}
+		if took, err := l.ask(t.Context()); err != nil || took > 5*time.Second+lastPause*5/4 {
+			t.Errorf("waited: %v after %v", err, took)
+		}
+		all.Wait()
+	})
+}
+
+// TestComebackHangs: where attempts hang, those that wait for them end in time
+// and with their failure.
+func TestComebackHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newComebackLab(t)
+		time.Sleep(wellFor)
+		l.fault = &netdial.Error{Step: netdial.StepTCP, Err: context.DeadlineExceeded}
+		l.leaveFor(time.Hour)
+		l.hangs.Store(true)
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() {
+				took, err := l.ask(t.Context())
+				var told *VerdictError
+				if !errors.As(err, &told) || told.Verdict.Cause != diagnose.TCPTimeout || took != l.guard.dialTime {
+					t.Errorf("%v after %v", err, took)
+				}
+			})
+		}
+		all.Wait()
+		if n := l.attempts.Load(); n > 2*unproven {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+// TestComebackIsNoNews: what was found of a server a while ago is not told to
+// those who come when it is back.
+func TestComebackIsNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newComebackLab(t)
+		l.leaveFor(15 * time.Second)
+		if _, err := l.ask(t.Context()); err == nil {
+			t.Error("served by nobody")
+		}
+		time.Sleep(10 * time.Second)
+		_ = l.text.take()
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() {
+				if took, err := l.ask(t.Context()); err != nil || took > 0 {
+					t.Errorf("%v after %v", err, took)
+				}
+			})
+		}
+		all.Wait()
+		l.guard.voice.close()
+		if said := l.text.take(); said != "" {
+			t.Errorf("said %q", said)
+		}
+	})
+}
