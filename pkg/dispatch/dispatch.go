@@ -162,7 +162,7 @@ func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (flow, erro
 	if len(r.First) == 0 && d.FirstWait > 0 && d.Well != nil && d.Well() {
 		return d.answerFirst(ctx, r)
 	}
-	remote, err := d.Dialer.DialStream(ctx, r.Destination, r.First)
+	remote, err := d.dialWanted(ctx, r)
 	if err != nil {
 		err = &DialError{err}
 		_ = r.Pending.Abort(err) // its error would say only that nobody listens
@@ -192,6 +192,27 @@ func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (flow, erro
 	}
 	f.sent = int64(len(first))
 	return f, nil
+}
+
+// dialWanted dials for as long as the client waits for the answer, where its
+// inbound can tell.
+func (d *Dispatcher) dialWanted(ctx context.Context, r *transport.Request) (transport.StreamConn, error) {
+	client, ok := r.Pending.(transport.GoneWaiter)
+	if !ok {
+		return d.Dialer.DialStream(ctx, r.Destination, r.First)
+	}
+	wanted, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	watch, done := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if client.WaitGone(watch) {
+			giveUp()
+		}
+	}()
+	defer func() { done(); <-watched }()
+	return d.Dialer.DialStream(wanted, r.Destination, r.First)
 }
 
 // answerFirst answers success before it dials, so that the first bytes travel

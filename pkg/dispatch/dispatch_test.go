@@ -260,3 +260,52 @@ func TestDialStreamIsReported(t *testing.T) {
 		t.Errorf("reported %+v", report)
 	}
 }
+
+// impatient is an inbound that can tell that its client went away.
+type impatient struct {
+	*pending
+	gone chan struct{}
+}
+
+// WaitGone implements transport.GoneWaiter.
+func (p impatient) WaitGone(ctx context.Context) bool {
+	select {
+	case <-p.gone:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// TestGivenUp: nothing is dialled for an application that went away.
+func TestGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := impatient{newPending(), make(chan struct{})}
+		d := &Dispatcher{Dialer: transport.DialerFunc(func(ctx context.Context, _ netaddr.Addr, _ []byte) (transport.StreamConn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})}
+		time.AfterFunc(time.Second, func() { close(p.gone) })
+		start := time.Now()
+		d.HandleStream(t.Context(), &transport.Request{Destination: destination, Pending: p})
+		if took := time.Since(start); took != time.Second || !errors.Is(p.aborted, context.Canceled) {
+			t.Errorf("ended after %v with %v", took, p.aborted)
+		}
+	})
+}
+
+// TestNotGivenUp: the look at the application ends before it is answered.
+func TestNotGivenUp(t *testing.T) {
+	p, f := impatient{newPending(), make(chan struct{})}, newFar()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		(&Dispatcher{Dialer: f}).HandleStream(t.Context(), &transport.Request{Destination: destination, First: []byte("hi"), Pending: p})
+	}()
+	<-p.proceeded
+	if err := p.app.Close(); err != nil {
+		t.Error(err)
+	}
+	_ = f.peer.Close()
+	<-ended
+}

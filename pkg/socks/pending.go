@@ -1,7 +1,9 @@
 package socks
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -23,7 +25,18 @@ type pending struct {
 	answered atomic.Bool
 }
 
-var _ transport.Pending = (*pending)(nil)
+var (
+	_ transport.Pending    = (*pending)(nil)
+	_ transport.GoneWaiter = (*pending)(nil)
+)
+
+// WaitGone implements transport.GoneWaiter. A client that ends its direction
+// before it has the answer is taken to be gone; of one that has sent more,
+// nobody can tell.
+func (p *pending) WaitGone(ctx context.Context) bool {
+	conn, ok := p.client.Conn.(*net.TCPConn)
+	return ok && transport.WaitEnd(ctx, conn)
+}
 
 // Proceed implements transport.Pending.
 func (p *pending) Proceed(bound netip.AddrPort) (transport.StreamConn, error) {

@@ -2,6 +2,11 @@
 
 package transport
 
+import (
+	"context"
+	"net"
+)
+
 // WaitRead implements [ReadWaiter]. Where sockets cannot be peeked at, it does
 // not wait: the Read that follows does.
 func (t *tcpConn) WaitRead() error { return nil }
@@ -20,3 +25,6 @@ func (t *tcpConn) ReadLazy(head, most int) (*Buffer, int, error) {
 }
 
 func (t *tcpConn) readLazily(uintptr) bool { return true }
+
+// WaitEnd cannot tell where sockets cannot be peeked at.
+func WaitEnd(context.Context, *net.TCPConn) (ended bool) { return false }

@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -276,5 +277,47 @@ func TestTCPResetMetByWrite(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestWaitEnd(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("sockets cannot be peeked at")
+	}
+	for name, tt := range map[string]struct {
+		act  func(cancel func(), peer *net.TCPConn)
+		want bool
+	}{
+		"close":      {func(_ func(), peer *net.TCPConn) { _ = peer.Close() }, true},
+		"reset":      {func(_ func(), peer *net.TCPConn) { _, _ = peer.SetLinger(0), peer.Close() }, true},
+		"half close": {func(_ func(), peer *net.TCPConn) { _ = peer.CloseWrite() }, true},
+		"data":       {func(_ func(), peer *net.TCPConn) { _, _ = io.WriteString(peer, "x") }, false},
+		"cancel":     {func(cancel func(), _ *net.TCPConn) { cancel() }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			here, peer := tcpPair(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done := make(chan bool, 1)
+			go func() { done <- transport.WaitEnd(ctx, here) }()
+			select {
+			case <-done:
+				t.Fatal("it did not wait")
+			case <-time.After(20 * time.Millisecond):
+			}
+			tt.act(cancel, peer)
+			if got := <-done; got != tt.want {
+				t.Fatalf("ended is %v, want %v", got, tt.want)
+			}
+			if tt.want {
+				return
+			}
+			if name == "cancel" {
+				_, _ = io.WriteString(peer, "x")
+			}
+			if n, err := here.Read(make([]byte, 2)); n != 1 || err != nil {
+				t.Errorf("then read %d, %v", n, err)
+			}
+		})
 	}
 }

@@ -3,10 +3,12 @@
 package transport
 
 import (
+	"context"
 	"io"
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // WaitRead implements [ReadWaiter]. Its error is that of the Read that
@@ -95,4 +97,41 @@ func (t *tcpConn) readError(call string, err error) error {
 		Op: "read", Net: "tcp", Source: t.LocalAddr(), Addr: t.RemoteAddr(),
 		Err: os.NewSyscallError(call, err),
 	}
+}
+
+// WaitEnd waits until the peer of c has closed or reset it, and reports that.
+// It takes nothing from the stream, and returns false when there is something
+// to read, when ctx ends, and where the system cannot tell. It counts as the
+// reader, and leaves c without a read deadline.
+func WaitEnd(ctx context.Context, c *net.TCPConn) (ended bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	freed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(freed)
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	})
+	defer func() {
+		if !stop() {
+			<-freed
+			_ = c.SetReadDeadline(time.Time{})
+		}
+	}()
+	err = raw.Read(func(fd uintptr) bool {
+		var one [1]byte
+		for {
+			n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
+			switch err {
+			case syscall.EINTR:
+				continue
+			case syscall.EAGAIN:
+				return false
+			}
+			ended = err != nil || n == 0
+			return true
+		}
+	})
+	return ended || err != nil && ctx.Err() == nil
 }

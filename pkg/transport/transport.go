@@ -145,3 +145,11 @@ type Pending interface {
 	// the inbound's protocol ([CodeOf]), and closes the client's connection.
 	Abort(cause error) error
 }
+
+// A GoneWaiter is a [Pending] that can tell whether its client still waits for
+// the answer: WaitGone waits until the client went away, and reports that. It
+// returns false when ctx ends and when it cannot tell. It must have returned
+// before the answer is given.
+type GoneWaiter interface {
+	WaitGone(ctx context.Context) bool
+}
