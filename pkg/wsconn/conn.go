@@ -52,6 +52,7 @@ type Conn struct {
 	pong     atomic.Pointer[string]
 	ponging  atomic.Bool
 	ping     *pinger // nil when off
+	group    *Group  // nil without
 	upgraded Handshake
 	echoed   bool
 }
@@ -65,12 +66,16 @@ func (c *Conn) Handshake() Handshake { return c.upgraded }
 // may stay silent about it (docs/protocol.md 12).
 func (c *Conn) EarlyDataEchoed() bool { return c.echoed }
 
-// open starts the pings of a Conn that has its ws.
-func (c *Conn) open(ping time.Duration) {
+// open starts the pings of a Conn that has its ws, and makes it one of a group
+// where there is one.
+func (c *Conn) open(ping time.Duration, group *Group) {
 	c.ws.SetPingHandler(c.answerPing)
-	if ping > 0 {
+	if ping > 0 || group != nil {
 		c.ping = startPinger(c, ping)
 		c.carrier.watch = c.ping
+	}
+	if c.group = group; group != nil {
+		group.add(c)
 	}
 }
 
@@ -263,6 +268,7 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	c.ping.stop()
+	c.group.remove(c)
 	if c.writing.TryLock() {
 		normal := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
 		_ = c.ws.WriteControl(websocket.CloseMessage, normal, time.Now().Add(closeWait))
@@ -283,6 +289,7 @@ func (c *Conn) Reset() error {
 }
 
 func (c *Conn) abort() error {
+	c.group.remove(c)
 	if r, ok := c.carrier.conn.(transport.Resetter); ok {
 		return r.Reset()
 	}

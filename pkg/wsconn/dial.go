@@ -51,6 +51,8 @@ type Dialer struct {
 	// Ping is the silence after which a ping is sent; 0: none are. A
 	// connection that leaves two of them without an answer is ended.
 	Ping time.Duration
+	// Group, if set, gets the connections for as long as they are open.
+	Group *Group
 	// Timeout bounds the upgrade once Endpoint has connected; 0: 10 s.
 	Timeout time.Duration
 }
@@ -140,7 +142,7 @@ func (d *Dialer) upgrade(ctx context.Context, below net.Conn, req *upgradeReques
 	if disarm() && err == nil {
 		c.remember(a, resp)
 		c.echoed = req.echo != "" && resp.Header.Get(protocolHeader) == req.echo
-		c.open(d.Ping)
+		c.open(d.Ping, d.Group)
 		return c, nil
 	}
 	c.carrier.drained()

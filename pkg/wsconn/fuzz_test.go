@@ -112,7 +112,7 @@ func FuzzRead(f *testing.F) {
 		}
 		c.carrier.init(below)
 		c.ws = bareGorilla(t, &c.carrier, gorillaBuffer)
-		c.open(0)
+		c.open(0, nil)
 		got, end := readAllWays(c, reads)
 		_ = c.Close()
 		if !bytes.Equal(got, want) && !tooEmpty(end, got, want) {

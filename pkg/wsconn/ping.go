@@ -30,11 +30,15 @@ type pinger struct {
 	missed int         // pings since then
 }
 
+// startPinger starts the pings of c; with every 0 there are none but those of
+// check.
 func startPinger(c *Conn, every time.Duration) *pinger {
 	p := &pinger{conn: c, every: every, start: time.Now()}
 	p.mu.Lock() // the timer may fire before it is stored
 	defer p.mu.Unlock()
-	p.timer = time.AfterFunc(every, p.tick)
+	if every > 0 {
+		p.timer = time.AfterFunc(every, p.tick)
+	}
 	return p
 }
 
@@ -57,14 +61,31 @@ func (p *pinger) stop() {
 func (p *pinger) tick() {
 	switch p.judge() {
 	case pingDue:
-		p.send()
+		p.send(p.every)
 	case pingDead:
-		p.stop()
-		p.conn.unheard.Store(true)
-		p.conn.closed.Store(true)
-		_ = p.conn.abort()
+		p.dead()
 	case pingNone:
 	}
+}
+
+// dead ends the Conn.
+func (p *pinger) dead() {
+	p.stop()
+	p.conn.unheard.Store(true)
+	p.conn.closed.Store(true)
+	_ = p.conn.abort()
+}
+
+// check pings now, and ends the Conn when nothing is heard within a time
+// although somebody reads.
+func (p *pinger) check(within time.Duration) {
+	heard := p.heard.Load()
+	time.AfterFunc(within, func() {
+		if p.reading.Load() && p.heard.Load() == heard && !p.conn.closed.Load() {
+			p.dead()
+		}
+	})
+	p.send(within)
 }
 
 type pingVerdict uint8
@@ -106,13 +127,13 @@ func (p *pinger) judge() pingVerdict {
 }
 
 // send pings unless the ping before is still being written. It gives up
-// behind a Write that takes long; other errors end the pings.
-func (p *pinger) send() {
+// behind a Write that takes longer than within; other errors end the pings.
+func (p *pinger) send(within time.Duration) {
 	if !p.sending.CompareAndSwap(false, true) {
 		return
 	}
 	defer p.sending.Store(false)
-	err := p.conn.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(p.every))
+	err := p.conn.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(within))
 	var timeout net.Error
 	if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
 		p.stop()

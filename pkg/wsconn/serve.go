@@ -127,7 +127,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, answer http.Hea
 		return nil, err
 	}
 	c.ws = ws
-	c.open(s.Ping)
+	c.open(s.Ping, nil)
 	return c, nil
 }
 

@@ -1,0 +1,65 @@
+package wsconn
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestGroupCheck: a look at all connections ends those whose far end is gone,
+// and no others, with regular pings and without.
+func TestGroupCheck(t *testing.T) {
+	const within = 5 * time.Second
+	for name, every := range map[string]time.Duration{"pings": time.Minute, "no pings": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				group := new(Group)
+				open := func(serve func(p *rawPeer)) *Conn {
+					return dialWith(t, &Dialer{Host: "h", Ping: every, Group: group, Endpoint: overPipe(serve)}, nil)
+				}
+				swallow := func(p *rawPeer) { _, _ = io.Copy(io.Discard, p.br) }
+				dead, paused := open(swallow), open(swallow)
+				alive := open(func(p *rawPeer) {
+					if first, _, err := readFrame(p.br); first != 0x89 || err != nil {
+						t.Errorf("got %x, %v, want a ping", first, err)
+					}
+					time.Sleep(within - time.Second) // the way back
+					_, _ = p.Write(frame(0x8a, nil))
+					time.Sleep(within)
+					_, _ = p.Write(frame(0x82, []byte("data")))
+					_, _ = io.Copy(io.Discard, p.br)
+				})
+				ended := make(chan error, 1)
+				start := time.Now()
+				go func() {
+					_, err := dead.Read(make([]byte, 1))
+					if took := time.Since(start); took != within {
+						t.Errorf("noticed after %v", took)
+					}
+					ended <- err
+				}()
+				synctest.Wait()
+				if n := group.Check(within); n != 3 {
+					t.Errorf("looks at %d connections", n)
+				}
+				b := make([]byte, 10)
+				if n, err := alive.Read(b); string(b[:n]) != "data" || err != nil {
+					t.Errorf("alive: read %q, %v", b[:n], err)
+				}
+				if err := <-ended; !errors.Is(err, ErrPingTimeout) {
+					t.Errorf("dead: %v", err)
+				}
+				if _, err := paused.Write([]byte("x")); err != nil {
+					t.Errorf("paused: %v", err)
+				}
+				_ = alive.Close()
+				_ = paused.Reset()
+				if n := group.Check(within); n != 0 {
+					t.Errorf("%d connections are still in the group", n)
+				}
+			})
+		})
+	}
+}
