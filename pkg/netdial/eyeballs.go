@@ -25,7 +25,8 @@ type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 type landing struct {
 	conn   net.Conn
 	remote netip.Addr
-	stale  error // why the addresses were remembered ones; nil when they were fresh
+	addrs  []netip.Addr // among which it is
+	stale  error        // why the addresses were remembered ones; nil when they were fresh
 }
 
 // dialHop resolves the first hop and connects to the first of its addresses
@@ -50,7 +51,7 @@ func (d *Dialer) dialHop(ctx context.Context, way route) (landing, error) {
 		return landing{stale: found.stale}, run.end(ctx, err)
 	}
 	run.facts.Remote = remote
-	return landing{conn, remote.Addr(), found.stale}, run.end(ctx, nil)
+	return landing{conn, remote.Addr(), found.addrs, found.stale}, run.end(ctx, nil)
 }
 
 // order sorts addresses for the race (RFC 8305 section 4): last in front if it

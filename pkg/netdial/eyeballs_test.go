@@ -293,3 +293,22 @@ func TestBadAddressIsForgotten(t *testing.T) {
 		}
 	})
 }
+
+// TestForget: on another network the race is open again.
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newNet(map[string]fate{"2001:db8::1": {after: never}, "192.0.2.1": {}})
+		d := &netdial.Dialer{Server: addr(t, "server.example:443"), Resolver: answers("2001:db8::1", "192.0.2.1"), DialTCP: network.dial}
+		for range 2 {
+			d.Forget()
+			conn, err := d.ConnectStream(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Close()
+		}
+		if got := network.dialled(); got != "2001:db8::1@0 192.0.2.1@250 2001:db8::1@250 192.0.2.1@500" {
+			t.Errorf("dialled %s", got)
+		}
+	})
+}

@@ -58,7 +58,8 @@ type Dialer struct {
 	OnStep func(Progress)
 
 	mu       sync.Mutex
-	known    []netip.Addr // the last answer of the resolver that was one
+	known    []netip.Addr // the last answer of the resolver that led all the way
+	missing  time.Time    // since when the resolver says that there is no such name
 	last     netip.Addr   // the address of the last attempt that came all the way
 	sessions newSession   // nil before the first handshake
 }
@@ -89,7 +90,7 @@ func (d *Dialer) ConnectStream(ctx context.Context, first []byte) (transport.Str
 	if err == nil {
 		err = d.deliver(ctx, conn, first, stop)
 	}
-	d.settle(hop.remote, err)
+	d.settle(hop, err)
 	if err != nil {
 		_ = hop.conn.Close()
 		return nil, blameStale(err, hop.stale)
@@ -138,17 +139,30 @@ func (d *Dialer) timeout() time.Duration {
 	return DefaultTimeout
 }
 
-// settle remembers the address of an attempt that came all the way, and drops
-// it when the next one fails behind the TCP handshake, unless by cancelling.
-func (d *Dialer) settle(remote netip.Addr, err error) {
+// settle remembers the addresses of an attempt that came all the way, and drops
+// the preference for one when the next attempt fails behind the TCP handshake,
+// unless by cancelling.
+func (d *Dialer) settle(hop landing, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case err == nil:
-		d.last = remote
-	case d.last == remote && !errors.Is(err, context.Canceled):
+		d.last = hop.remote
+		if hop.stale == nil {
+			d.known = hop.addrs[:min(len(hop.addrs), maxAddresses)]
+		}
+	case d.last == hop.remote && !errors.Is(err, context.Canceled):
 		d.last = netip.Addr{}
 	}
+}
+
+// Forget drops the preference for the address that worked last: another
+// network may have another way. The addresses themselves stay, for a resolver
+// that fails.
+func (d *Dialer) Forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = netip.Addr{}
 }
 
 // dialTCP is the default of Dialer.DialTCP. A vanished server is noticed by

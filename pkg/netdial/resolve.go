@@ -2,6 +2,7 @@ package netdial
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -19,13 +20,19 @@ type Resolver interface {
 // answer are at hand.
 const rememberedWait = 2 * time.Second
 
+// missingFor is how long a resolver may say that there is no such name until
+// it is believed: those of networks that are being joined, or that want a login
+// first, say so of every name. Afterwards the name is taken to be gone.
+const missingFor = 10 * time.Minute
+
 // An answer is where a host is to be found.
 type answer struct {
 	addrs []netip.Addr
 	stale error // why addrs are remembered ones; nil when they are fresh
 }
 
-// lookup resolves the first hop. An IP address stays as it is.
+// lookup resolves the first hop. An IP address stays as it is. Where the
+// resolver fails, the answer is the last one that led all the way.
 func (d *Dialer) lookup(ctx context.Context, hop netaddr.Addr, upstream bool) (answer, error) {
 	if !hop.IsName() {
 		return answer{addrs: []netip.Addr{hop.IP()}}, nil
@@ -33,12 +40,11 @@ func (d *Dialer) lookup(ctx context.Context, hop netaddr.Addr, upstream bool) (a
 	known := d.remembered()
 	run := d.begin(StepDNS, hop.Host(), upstream)
 	addrs, err := d.ask(ctx, hop.Host(), len(known) > 0)
-	switch {
+	switch gone := d.gone(err); {
 	case err == nil:
-		d.remember(addrs)
 		run.facts.Addrs = addrs
 		return answer{addrs: addrs}, run.end(ctx, nil)
-	case len(known) > 0 && ctx.Err() == nil:
+	case len(known) > 0 && !gone && ctx.Err() == nil:
 		run.facts.Addrs, run.facts.Remembered = known, true
 		return answer{addrs: known, stale: run.end(ctx, err)}, nil
 	default:
@@ -74,8 +80,18 @@ func (d *Dialer) remembered() []netip.Addr {
 	return d.known
 }
 
-func (d *Dialer) remember(addrs []netip.Addr) {
+// gone reports whether, with err, the resolver has said for so long that there
+// is no such name that it is believed.
+func (d *Dialer) gone(err error) bool {
+	var dns *net.DNSError
+	missing := errors.As(err, &dns) && dns.IsNotFound
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.known = addrs
+	switch {
+	case err == nil:
+		d.missing = time.Time{}
+	case missing && d.missing.IsZero():
+		d.missing = time.Now()
+	}
+	return missing && time.Since(d.missing) > missingFor
 }

@@ -125,6 +125,71 @@ func TestResolverDownUsesEarlierAnswer(t *testing.T) {
 	}
 }
 
+// TestMissingNameIsBelievedLate: a resolver that says there is no such name is
+// not believed at once, for those of networks being joined say so of all.
+func TestMissingNameIsBelievedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		missing := func(_ context.Context, host string) ([]netip.Addr, error) {
+			return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+		}
+		good := answers("192.0.2.1")
+		network := newNet(map[string]fate{"192.0.2.1": {}})
+		d := &netdial.Dialer{Server: addr(t, "server.example:443"), DialTCP: network.dial}
+		for i, step := range []struct {
+			resolver resolverFunc
+			after    time.Duration
+			works    bool
+		}{
+			{missing, 0, false}, // nothing is known yet
+			{good, time.Minute, true},
+			{missing, time.Hour, true},
+			{missing, 9 * time.Minute, true},
+			{good, 0, true},
+			{missing, 5 * time.Minute, true},
+			{missing, 9 * time.Minute, true},
+			{missing, 2 * time.Minute, false},
+			{missing, time.Hour, false},
+			{good, 0, true},
+		} {
+			time.Sleep(step.after)
+			d.Resolver = step.resolver
+			conn, err := d.ConnectStream(t.Context(), nil)
+			if err == nil {
+				_ = conn.Close()
+			}
+			if (err == nil) != step.works {
+				t.Errorf("step %d: %v", i, err)
+			}
+		}
+	})
+}
+
+// TestOnlyGoodAddressesAreRemembered: a resolver that lies for a while, as that
+// of a network that wants a login first, does not make the good ones forgotten.
+func TestOnlyGoodAddressesAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newNet(map[string]fate{"192.0.2.1": {}, "10.0.0.1": {err: syscall.ECONNREFUSED}})
+		d := &netdial.Dialer{Server: addr(t, "server.example:443"), DialTCP: network.dial}
+		connect := func(r resolverFunc) error {
+			d.Resolver = r
+			conn, err := d.ConnectStream(t.Context(), nil)
+			if err == nil {
+				_ = conn.Close()
+			}
+			return err
+		}
+		if err := connect(answers("192.0.2.1")); err != nil {
+			t.Fatal(err)
+		}
+		if err := connect(answers("10.0.0.1")); err == nil {
+			t.Fatal("came through by an address that leads nowhere")
+		}
+		if err := connect(silentResolver); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestLiteralIsNotResolved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, seen := newNet(map[string]fate{"2001:db8::1": {}}), new(steps)
