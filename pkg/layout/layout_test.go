@@ -30,6 +30,7 @@ var rules = map[string]rule{
 	"logline":                 {only: nothing},
 	"limit":                   {only: nothing},
 	"control":                 {only: nothing},
+	"awake":                   {only: nothing},
 	"layout":                  {only: nothing},
 	"e2e":                     {},
 	"bench":                   {not: []string{"server", "demo", "program"}},

@@ -1,0 +1,151 @@
+package awake
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A computer is one whose clock and addresses a test sets.
+type computer struct {
+	mu      sync.Mutex
+	ahead   time.Duration // of its wall clock
+	addrs   Addresses
+	notices chan struct{}
+	events  []Event
+}
+
+func (c *computer) set(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
+func (c *computer) take() []Event {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() { c.events = nil }()
+	return c.events
+}
+
+// watched runs a watcher of a computer until the test ends.
+func watched(t *testing.T) *computer {
+	t.Helper()
+	c := &computer{addrs: Addresses{netip.MustParseAddr("10.0.0.1"): true}, notices: make(chan struct{}, 1)}
+	w := &Watcher{
+		Now: func() (now time.Time) {
+			c.set(func() { now = time.Now().Add(c.ahead) })
+			return now
+		},
+		Addresses: func() (now Addresses) {
+			c.set(func() { now = c.addrs })
+			return now
+		},
+		Notices: c.notices,
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.Watch(ctx, func(e Event) { c.set(func() { c.events = append(c.events, e) }) })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	synctest.Wait()
+	return c
+}
+
+func TestClocks(t *testing.T) {
+	for name, tt := range map[string]struct {
+		jump time.Duration
+		want []Event
+	}{
+		"nothing":      {0, nil},
+		"a correction": {5 * time.Second, nil},
+		"a sleep":      {time.Hour, []Event{{Slept: time.Hour, ClockSet: true}}},
+		"put back":     {-time.Hour, []Event{{ClockSet: true}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := watched(t)
+				time.Sleep(time.Minute)
+				c.set(func() { c.ahead = tt.jump })
+				time.Sleep(tick)
+				synctest.Wait()
+				if got := c.take(); !slices.Equal(got, tt.want) {
+					t.Errorf("noticed %+v, want %+v", got, tt.want)
+				}
+				time.Sleep(time.Minute)
+				if got := c.take(); got != nil {
+					t.Errorf("noticed it again: %+v", got)
+				}
+			})
+		})
+	}
+}
+
+// TestLateTick: where the monotonic clock goes on during sleep, the tick is
+// late by both clocks.
+func TestLateTick(t *testing.T) {
+	now := time.Now()
+	before := reading{now.Round(0), now}
+	for _, tt := range []struct {
+		wall, mono time.Duration
+		want       Event
+	}{
+		{tick, tick, Event{}},
+		{tick + slack, tick + slack, Event{}},
+		{tick + time.Hour, tick + time.Hour, Event{Slept: time.Hour}},
+		{tick + time.Hour, tick, Event{Slept: time.Hour, ClockSet: true}},
+		{tick - time.Hour, tick, Event{ClockSet: true}},
+		{0, tick + time.Hour, Event{Slept: time.Hour, ClockSet: true}},
+	} {
+		after := reading{before.wall.Add(tt.wall), before.mono.Add(tt.mono)}
+		if got := before.until(after); got != tt.want {
+			t.Errorf("%v by the wall, %v by the monotonic clock: %+v, want %+v", tt.wall, tt.mono, got, tt.want)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	home, away := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.168.7.7")
+	for _, notice := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			c := watched(t)
+			for i, step := range []struct {
+				addrs Addresses
+				moved bool
+			}{
+				{Addresses{home: true, away: false}, true},
+				{Addresses{away: false, home: true}, false},
+				{Addresses{home: false, away: true}, true}, // another way out
+				{Addresses{}, true},
+				{Addresses{home: true}, true},
+			} {
+				time.Sleep(time.Minute + time.Millisecond) // off the ticks
+				_ = c.take()
+				c.set(func() { c.addrs = step.addrs })
+				within := tick
+				if notice {
+					within = settling
+					c.notices <- struct{}{}
+				}
+				time.Sleep(within)
+				synctest.Wait()
+				if got := c.take(); slices.Contains(got, Event{Moved: true}) != step.moved || len(got) > 1 {
+					t.Errorf("notice %v, step %d: %+v", notice, i, got)
+				}
+			}
+		})
+	}
+}
+
+// TestThisComputer: the watcher of a real computer starts, is quiet, and ends.
+func TestThisComputer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	new(Watcher).Watch(ctx, func(e Event) { t.Logf("noticed %+v", e) })
+}
