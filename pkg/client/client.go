@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vmess-local/pkg/awake"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
@@ -57,6 +58,8 @@ type Options struct {
 	// Listener is served instead of one on the configured address. Run closes
 	// it.
 	Listener net.Listener
+	// Watcher notices sleep and changes of networks; nil watches this computer.
+	Watcher *awake.Watcher
 	// OnStep, if set, is told of each step of a Check as it ends.
 	OnStep func(diagnose.CheckStep)
 	// Reload reads the configuration again, for the status page; nil where it
@@ -129,6 +132,9 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	if opt.Watcher == nil {
+		opt.Watcher = &awake.Watcher{Now: opt.Now}
+	}
 	opt.board = stats.NewBoard()
 	g, err := newGeneration(cfg, opt)
 	if err != nil {
@@ -199,6 +205,13 @@ func (c *Client) Run(ctx context.Context) error {
 	c.servePage(run)
 	c.mu.Unlock()
 	defer func() { cut(); c.paged.Wait() }()
+
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		c.opt.Watcher.Watch(streams, c.woke)
+	}()
+	defer func() { cut(); <-watched }()
 
 	var err error
 	select {
@@ -308,6 +321,17 @@ func (c *Client) retire(old *generation) {
 		c.mu.Unlock()
 		old.fleet.close()
 	})
+}
+
+// woke has all tunnels looked at after a sleep or a change of networks.
+func (c *Client) woke(e awake.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opt.Log.Debug("awake", "slept", e.Slept.String(), "clockSet", e.ClockSet, "moved", e.Moved)
+	for g := range c.leaving {
+		g.fleet.woke()
+	}
+	c.now.fleet.woke()
 }
 
 func rebind(cfg *config.Client) (*handover, error) {

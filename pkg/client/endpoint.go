@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -30,6 +31,7 @@ type way struct {
 	earlyTaken atomic.Bool  // and the server has answered some
 	trip       atomic.Int64 // how long the last upgrade took, in nanoseconds
 
+	tunnels          *wsconn.Group // all that are open
 	plain, withEarly *wsconn.Dialer
 	dial             time.Duration
 	// unverified and other serve a second look at a way that failed: the
@@ -50,7 +52,10 @@ func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 	}
 	dial := dialTime(cfg)
 	below := func(t *netdial.TLS) *netdial.Dialer {
-		return &netdial.Dialer{Server: server, Timeout: dial, Upstream: upstream, TLS: t, Resolver: opt.Resolver, DialTCP: opt.DialTCP}
+		return &netdial.Dialer{
+			Server: server, Timeout: dial, Upstream: upstream, TLS: t,
+			Resolver: opt.Resolver, DialTCP: opt.DialTCP, OnStep: rememberedNote(opt.Log),
+		}
 	}
 	var checked, unchecked *netdial.TLS
 	look, err := netdial.ParseFingerprint(s.TLS.Fingerprint)
@@ -75,16 +80,36 @@ func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 		Path:     s.WS.Path,
 		Header:   header,
 		Ping:     time.Duration(s.WS.Ping),
+		Group:    new(wsconn.Group),
 		Timeout:  dial,
 	}
 	plain, withEarly := ws, ws
 	withEarly.EarlyData, withEarly.EarlyDataHeader = s.WS.EarlyData, s.WS.EarlyDataHeader
 	w := &way{
-		plain: &plain, withEarly: &withEarly, dial: dial,
+		tunnels: ws.Group, plain: &plain, withEarly: &withEarly, dial: dial,
 		unverified: below(unchecked), other: below(otherTLS),
 	}
 	w.early.Store(s.WS.EarlyData > 0)
 	return w, nil
+}
+
+// rememberedNote tells, at debug level, of names that the resolver fails to
+// resolve. It is a failure only where the remembered addresses fail too.
+func rememberedNote(log *slog.Logger) func(netdial.Progress) {
+	return func(p netdial.Progress) {
+		if p.Remembered {
+			log.Debug("resolver", "server", p.Addr, "addresses", p.Addrs, "err", p.Err)
+		}
+	}
+}
+
+// forget drops what may be different on another network.
+func (w *way) forget() {
+	for _, below := range []transport.StreamEndpoint{w.plain.Endpoint, w.unverified, w.other} {
+		if d, ok := below.(*netdial.Dialer); ok {
+			d.Forget()
+		}
+	}
 }
 
 // newUpstream returns the proxy on the way to a server, nil for none. What the

@@ -230,6 +230,21 @@ func (f *fleet) try(m *member) {
 	f.choose("is preferred less, and the other is back")
 }
 
+// woke has the servers looked at anew after a sleep or a change of networks:
+// what failed on another network may work on this one.
+func (f *fleet) woke() {
+	f.mu.Lock()
+	members := f.members
+	now := time.Now()
+	for _, m := range members {
+		m.until, m.rest = now, 0
+	}
+	f.mu.Unlock()
+	for _, m := range members {
+		m.guard.woke()
+	}
+}
+
 // prefer makes a server the one that is used first, until another is named.
 func (f *fleet) prefer(name string) bool {
 	f.mu.Lock()

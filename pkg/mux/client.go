@@ -90,6 +90,19 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// Retire lets the tunnels that there are carry no further sessions: new ones
+// get new tunnels. The sessions that are open go on.
+func (c *Client) Retire() {
+	c.mu.Lock()
+	tunnels := slices.Clone(c.tunnels)
+	c.mu.Unlock()
+	for _, t := range tunnels {
+		t.mu.Lock()
+		t.last = maxSessions
+		t.mu.Unlock()
+	}
+}
+
 // open returns a session whose New is sent if there is something in first.
 func (c *Client) open(ctx context.Context, network Network, dst netaddr.Addr, first []byte) (*session, error) {
 	if !dst.IsValid() {
