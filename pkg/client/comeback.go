@@ -180,9 +180,7 @@ func (g *guard) reach(ctx context.Context, first []byte) (transport.StreamConn, 
 				w.until(outer) // the attempts of others end in time
 				continue
 			}
-			if told == nil {
-				told = g.wayFailed(outer, w.away)
-			}
+			told = g.news(outer, w.away, told)
 			w.until(ctx)
 			continue
 		}
@@ -193,9 +191,7 @@ func (g *guard) reach(ctx context.Context, first []byte) (transport.StreamConn, 
 			}
 			return conn, err
 		}
-		if told == nil {
-			told = g.wayFailed(outer, err)
-		}
+		told = g.news(outer, err, told)
 	}
 	switch why := g.comeback.why(); {
 	case told != nil:
@@ -207,6 +203,18 @@ func (g *guard) reach(ctx context.Context, first []byte) (transport.StreamConn, 
 	}
 }
 
+// news tells a failure of the way, unless it has the cause that the request told
+// before, and returns what was told last.
+func (g *guard) news(ctx context.Context, err, told error) error {
+	var before *VerdictError
+	if errors.As(told, &before) {
+		if v, _ := diagnose.Way(err, g.setting, diagnose.WayFacts{}); v.Cause == before.Verdict.Cause {
+			return told
+		}
+	}
+	return g.wayFailed(ctx, err)
+}
+
 // ahead makes a tunnel for which nobody waits: at once or not at all.
 func (g *guard) ahead(ctx context.Context, first []byte) (transport.StreamConn, error) {
 	if !g.patient() {
@@ -215,7 +223,14 @@ func (g *guard) ahead(ctx context.Context, first []byte) (transport.StreamConn, 
 	if _, ok := g.comeback.enter(g.proven()); !ok {
 		return nil, errNotNow
 	}
-	return g.attempt(ctx, first)
+	conn, err := g.link.ConnectStream(ctx, first)
+	if err != nil {
+		g.doubt()
+		g.comeback.leave(cutShort, nil) // requests find out, and tell
+		return nil, err
+	}
+	g.comeback.leave(reached, nil)
+	return conn, nil
 }
 
 var errNotNow = errors.New("nobody knows whether the server is there")

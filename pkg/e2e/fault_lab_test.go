@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"vmess-local/pkg/awake"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/logline"
@@ -38,10 +39,11 @@ import (
 
 // A labSetup says what a lab's client is like.
 type labSetup struct {
-	remote config.Remote
-	change func(*config.Client) // of what is not the server's; may be nil
-	now    func() time.Time     // this computer's clock; nil is the true one
-	env    []string             // NAME=value
+	remote  config.Remote
+	change  func(*config.Client) // of what is not the server's; may be nil
+	now     func() time.Time     // this computer's clock; nil is the true one
+	env     []string             // NAME=value
+	watcher *awake.Watcher       // nil is the client's own
 	// resolver knows the server's name; nil is the system's
 	resolver netdial.Resolver
 }
@@ -72,7 +74,7 @@ func newLab(t testing.TB, s labSetup) *lab {
 		logline.New(l.json, slog.LevelDebug, true),
 		logline.New(l.text, slog.LevelInfo, false),
 	})
-	l.client, err = client.New(parsed, client.Options{Log: log, LookupEnv: lookup(s.env), Now: s.now, Resolver: s.resolver})
+	l.client, err = client.New(parsed, client.Options{Log: log, LookupEnv: lookup(s.env), Now: s.now, Resolver: s.resolver, Watcher: s.watcher})
 	if err != nil {
 		t.Fatal(err)
 	}
