@@ -327,11 +327,11 @@ func (c *Client) retire(old *generation) {
 func (c *Client) woke(e awake.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.opt.Log.Debug("awake", "slept", e.Slept.String(), "clockSet", e.ClockSet, "moved", e.Moved)
 	for g := range c.leaving {
 		g.fleet.woke()
 	}
 	c.now.fleet.woke()
+	c.opt.Log.Debug("awake", "slept", e.Slept.String(), "clockSet", e.ClockSet, "moved", e.Moved)
 }
 
 func rebind(cfg *config.Client) (*handover, error) {
