@@ -22,9 +22,6 @@ type TunnelFacts struct {
 	IdleFor  time.Duration // since the last byte of payload either way
 	Up, Down int64         // bytes of payload
 	Answered bool          // the server answered the request authentically
-	// Unmarked: Err is nil, but the end came without VMess's end mark from a
-	// server that otherwise sends it.
-	Unmarked bool
 	// OthersEnded is how many other tunnels ended at the same moment.
 	OthersEnded int
 	// ServerRefusesNow: a connection attempt made since is refused.
@@ -34,13 +31,10 @@ type TunnelFacts struct {
 }
 
 // Tunnel judges the end of an established connection. ok is false for an
-// orderly end, for one that this side wanted, and for vmess.ErrNoAnswer, which
-// [Account] judges.
+// orderly end, for one that this side or the destination wanted, and for
+// vmess.ErrNoAnswer, which [Account] judges.
 func Tunnel(f TunnelFacts, s Setting) (v Verdict, ok bool) {
-	if f.Err == nil {
-		return unmarkedEnd(f, s)
-	}
-	if ordinary(f.Err) {
+	if f.Err == nil || ordinary(f.Err) || errors.Is(f.Err, vmess.ErrUnmarked) && !connIdle(f) {
 		return Verdict{}, false
 	}
 	v = tunnel(f, s)
@@ -57,13 +51,11 @@ func ordinary(err error) bool {
 		errors.As(err, &side) && side.Side == transport.Local
 }
 
-// unmarkedEnd recognises V2Ray's connIdle, which ends a tunnel politely.
-func unmarkedEnd(f TunnelFacts, s Setting) (Verdict, bool) {
+// connIdle recognises V2Ray's timer of that name among the reasons for which a
+// server gives a stream up in order. The others are the destination's.
+func connIdle(f TunnelFacts) bool {
 	cut, found := cutterOf(f.IdleFor)
-	if !f.Unmarked || !found || !cut.core {
-		return Verdict{}, false
-	}
-	return idleCut(f, s), true
+	return found && cut.core
 }
 
 func tunnel(f TunnelFacts, s Setting) Verdict {

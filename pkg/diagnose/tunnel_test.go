@@ -27,6 +27,7 @@ func tunnelCases(t *testing.T) []judged {
 	local := func(err error) error { return &transport.SideError{Side: transport.Local, Op: "read", Err: err} }
 	cut := remote(fmt.Errorf("read: %w", wsconn.ErrNoClose))
 	reset := remote(&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)})
+	unmarked := remote(fmt.Errorf("x: %w", vmess.ErrUnmarked))
 	pinging := fixture(t, 0, true)
 	quiet := pinging
 	quiet.Ping = 0
@@ -49,14 +50,15 @@ func tunnelCases(t *testing.T) []judged {
 		add(name, facts{Err: err, Down: some, IdleFor: time.Minute}, quiet, "", 0)
 	}
 	add("end after five minutes of silence", facts{Down: some, IdleFor: 300 * time.Second}, quiet, "", 0)
-	add("unmarked end after a minute", facts{Down: some, IdleFor: time.Minute, Unmarked: true}, quiet, "", 0)
+	add("given up after a minute", facts{Err: unmarked, Down: some, IdleFor: time.Minute}, quiet, "", 0)
+	add("given up in use", facts{Err: unmarked, Down: some}, quiet, "", 0)
 
 	add("nginx, no pings", facts{Err: cut, Down: some, IdleFor: 60*time.Second + 30*time.Millisecond}, quiet, diagnose.TunnelIdleCut, likely)
 	add("nginx, no pings, again", facts{Err: cut, Down: some, IdleFor: 60 * time.Second, SeenBefore: true}, quiet, diagnose.TunnelIdleCut, certain)
 	add("nginx, and another tunnel", facts{Err: cut, Down: some, IdleFor: 60 * time.Second, OthersEnded: 1}, quiet, diagnose.TunnelIdleCut, likely)
 	add("CDN, pings", facts{Err: cut, Down: some, IdleFor: 100 * time.Second}, pinging, diagnose.TunnelIdleCut, likely)
 	add("V2Ray, 300 s", facts{Err: cut, Down: some, IdleFor: 300 * time.Second}, pinging, diagnose.TunnelIdleCut, likely)
-	add("V2Ray, 600 s, politely", facts{Down: some, IdleFor: 600 * time.Second, Unmarked: true}, pinging, diagnose.TunnelIdleCut, likely)
+	add("V2Ray, 600 s, politely", facts{Err: unmarked, Down: some, IdleFor: 600 * time.Second}, pinging, diagnose.TunnelIdleCut, likely)
 	add("some idle limit", facts{Err: cut, Down: some, IdleFor: 45 * time.Second}, quiet, diagnose.TunnelIdleCut, possible)
 	add("some idle limit, again", facts{Err: cut, Down: some, IdleFor: 3 * time.Second, SeenBefore: true}, quiet, diagnose.TunnelIdleCut, certain)
 	add("router forgot, reset", facts{Err: reset, Down: some, IdleFor: 30 * time.Minute}, quiet, diagnose.TunnelIdleCut, possible)

@@ -14,9 +14,10 @@ type object = map[string]any
 // A v2rayServer says how real V2Ray serves: the zero value is plain ws for
 // userID with alterId 0.
 type v2rayServer struct {
-	alterID int
-	tls     *certificates
-	env     []string
+	alterID  int
+	tls      *certificates
+	env      []string
+	connIdle int // seconds; 0 is V2Ray's own default
 }
 
 // startV2rayServer runs V2Ray as a VMess server that dials destinations
@@ -33,7 +34,7 @@ func startV2rayServer(t testing.TB, s v2rayServer) *end {
 			"certificates": []object{{"certificateFile": s.tls.certFile, "keyFile": s.tls.keyFile}},
 		}
 	}
-	return startV2ray(t, addr, s.env, object{
+	return startV2ray(t, addr, s.env, s.connIdle, object{
 		"protocol":       "vmess",
 		"settings":       object{"clients": []object{{"id": userID, "alterId": s.alterID}}},
 		"streamSettings": stream,
@@ -71,7 +72,7 @@ func startV2rayClient(t testing.TB, addr string, c v2rayClient) *end {
 	if c.security == "" {
 		user["security"] = "auto"
 	}
-	return startV2ray(t, freePort(t), c.env, object{
+	return startV2ray(t, freePort(t), c.env, 0, object{
 		"protocol": "socks",
 		"settings": object{"auth": "noauth", "udp": c.udp, "ip": "127.0.0.1"},
 	}, object{
@@ -93,11 +94,16 @@ func wsStream() object {
 // startV2ray runs V2Ray with one inbound on addr and one outbound. It contacts
 // nobody else: the one name that it would look up, by which newer versions
 // recognise packetaddr, leads nowhere.
-func startV2ray(t testing.TB, addr string, env []string, inbound, outbound object) *end {
+func startV2ray(t testing.TB, addr string, env []string, connIdle int, inbound, outbound object) *end {
 	t.Helper()
 	host, port := splitAddr(t, addr)
 	inbound["listen"], inbound["port"] = host, port
+	level := object{}
+	if connIdle > 0 {
+		level["connIdle"] = connIdle
+	}
 	data, err := json.Marshal(object{
+		"policy":    object{"levels": object{"0": level}},
 		"log":       object{"loglevel": "info"},
 		"inbounds":  []object{inbound},
 		"outbounds": []object{outbound, {"protocol": "blackhole", "tag": "nowhere"}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"vmess-local/pkg/transport"
 )
@@ -14,18 +15,27 @@ import (
 // order: what came may not be all.
 var ErrTruncated = fmt.Errorf("the stream ended without its end mark: %w", io.ErrUnexpectedEOF)
 
+// ErrUnmarked is an [ErrTruncated] whose carrier was closed in order: the server
+// is there, and gave this stream up, as V2Ray does with those that are silent
+// for twice its connIdle, and vmess-server when the destination resets.
+var ErrUnmarked = fmt.Errorf("closed in order, but %w", ErrTruncated)
+
 // A bodyReader opens the chunks of one direction.
 type bodyReader struct {
 	in     inbuf
 	chunks *chunker // nil: a raw body
 	marks  bool     // the far end is known to mark the end always
 	orders bool     // the far end is known to close its carrier in order
-	size   chunkSize
-	sized  bool              // size is of the chunk at hand
-	rest   *transport.Buffer // plaintext that did not fit the caller's slice
-	restR  int
-	restW  int
-	err    error // final
+	some   bool     // something has come
+	// marking, when not nil, is whether the far end has marked an end before:
+	// some do always, which nothing but an end tells.
+	marking *atomic.Bool
+	size    chunkSize
+	sized   bool              // size is of the chunk at hand
+	rest    *transport.Buffer // plaintext that did not fit the caller's slice
+	restR   int
+	restW   int
+	err     error // final
 }
 
 // start gives the reader its format; what is buffered already is the body.
@@ -147,8 +157,9 @@ func (r *bodyReader) openBuffered(p []byte) (n int, err error) {
 		}
 		r.endChunk()
 		if plain == 0 {
-			return n, io.EOF
+			return n, r.marked()
 		}
+		r.some = true
 		if r.rest != nil {
 			return 0, nil
 		}
@@ -186,7 +197,7 @@ func (r *bodyReader) more() error {
 	case err == nil:
 		return nil
 	case r.sized && r.chunks.isEnd(r.size) && ends(err):
-		return io.EOF // the end mark's length is enough of an end
+		return r.marked() // the end mark's length is enough of an end
 	case r.sized || r.in.buffered() > 0:
 		if ends(err) {
 			return fmt.Errorf("the stream ended within a chunk: %w", io.ErrUnexpectedEOF)
@@ -196,12 +207,23 @@ func (r *bodyReader) more() error {
 	return r.boundary(err)
 }
 
+// marked returns the end by the end mark.
+func (r *bodyReader) marked() error {
+	if r.marking != nil && !r.marking.Load() {
+		r.marking.Store(true)
+	}
+	return io.EOF
+}
+
 // boundary says what a carrier's end means between two chunks: an end, unless
-// the far end is known to mark it.
+// the far end is known to mark it. An answer without data has lost none.
 func (r *bodyReader) boundary(err error) error {
+	marks := r.marks || r.some && r.marking != nil && r.marking.Load()
 	switch {
 	case !ends(err):
 		return err
+	case marks && errors.Is(err, io.EOF):
+		return ErrUnmarked
 	case r.marks, r.orders && errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrTruncated
 	}

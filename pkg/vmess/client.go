@@ -68,6 +68,7 @@ type Client struct {
 	offset     atomic.Int64  // of the server's clock to ours, nanoseconds
 	answeredAt atomic.Int64  // Unix nanoseconds of the last authentic answer
 	kind       atomic.Uint32 // Kind
+	marking    atomic.Bool   // the server, a V2Ray, has marked the end of an answer
 }
 
 // NewClient returns a Client; the configuration is not kept.
@@ -226,6 +227,9 @@ func (c *Client) readResponse(conn *Conn, h *requestHeader, keys responseKeys) e
 	conn.hold.learn(kind == KindOwn)
 	conn.reader.marks = kind == KindOwn && h.option.has(OptionChunked)
 	conn.reader.orders = kind == KindV2Ray && h.option.has(OptionChunked) // mihomo does not
+	if kind == KindV2Ray && h.command == CommandTCP && h.option.has(OptionChunked) {
+		conn.reader.marking = &c.marking
+	}
 	conn.reader.start(responseFormat(h, keys), stream)
 	return nil
 }

@@ -353,11 +353,15 @@ func TestEndings(t *testing.T) {
 		a.end = len(a.wire)
 		return conn, r, a
 	}
-	for _, own := range []bool{true, false} {
-		between := io.EOF
-		if own {
-			between = ErrTruncated
-		}
+	for _, side := range []struct {
+		name          string
+		own, marking  bool
+		between, bare error // ends between two chunks, and before the first
+	}{
+		{"own", true, false, ErrUnmarked, ErrUnmarked},
+		{"foreign", false, false, io.EOF, io.EOF},
+		{"foreign that marks", false, true, ErrUnmarked, io.EOF},
+	} {
 		for _, e := range []struct {
 			name string
 			cut  func(a answer) int
@@ -368,10 +372,10 @@ func TestEndings(t *testing.T) {
 			{"whole", func(a answer) int { return a.end }, io.EOF, "answer", io.EOF},
 			{"whole, then a reset", func(a answer) int { return a.end }, reset, "answer", io.EOF},
 			{"only the end mark's length", func(a answer) int { return a.chunk + 2 }, io.EOF, "answer", io.EOF},
-			{"between chunks, EOF", func(a answer) int { return a.chunk }, io.EOF, "answer", between},
+			{"between chunks, EOF", func(a answer) int { return a.chunk }, io.EOF, "answer", side.between},
 			{"between chunks, no goodbye", func(a answer) int { return a.chunk }, fmt.Errorf("ws: %w", io.ErrUnexpectedEOF), "answer", ErrTruncated},
 			{"between chunks, reset", func(a answer) int { return a.chunk }, reset, "answer", reset},
-			{"behind the header", func(a answer) int { return a.header }, io.EOF, "", between},
+			{"behind the header", func(a answer) int { return a.header }, io.EOF, "", side.bare},
 			{"within a chunk", func(a answer) int { return a.chunk - 1 }, io.EOF, "", io.ErrUnexpectedEOF},
 			{"behind a length", func(a answer) int { return a.header + 2 }, io.EOF, "", io.ErrUnexpectedEOF},
 			{"within a length", func(a answer) int { return a.header + 1 }, io.EOF, "", io.ErrUnexpectedEOF},
@@ -383,11 +387,12 @@ func TestEndings(t *testing.T) {
 			{"no answer, no goodbye", func(answer) int { return 0 }, io.ErrUnexpectedEOF, "", ErrNoAnswer},
 			{"no answer, reset", func(answer) int { return 0 }, reset, "", reset},
 		} {
-			t.Run(fmt.Sprintf("own %v/%s", own, e.name), func(t *testing.T) {
+			t.Run(side.name+"/"+e.name, func(t *testing.T) {
 				for _, wrap := range []func(io.Reader) io.Reader{
 					func(r io.Reader) io.Reader { return r }, iotest.OneByteReader, iotest.DataErrReader,
 				} {
-					conn, r, a := answerTo(t, own)
+					c.marking.Store(side.marking)
+					conn, r, a := answerTo(t, side.own)
 					r.in = wrap(io.MultiReader(bytes.NewReader(a.wire[:e.cut(a)]), iotest.ErrReader(e.end)))
 					got, err := io.ReadAll(readErrors{conn})
 					if string(got) != e.got {
