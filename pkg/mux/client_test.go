@@ -298,6 +298,22 @@ func TestLifeOf128(t *testing.T) {
 	})
 }
 
+// TestRetire: a retired tunnel goes on with the sessions it has, and gets none.
+func TestRetire(t *testing.T) {
+	l := newLab(t)
+	old := l.open(t, "old")
+	mustRead(t, old, "old")
+	l.Client.Retire()
+	for range 2 {
+		mustRead(t, l.open(t, "new"), "new")
+	}
+	if n := l.dialled.Load(); n != 2 {
+		t.Errorf("%d tunnels, want the retired one and one for both sessions after it", n)
+	}
+	mustWrite(t, old, "still")
+	mustRead(t, old, "still")
+}
+
 func TestIdleTunnelIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)

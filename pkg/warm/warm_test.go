@@ -263,3 +263,28 @@ func TestFailuresAndClose(t *testing.T) {
 		expect(t, p, Stats{})
 	})
 }
+
+// TestDrop: after it no stream from before is handed out, neither one that was
+// ready nor one that was being made.
+func TestDrop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &far{takes: 100 * time.Millisecond}
+		p := NewPool(f, Options{Max: 8, Idle: 45 * time.Second})
+		p.Expect()
+		time.Sleep(time.Second)
+		expect(t, p, Stats{Ready: 1})
+		p.Expect()
+		p.Expect() // one more is being made
+		synctest.Wait()
+		p.Drop()
+		expect(t, p, Stats{Wasted: 1})
+		time.Sleep(time.Second)
+		expect(t, p, Stats{Wasted: 1})
+		p.Expect()
+		time.Sleep(time.Second)
+		if !p.Ready() {
+			t.Error("none are made any more")
+		}
+		_ = p.Close()
+	})
+}
