@@ -83,6 +83,12 @@ screens: ## keep pictures of the status page in dist/screens; UPDATE=1 makes the
 	@CI=true $(GO) test ./pkg/e2e -count=1 -run '^Test(Status|Server)Page' -screens "$(CURDIR)/dist/screens" $(if $(UPDATE),-update)
 	@ls dist/screens
 
+.PHONY: load
+load: ## memory behind slow readers for DURATION (30s), 9,000 tunnels on both servers
+	$(GO) test -count 1 -v ./pkg/e2e -run '^TestMemoryStaysFlat$$' -watch '$(or $(DURATION),30s)' -parallel 8
+	$(GO) test -count 1 -v ./pkg/e2e -run '^TestCrowd$$' -crowd ours
+	$(GO) test -count 1 -v ./pkg/e2e -run '^TestCrowd$$' -crowd v2ray
+
 .PHONY: profile
 profile: ## CPU profiles of the client under load, into dist/; BENCH=cpu|udp
 	@BENCH='$(BENCH)' $(GO) run ./pkg/bench -profile dist

@@ -27,6 +27,14 @@ func startNginx(t testing.TB, backend string, c *certificates, readTimeout time.
 // runNginx runs nginx with some server blocks, of which one listens on addr.
 func runNginx(t testing.TB, addr, servers string) *end {
 	t.Helper()
+	p := start(t, nginxWith(t, servers))
+	p.waitPort(t, addr)
+	return &end{addr: addr, log: p.log, proc: p}
+}
+
+// nginxWith is the command of nginx with some server blocks.
+func nginxWith(t testing.TB, servers string) command {
+	t.Helper()
 	path := need(t, "nginx")
 	dir := t.TempDir()
 	for _, d := range []string{"tmp", "logs"} {
@@ -35,9 +43,7 @@ func runNginx(t testing.TB, addr, servers string) *end {
 		}
 	}
 	writeFile(t, filepath.Join(dir, "nginx.conf"), []byte(strings.Replace(nginxConf, "SERVERS", servers, 1)))
-	p := start(t, command{path: path, args: []string{"-p", dir, "-c", "nginx.conf", "-e", "stderr"}, dir: dir})
-	p.waitPort(t, addr)
-	return &end{addr: addr, log: p.log, proc: p}
+	return command{path: path, args: []string{"-p", dir, "-c", "nginx.conf", "-e", "stderr"}, dir: dir}
 }
 
 const nginxConf = `
@@ -45,7 +51,7 @@ daemon off;
 master_process off;
 pid nginx.pid;
 error_log stderr info;
-events { worker_connections 2048; }
+events { worker_connections 16384; }
 http {
   access_log off;
   client_body_temp_path tmp/body;

@@ -83,7 +83,12 @@ func serverConfig() *config.Server {
 // ourClient runs vmess-local with a configuration. env is NAME=value.
 func ourClient(t testing.TB, cfg *config.Client, env ...string) *end {
 	t.Helper()
-	p := startOurs(t, "vmess-local", config.MarshalClient(cfg), env)
+	return readyClient(t, startOurs(t, "vmess-local", config.MarshalClient(cfg), env))
+}
+
+// readyClient waits for a vmess-local that was started.
+func readyClient(t testing.TB, p *process) *end {
+	t.Helper()
 	addr := p.waitLine(t, regexp.MustCompile(`ready: SOCKS5 and HTTP proxy on (\S+)`))[1]
 	return &end{addr: addr, log: p.log, proc: p}
 }
@@ -91,7 +96,12 @@ func ourClient(t testing.TB, cfg *config.Client, env ...string) *end {
 // ourServer runs vmess-server with a configuration. env is NAME=value.
 func ourServer(t testing.TB, cfg *config.Server, env ...string) *end {
 	t.Helper()
-	p := startOurs(t, "vmess-server", config.MarshalServer(cfg), env)
+	return readyServer(t, startOurs(t, "vmess-server", config.MarshalServer(cfg), env))
+}
+
+// readyServer waits for a vmess-server that was started.
+func readyServer(t testing.TB, p *process) *end {
+	t.Helper()
 	addr := p.waitLine(t, regexp.MustCompile(`ready: VMess over WebSocket on (\S+)`))[1]
 	return &end{addr: addr, log: p.log, proc: p}
 }
@@ -99,10 +109,16 @@ func ourServer(t testing.TB, cfg *config.Server, env ...string) *end {
 // startOurs starts one of our programs without waiting for it to be ready.
 func startOurs(t testing.TB, name string, cfg []byte, env []string) *process {
 	t.Helper()
+	return start(t, ours(t, name, cfg, env))
+}
+
+// ours is the command of one of our programs.
+func ours(t testing.TB, name string, cfg []byte, env []string) command {
+	t.Helper()
 	path := program(t, name)
 	file := filepath.Join(t.TempDir(), "config.json")
 	writeFile(t, file, cfg)
-	return start(t, command{path: path, args: []string{"run", "-c", file}, env: env})
+	return command{path: path, args: []string{"run", "-c", file}, env: env}
 }
 
 // inProcessClient runs the client inside the test program: faster to start,

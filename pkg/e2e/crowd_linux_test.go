@@ -1,0 +1,192 @@
+package e2e
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"vmess-local/pkg/config"
+)
+
+var crowdServer = flag.String("crowd", "ours", "whose server TestCrowd is on: ours or v2ray")
+
+const (
+	// crowdFiles is the limit of open files of each program of the crowd.
+	crowdFiles = 20_000
+	// crowd is how many tunnels are open at once, two files each,
+	crowd = 9000
+	// crowdBurst how many come at once on top of them,
+	crowdBurst = 800
+	// and crowdMost how many there is room for.
+	crowdMost = (crowdFiles - 128) / 2
+	// tunnelMemory is the most that an idle tunnel may take of the client: the
+	// table in docs/performance.md, and half as much for the crowd's arrival.
+	tunnelMemory = 31 << 10
+)
+
+// TestCrowd opens 9,000 tunnels at once and then more in a burst, with 20,000
+// open files for each program: all are served. At the bound, which follows from
+// the files, new ones are refused by name and the old ones go on. It runs
+// alone: the test program holds a file for each tunnel, nginx, as destination,
+// another.
+func TestCrowd(t *testing.T) {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil || l.Max < crowdFiles {
+		leaveOut(t, "open files are limited to %d, it takes %d", l.Max, crowdFiles)
+	}
+	origin := crowdOrigin(t)
+	far := crowdFar(t)
+	cfg := clientConfig(remoteAt(t, far.addr))
+	cfg.Log.Level = "info"
+	near := readyClient(t, start(t, withFiles(ours(t, "vmess-local", config.MarshalClient(cfg), nil))))
+	c := &gathering{proxy: near.addr, origin: origin}
+	defer c.leave()
+	c.come(t, 50, 16)
+	looks := []*weight{weigh(t, "the client", near)}
+	if *crowdServer == "ours" {
+		looks = append(looks, weigh(t, "the server", far))
+	}
+
+	start := time.Now()
+	c.come(t, crowd-len(c.conns), 64)
+	t.Logf("%d tunnels after %.1f s", len(c.conns), time.Since(start).Seconds())
+	start = time.Now()
+	c.come(t, crowdBurst, crowdBurst)
+	t.Logf("%d more at once after %.1f s", crowdBurst, time.Since(start).Seconds())
+	for _, w := range looks {
+		each := (w.look(t) - w.before) / int64(len(c.conns)-50)
+		t.Logf("%s: %.0f MiB before, %.0f MiB at most, %.1f KiB a tunnel", w.name, mib(w.before), mib(w.most), float64(each)/1024)
+		if each > tunnelMemory {
+			t.Errorf("%s takes %d bytes a tunnel, want %d at most", w.name, each, tunnelMemory)
+		}
+	}
+
+	c.come(t, crowdMost-len(c.conns), 16)
+	for range 100 {
+		if conn, err := crowdMember(near.addr, origin); err == nil {
+			_ = conn.Close()
+			t.Fatalf("tunnel %d was let in, with %d open files", crowdMost+1, crowdFiles)
+		}
+	}
+	near.log.waitFor(t, fmt.Sprintf("error: limit.connections: a connection was turned away: %d connections are open", crowdMost))
+	if n := strings.Count(near.log.String(), "error: "); n != 1 {
+		t.Errorf("100 refusals take %d lines:\n%s", n, near.log)
+	}
+	c.stay(t)
+}
+
+// withFiles has a program run with so many open files.
+func withFiles(c command) command {
+	c.args = append([]string{"-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, crowdFiles), c.path}, c.args...)
+	c.path = "/bin/sh"
+	return c
+}
+
+// crowdOrigin is nginx with answers that leave the connection open.
+func crowdOrigin(t *testing.T) string {
+	addr := freePort(t)
+	servers := "server { listen " + addr + " backlog=4096; keepalive_timeout 600s; location / { return 200 here; } }"
+	start(t, withFiles(nginxWith(t, servers))).waitPort(t, addr)
+	return addr
+}
+
+// crowdFar is the server of the crowd's tunnels.
+func crowdFar(t *testing.T) *end {
+	if *crowdServer == "v2ray" {
+		return startV2rayServer(t, v2rayServer{})
+	}
+	return readyServer(t, start(t, withFiles(ours(t, "vmess-server", config.MarshalServer(serverConfig()), nil))))
+}
+
+// A gathering is a number of applications with a tunnel each.
+type gathering struct {
+	proxy, origin string
+	mu            sync.Mutex
+	conns         []net.Conn
+}
+
+// come adds n applications, so many at a time. All must be served.
+func (g *gathering) come(t *testing.T, n, atOnce int) {
+	t.Helper()
+	var all sync.WaitGroup
+	var left, bad atomic.Int64
+	left.Store(int64(n))
+	for range atOnce {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				conn, err := crowdMember(g.proxy, g.origin)
+				if err != nil {
+					if bad.Add(1) <= 3 {
+						t.Error(err)
+					}
+					continue
+				}
+				g.mu.Lock()
+				g.conns = append(g.conns, conn)
+				g.mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if bad.Load() > 0 {
+		t.Fatalf("%d of %d were not served", bad.Load(), n)
+	}
+}
+
+// stay wants that some of each age are still served.
+func (g *gathering) stay(t *testing.T) {
+	t.Helper()
+	for i := 0; i < len(g.conns); i += 97 {
+		if err := crowdAsk(g.conns[i]); err != nil {
+			t.Fatalf("tunnel %d is no longer served: %v", i, err)
+		}
+	}
+}
+
+func (g *gathering) leave() {
+	for _, c := range g.conns {
+		_ = c.Close()
+	}
+}
+
+// crowdMember opens a tunnel and has it answered.
+func crowdMember(proxyAddr, origin string) (net.Conn, error) {
+	c, err := dialVia(proxyAddr, origin)
+	if err != nil {
+		return nil, err
+	}
+	if err := crowdAsk(c); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// crowdAsk has an open tunnel answered.
+func crowdAsk(c net.Conn) error {
+	if err := c.SetDeadline(time.Now().Add(ioPatience)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: crowd\r\n\r\n"); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil || string(text) != "here" {
+		return errors.Join(fmt.Errorf("the destination said %q", text), err)
+	}
+	return nil
+}
