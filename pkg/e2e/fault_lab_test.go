@@ -54,6 +54,9 @@ type lab struct {
 	client *client.Client
 	json   *tail // its log for programs, all levels
 	text   *tail // its talk to people, at the default level
+
+	visits sync.Mutex
+	asked  map[string]bool // destinations
 }
 
 // newLab runs a client, whose configuration is called config.json, until the
@@ -62,6 +65,7 @@ func newLab(t testing.TB, s labSetup) *lab {
 	t.Helper()
 	cfg := clientConfig(s.remote)
 	cfg.Warm.Max = 0 // the lab counts connections
+	cfg.Status.Enabled, cfg.Status.Listen = true, "127.0.0.1:0"
 	if s.change != nil {
 		s.change(cfg)
 	}
@@ -69,7 +73,7 @@ func newLab(t testing.TB, s labSetup) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{json: newTail(), text: newTail()}
+	l := &lab{json: newTail(), text: newTail(), asked: map[string]bool{}}
 	log := slog.New(twoLogs{
 		logline.New(l.json, slog.LevelDebug, true),
 		logline.New(l.text, slog.LevelInfo, false),
@@ -79,8 +83,23 @@ func newLab(t testing.TB, s labSetup) *lab {
 		t.Fatal(err)
 	}
 	l.addr = l.client.Addr().String()
+	ofClient(parsed).searchLog(t, "the client", l.json)
+	t.Cleanup(func() { l.secrets(parsed).search(t, "the client's talk", l.text.String()) })
 	runInProcess(t, "the client", l.text, l.client.Run)
+	t.Cleanup(func() { l.secrets(parsed).searchPages(t, l.text) })
 	return l
+}
+
+// secrets are what neither the log at its default level nor the open pages may
+// show: where applications went belongs to it.
+func (l *lab) secrets(c *config.Client) secrecy {
+	s := ofClient(c)
+	l.visits.Lock()
+	defer l.visits.Unlock()
+	for target := range l.asked {
+		s.addDestination(target)
+	}
+	return s
 }
 
 // twoLogs writes each record in both formats.
@@ -271,6 +290,9 @@ const noReply = -1
 // ask makes one SOCKS5 CONNECT request, says something, and reads until n
 // bytes have come or the connection ends.
 func (l *lab) ask(target, say string, n int) reply {
+	l.visits.Lock()
+	l.asked[target] = true
+	l.visits.Unlock()
 	return askVia(l.addr, target, say, n, labPatience)
 }
 

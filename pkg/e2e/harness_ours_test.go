@@ -25,6 +25,12 @@ const wsPath = "/tunnel"
 // legacyEnv makes V2Ray and our client speak MD5 also with alterId 0.
 const legacyEnv = "V2RAY_VMESS_AEAD_DISABLED=true"
 
+// What our programs say when they are ready, with the address.
+var (
+	clientReady = regexp.MustCompile(`ready: SOCKS5 and HTTP proxy on (\S+)`)
+	serverReady = regexp.MustCompile(`ready: VMess over WebSocket on (\S+)`)
+)
+
 // An end is a running client or server.
 type end struct {
 	addr string // where it listens, 127.0.0.1:PORT
@@ -83,26 +89,30 @@ func serverConfig() *config.Server {
 // ourClient runs vmess-local with a configuration. env is NAME=value.
 func ourClient(t testing.TB, cfg *config.Client, env ...string) *end {
 	t.Helper()
-	return readyClient(t, startOurs(t, "vmess-local", config.MarshalClient(cfg), env))
+	p := startOurs(t, "vmess-local", config.MarshalClient(cfg), env)
+	ofClient(cfg).searchLog(t, "the client", p.log)
+	return readyClient(t, p)
 }
 
 // readyClient waits for a vmess-local that was started.
 func readyClient(t testing.TB, p *process) *end {
 	t.Helper()
-	addr := p.waitLine(t, regexp.MustCompile(`ready: SOCKS5 and HTTP proxy on (\S+)`))[1]
+	addr := p.waitLine(t, clientReady)[1]
 	return &end{addr: addr, log: p.log, proc: p}
 }
 
 // ourServer runs vmess-server with a configuration. env is NAME=value.
 func ourServer(t testing.TB, cfg *config.Server, env ...string) *end {
 	t.Helper()
-	return readyServer(t, startOurs(t, "vmess-server", config.MarshalServer(cfg), env))
+	p := startOurs(t, "vmess-server", config.MarshalServer(cfg), env)
+	ofServer(cfg).searchLog(t, "the server", p.log)
+	return readyServer(t, p)
 }
 
 // readyServer waits for a vmess-server that was started.
 func readyServer(t testing.TB, p *process) *end {
 	t.Helper()
-	addr := p.waitLine(t, regexp.MustCompile(`ready: VMess over WebSocket on (\S+)`))[1]
+	addr := p.waitLine(t, serverReady)[1]
 	return &end{addr: addr, log: p.log, proc: p}
 }
 
@@ -135,6 +145,7 @@ func inProcessClient(t testing.TB, cfg *config.Client, env ...string) *end {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ofClient(parsed).searchLog(t, "the client", log)
 	runInProcess(t, "the client", log, c.Run)
 	return &end{addr: c.Addr().String(), log: log}
 }
@@ -159,6 +170,7 @@ func inProcessServer(t testing.TB, cfg *config.Server, opt inProcess, env ...str
 	if err != nil {
 		t.Fatal(err)
 	}
+	ofServer(parsed).searchLog(t, "the server", log)
 	runInProcess(t, "the server", log, s.Run)
 	return &end{addr: s.Addr().String(), log: log}
 }

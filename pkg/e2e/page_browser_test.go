@@ -108,7 +108,6 @@ func TestStatusPageSwitch(t *testing.T) {
 	first.Name, second.Name = "first", "second"
 	l := newLab(t, labSetup{remote: first, change: func(c *config.Client) {
 		c.Server, c.Servers = config.DefaultClient().Server, []config.Remote{first, second}
-		c.Status.Enabled, c.Status.Listen = true, "127.0.0.1:0"
 	}})
 	w := openPage(t, l.pageAddress(t))
 	w.until(`$("servers").children[0]?.innerText.startsWith("first in use") && $("servers").children[1]?.innerText.startsWith("second ready")`)

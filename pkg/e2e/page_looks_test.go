@@ -70,7 +70,7 @@ func fullPage(t *testing.T) string {
 	home.Name, spare.Name = "Amsterdam", "Frankfurt"
 	l := newLab(t, labSetup{now: clockOff(312 * time.Second), remote: home, change: func(c *config.Client) {
 		c.Server, c.Servers = config.DefaultClient().Server, []config.Remote{spare, home}
-		c.Status.Enabled, c.Status.Listen, c.Heal.EarlyData = true, "127.0.0.1:0", false
+		c.Heal.EarlyData = false
 	}})
 	echo, flood := at(t, echoOrigin(t), "mail.example"), floodOrigin(t)
 	l.ask(echo, "hello\n", 6).wantData(t, "hello\n")

@@ -16,9 +16,7 @@ import (
 // and token.
 func pageOf(t testing.TB, remote config.Remote) (l *lab, base, token string) {
 	t.Helper()
-	l = newLab(t, labSetup{remote: remote, change: func(c *config.Client) {
-		c.Status.Enabled, c.Status.Listen = true, "127.0.0.1:0"
-	}})
+	l = newLab(t, labSetup{remote: remote})
 	base, token, _ = strings.Cut(l.pageAddress(t), "/?token=")
 	return l, base, token
 }
@@ -106,7 +104,7 @@ func TestStatusPage(t *testing.T) {
 	if code, body := pageCall(t, "GET", base+"/api/link?server=127.0.0.1", token); code != 200 || !bytes.Contains(body, []byte("vmess://")) {
 		t.Errorf("the link: %d", code)
 	}
-	for _, open := range []string{"/", "/metrics", "/proxy.pac", "/healthz"} {
+	for _, open := range openPages {
 		_, body := pageCall(t, "GET", base+open, "")
 		for _, secret := range []string{origin, userID, token} {
 			if bytes.Contains(body, []byte(secret)) {
