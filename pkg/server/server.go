@@ -78,9 +78,10 @@ type Server struct {
 	reloading sync.Mutex
 	cfg       *config.Server
 
-	open atomic.Int64 // connections
-	full occasion     // to say that they are too many
-	ways gate         // ways out to destinations
+	open     atomic.Int64 // connections
+	full     occasion     // to say that they are too many
+	refusals *refusals
+	ways     gate // ways out to destinations
 
 	mu      sync.Mutex
 	closed  bool           // no new streams
@@ -98,7 +99,7 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 	if opt.LookupEnv == nil {
 		opt.LookupEnv = os.LookupEnv
 	}
-	s := &Server{log: opt.Log, cfg: cfg, limits: cfg.Limits, max: limit.Connections(cfg.Limits.Connections, 2)}
+	s := &Server{log: opt.Log, cfg: cfg, limits: cfg.Limits, max: limit.Connections(cfg.Limits.Connections, 2), refusals: newRefusals(opt.Log)}
 	s.ways.max = int64(s.max)
 	if err := s.accounts(cfg, opt); err != nil {
 		return nil, err
@@ -205,6 +206,7 @@ func (s *Server) Run(ctx context.Context) error {
 		err = nil
 	}
 	s.drainStreams(cut)
+	s.refusals.close()
 	return err
 }
 
@@ -267,11 +269,8 @@ type visited struct {
 // RemoteAddr implements net.Conn.
 func (v visited) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(v.source) }
 
-// refused logs a refusal at once, in the words that V2Ray's users know. The
-// peer is still held then.
-func (s *Server) refused(c transport.StreamConn, err error) {
-	s.log.Warn("rejected", logline.Text("rejected a connection from %s: %v", c.RemoteAddr(), err), "from", c.RemoteAddr().String(), "err", err)
-}
+// refused is told of a request that is refused.
+func (s *Server) refused(c transport.StreamConn, err error) { s.refusals.tell(c.RemoteAddr(), err) }
 
 // bounded closes connections that come while too many are open.
 type bounded struct {
