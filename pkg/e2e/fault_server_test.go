@@ -6,7 +6,6 @@ import (
 	"crypto/aes"
 	"crypto/md5"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -247,7 +246,7 @@ func (s *moodyServer) serve(c *net.TCPConn) error {
 	s.mu.Lock()
 	s.delivered[line]++
 	s.mu.Unlock()
-	out := fakeFrame(nil, 2, append(request.header(s.option), request.seal(answer)[38:]...))
+	out := fakeFrame(nil, 2, append(request.header(4, request.v, s.option, 0, 0), request.chunks(answer)...))
 	_, err = c.Write(fakeFrame(out, 8, []byte{1000 >> 8, 1000 & 0xff}))
 	return err
 }
@@ -266,20 +265,6 @@ func (s *moodyServer) seen() (requests int, delivered map[string]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests, s.delivered
-}
-
-// header returns a response's header with an option byte.
-func (q *fakeRequest) header(option byte) []byte {
-	key, iv := sha256.Sum256(q.key[:]), sha256.Sum256(q.iv[:])
-	var out []byte
-	for _, part := range []struct {
-		what  string
-		plain []byte
-	}{{" Len", []byte{0, 4}}, {"", []byte{q.v, option, 0, 0}}} {
-		k, n := fakeKDF(key[:16], "AEAD Resp Header"+part.what+" Key"), fakeKDF(iv[:16], "AEAD Resp Header"+part.what+" IV")
-		out = fakeGCM(k[:16]).Seal(out, n[:12], part.plain, nil)
-	}
-	return out
 }
 
 type countedReader struct {

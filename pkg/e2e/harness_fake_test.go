@@ -204,13 +204,21 @@ func (q *fakeRequest) readLine(r io.Reader) (string, error) {
 
 // seal returns the answer: its header and data in chunks, without end mark.
 func (q *fakeRequest) seal(data []byte) []byte {
-	key, iv := sha256.Sum256(q.key[:]), sha256.Sum256(q.iv[:])
+	return append(q.header(4, q.v, 0x05, 0, 0), q.chunks(data)...) // the request's option, as sing-box and mihomo answer
+}
+
+// header returns an answer's header, which is said to have so many bytes.
+func (q *fakeRequest) header(size uint16, plain ...byte) []byte {
+	key, iv := q.answerKeys()
 	seal := func(out []byte, what string, plain []byte) []byte {
-		k, n := fakeKDF(key[:16], "AEAD Resp Header"+what+" Key"), fakeKDF(iv[:16], "AEAD Resp Header"+what+" IV")
+		k, n := fakeKDF(key[:], "AEAD Resp Header"+what+" Key"), fakeKDF(iv[:], "AEAD Resp Header"+what+" IV")
 		return fakeGCM(k[:16]).Seal(out, n[:12], plain, nil)
 	}
-	out := seal(nil, " Len", []byte{0, 4})
-	out = seal(out, "", []byte{q.v, 0x05, 0, 0}) // the request's option, as sing-box and mihomo answer
+	return seal(seal(nil, " Len", binary.BigEndian.AppendUint16(nil, size)), "", plain)
+}
+
+// chunks returns an answer's data, without end mark.
+func (q *fakeRequest) chunks(data []byte) (out []byte) {
 	body := q.answerBody()
 	for len(data) > 0 {
 		n := min(len(data), 15000)
@@ -221,9 +229,11 @@ func (q *fakeRequest) seal(data []byte) []byte {
 }
 
 // answerBody is the chunks of the answer.
-func (q *fakeRequest) answerBody() *fakeBody {
-	key, iv := sha256.Sum256(q.key[:]), sha256.Sum256(q.iv[:])
-	return newFakeBody([16]byte(key[:16]), [16]byte(iv[:16]))
+func (q *fakeRequest) answerBody() *fakeBody { return newFakeBody(q.answerKeys()) }
+
+func (q *fakeRequest) answerKeys() (key, iv [16]byte) {
+	k, i := sha256.Sum256(q.key[:]), sha256.Sum256(q.iv[:])
+	return [16]byte(k[:16]), [16]byte(i[:16])
 }
 
 // fakeBody is one direction's chunks (docs/protocol.md 8).

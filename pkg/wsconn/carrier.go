@@ -26,6 +26,10 @@ const (
 	minLent = 16 << 10
 	// maxEmptyFrames bounds the data frames without payload in a row.
 	maxEmptyFrames = 4096
+	// maxControls bounds the control frames in a row within controlTime: more
+	// than a long pause can have piled up, and too few to keep anybody busy.
+	maxControls = 4096
+	controlTime = 10 * time.Second
 	// maxScan bounds how many frames are looked at ahead of gorilla.
 	maxScan = 16
 	// maxIdleReads bounds the reads in a row that return nothing.
@@ -64,6 +68,7 @@ type carrier struct {
 	control bool   // the current frame is a control frame
 	want    int    // how much data payload gorilla was asked for
 	empty   int    // data frames without payload in a row
+	flood   flood  // control frames in a row
 	err     error  // of the connection; final
 	told    error  // err, once gorilla knows it
 	late    error  // came together with bytes: told after them
@@ -132,8 +137,12 @@ func (c *carrier) nextFrame() error {
 	c.head, c.payload, c.control = h.size, h.payload, h.control()
 	switch {
 	case c.control:
+		if c.flood.goesOn() {
+			c.err = fmt.Errorf("%w: more than %d control frames within %v", ErrBadFrame, maxControls, controlTime)
+			return c.err
+		}
 	case c.payload > 0:
-		c.empty = 0
+		c.empty, c.flood.frames = 0, 0
 	default:
 		if c.empty++; c.empty > maxEmptyFrames {
 			c.err = fmt.Errorf("%w: more than %d empty ones in a row", ErrBadFrame, maxEmptyFrames)
@@ -141,6 +150,24 @@ func (c *carrier) nextFrame() error {
 		}
 	}
 	return nil
+}
+
+// A flood counts control frames without data between them.
+type flood struct {
+	frames int
+	since  time.Time
+}
+
+// goesOn counts a frame, and reports whether they are too many in their time.
+func (f *flood) goesOn() bool {
+	if f.frames == 0 {
+		f.since = time.Now()
+	}
+	if f.frames++; f.frames <= maxControls {
+		return false
+	}
+	f.frames = 0
+	return time.Since(f.since) < controlTime
 }
 
 // ready reports whether data is at hand, so that gorilla returns some (or an

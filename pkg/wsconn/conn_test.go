@@ -231,6 +231,49 @@ func TestEmptyFragmentsEnd(t *testing.T) {
 	}
 }
 
+// A flood of control frames ends; as many over a long time, or with data
+// between them, do not.
+func TestControlFloodEnds(t *testing.T) {
+	for _, ping := range [][]byte{frame(0x89, pattern(125)), frame(0x8a, nil)} {
+		c := dial(t, upgraded(t, func(p *rawPeer) {
+			go func() { _, _ = io.Copy(io.Discard, p.br) }()
+			b := bytes.Repeat(ping, 1000)
+			_, err := p.Write(b)
+			for err == nil {
+				_, err = p.Write(b)
+			}
+		}))
+		if _, err := c.Read(make([]byte, 100)); !errors.Is(err, ErrBadFrame) {
+			t.Errorf("got %v", err)
+		}
+	}
+	t.Run("slow", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := dialWith(t, &Dialer{Host: "h", Endpoint: overPipe(func(p *rawPeer) {
+				for range 3 * maxControls {
+					_, _ = p.Write(frame(0x8a, nil))
+					time.Sleep(controlTime/maxControls + time.Millisecond)
+				}
+				_, _ = p.Write(frame(0x82, []byte("data")))
+				_, _ = p.Write(closeFrame(1000, ""))
+				_, _, _ = readFrame(p.br)
+			})}, nil)
+			if b, err := io.ReadAll(c); string(b) != "data" || err != nil {
+				t.Errorf("read %q, %v", b, err)
+			}
+			_ = c.Close()
+		})
+	})
+	t.Run("with data between", func(t *testing.T) {
+		few := append(bytes.Repeat(frame(0x8a, nil), maxControls), frame(0x82, []byte("data"))...)
+		c, done := pipeConn(t, bytes.Repeat(few, 3))
+		done()
+		if b, err := io.ReadAll(c); string(b) != "datadatadata" || !errors.Is(err, ErrNoClose) {
+			t.Errorf("read %q, %v", b, err)
+		}
+	})
+}
+
 func TestReadDeadline(t *testing.T) {
 	c, _ := pipeConn(t, nil)
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
