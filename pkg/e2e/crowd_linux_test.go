@@ -190,3 +190,69 @@ func crowdAsk(c net.Conn) error {
 	}
 	return nil
 }
+
+// silentMemory is the most that a connection may take that says nothing.
+const silentMemory = 16 << 10
+
+// TestSilentCrowd has 10,000 connections say nothing, on each of our ports:
+// more than there is room for, so that some are turned away. They take little,
+// applications that were there go on, and after the time for the handshake
+// there is room again.
+func TestSilentCrowd(t *testing.T) {
+	const (
+		silent    = 10_000
+		handshake = 10 * time.Second
+	)
+	scfg := serverConfig()
+	scfg.Limits.Handshake, scfg.Log.Level = config.Duration(handshake), "info"
+	far := readyServer(t, start(t, withFiles(ours(t, "vmess-server", config.MarshalServer(scfg), nil))))
+	ccfg := clientConfig(remoteAt(t, far.addr))
+	ccfg.Limits.Handshake, ccfg.Log.Level, ccfg.Warm.Max = config.Duration(handshake), "info", 0
+	near := readyClient(t, start(t, withFiles(ours(t, "vmess-local", config.MarshalClient(ccfg), nil))))
+	echo, bulk := echoOrigin(t), bulkOrigin(t)
+	exchange(t, near.addr, bulk, 1<<20, 1<<20)
+
+	for name, e := range map[string]*end{"the client": near, "the server": far} {
+		there := mustDialVia(t, near.addr, echo)
+		mustEcho(t, there, "before\n")
+		w := weigh(t, name, e)
+		start := time.Now()
+		crowd := make([]net.Conn, 0, silent)
+		for range silent {
+			c, err := net.DialTimeout("tcp", e.addr, ioPatience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			crowd = append(crowd, c)
+		}
+		w.look(t)
+		each := (w.most - w.before) / silent
+		t.Logf("%s: %d silent connections after %.1f s, %.1f KiB each", name, silent, time.Since(start).Seconds(), float64(each)/1024)
+		if each > silentMemory {
+			t.Errorf("%s takes %d bytes for each, want %d at most", name, each, silentMemory)
+		}
+		mustEcho(t, there, "meanwhile\n")
+		for _, c := range crowd {
+			_ = c.SetReadDeadline(start.Add(3*handshake + 10*slowness))
+			if _, err := c.Read(make([]byte, 1)); isTimeout(err) {
+				t.Fatalf("%s lets who says nothing stay", name)
+			}
+			_ = c.Close()
+		}
+		t.Logf("%s: all were sent away after %.1f s", name, time.Since(start).Seconds())
+		mustEcho(t, there, "after\n")
+		exchange(t, near.addr, bulk, 1<<20, 1<<20)
+	}
+	for _, said := range []struct {
+		log  *tail
+		text string
+	}{
+		{near.log, "error: limit.connections: a connection was turned away: "},
+		{far.log, "too many connections: the limit is "},
+	} {
+		said.log.waitFor(t, said.text)
+		if n := strings.Count(said.log.String(), said.text); n > 3 {
+			t.Errorf("that is said %d times", n)
+		}
+	}
+}

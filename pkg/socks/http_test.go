@@ -168,6 +168,44 @@ func TestOriginFormBeforeAuth(t *testing.T) {
 	}
 }
 
+// What a web page can have a browser send to the port as to a web site, with
+// whatever in its body, goes nowhere.
+func TestWebPagesGoNowhere(t *testing.T) {
+	d := open(t, &Server{Dialer: transport.DialerFunc(func(_ context.Context, dst netaddr.Addr, _ []byte) (transport.StreamConn, error) {
+		t.Errorf("%s was dialled", dst)
+		return nil, errors.New("nobody may dial here")
+	})})
+	port := d.addr[strings.LastIndexByte(d.addr, ':')+1:]
+	for name, body := range map[string]string{
+		"a form":          "a=b",
+		"a request":       "GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
+		"a tunnel":        "CONNECT example.com:443 HTTP/1.1\r\n\r\n",
+		"SOCKS5":          "\x05\x01\x00\x05\x01\x00\x03\x0bexample.com\x00\x50",
+		"SOCKS4":          "\x04\x01\x00\x50\x01\x02\x03\x04\x00",
+		"more than fits":  strings.Repeat("GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n", 10_000),
+		"a TLS handshake": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+	} {
+		for _, host := range []string{d.addr, "localhost:" + port, "rebound.example:" + port, "example.com"} {
+			for _, head := range []string{
+				fmt.Sprintf("POST / HTTP/1.1\r\nHost: %s\r\nOrigin: http://evil.example\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", host, len(body), body),
+				fmt.Sprintf("POST /x HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", host, len(body), body),
+				fmt.Sprintf("GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", host),
+			} {
+				c := d.dial(t)
+				go func() { _, _ = io.WriteString(c, head) }() // may be cut off
+				resp := readResponse(t, bufio.NewReader(c))
+				if resp.StatusCode != 400 || resp.text != textOrigin {
+					t.Errorf("%s for %s: answered %s %q", name, host, resp.Status, resp.text)
+				}
+				_ = c.Close()
+			}
+		}
+	}
+	if n := len(d.asked()); n > 0 {
+		t.Errorf("%d requests were made", n)
+	}
+}
+
 func TestNoDialer(t *testing.T) {
 	d := open(t, &Server{})
 	c := d.dial(t)
