@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"vmess-local/pkg/config"
 )
 
 // watched is how long the tests of memory look at a program that must not
@@ -209,4 +211,43 @@ func statusField(pid int, field string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("%s is not in the status of process %d", field, pid)
+}
+
+// TestGoneBehindStuckUpload: nothing is held for an application that is gone,
+// though the destination takes nothing of what it sent before.
+func TestGoneBehindStuckUpload(t *testing.T) {
+	t.Parallel()
+	certs := newCertificates(t)
+	secure := serverConfig()
+	secure.TLS = config.ServerTLS{CertFile: certs.certFile, KeyFile: certs.keyFile}
+	plain := func(r config.Remote) config.Remote { return r }
+	for name, tt := range map[string]struct {
+		far    func() *end
+		remote func(config.Remote) config.Remote
+		ours   bool
+	}{
+		"V2Ray server":        {func() *end { return startV2rayServer(t, v2rayServer{}) }, plain, false},
+		"our server":          {func() *end { return ourServer(t, serverConfig()) }, plain, true},
+		"our server with TLS": {func() *end { return ourServer(t, secure) }, func(r config.Remote) config.Remote { return overTLS(r, certs) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stay := make(chan struct{})
+			origin := serveOrigin(t, func(*net.TCPConn) { <-stay })
+			defer close(stay)
+			far := tt.far()
+			near := ourClient(t, clientConfig(tt.remote(remoteAt(t, far.addr))))
+			c := mustDialVia(t, near.addr, origin)
+			_ = c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+			if err := fill(c, heap); !isTimeout(err) {
+				t.Fatalf("the destination takes nothing, and the application sees %v", err)
+			}
+			_ = c.SetLinger(0)
+			_ = c.Close()
+			gone := "to=" + origin
+			near.log.waitFor(t, gone)
+			if tt.ours {
+				far.log.waitFor(t, gone)
+			}
+		})
+	}
 }

@@ -186,3 +186,6 @@ func (c *proxied) ReadLazy(head, most int) (*transport.Buffer, int, error) {
 
 // Reset implements transport.Resetter.
 func (c *proxied) Reset() error { return transport.Reset(c.StreamConn) }
+
+// Broken implements transport.Breaker.
+func (c *proxied) Broken() bool { return transport.Broken(c.StreamConn) }

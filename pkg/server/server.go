@@ -345,6 +345,9 @@ func (c *counted) Reset() error {
 	return transport.Reset(c.StreamConn)
 }
 
+// Broken implements transport.Breaker.
+func (c *counted) Broken() bool { return transport.Broken(c.StreamConn) }
+
 // halfless is a connection that cannot end one direction.
 type halfless struct{ net.Conn }
 

@@ -266,6 +266,9 @@ func (c *Conn) Reset() error {
 	return c.records.Close()
 }
 
+// Broken implements [transport.Breaker] by the connection below.
+func (c *Conn) Broken() bool { return transport.Broken(c.records.conn) }
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.records.LocalAddr() }
 

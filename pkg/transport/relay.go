@@ -111,6 +111,7 @@ type session struct {
 	tail          atomic.Bool   // the remote takes no more bytes
 	timer         *time.Timer
 
+	said   atomic.Bool   // the local side is being told the end, or was
 	over   atomic.Int32  // directions that are over, though the streams may be open
 	torn   atomic.Bool   // the streams are being closed, or were
 	closed chan struct{} // closed when both streams are
@@ -149,7 +150,9 @@ func (s *session) outcome(lost error) Outcome {
 // upload carries one direction. What it sends on done is a failure that does
 // not end the other.
 func (s *session) upload(done chan<- error) {
-	rd, wr := s.copy(s.remote, s.local, s.up, s.down)
+	up, stop := s.way()
+	rd, wr := s.copy(up, s.local, s.up, s.down)
+	stop()
 	op := "write"
 	switch {
 	case rd != nil:
@@ -184,6 +187,7 @@ func (s *session) download() {
 		s.abort(nil, &SideError{Remote, "read", rd})
 		return
 	}
+	s.said.Store(true)
 	if err := s.local.CloseWrite(); err != nil {
 		// Without a half close the only way to say "ended" is to close.
 		s.finish()
@@ -209,7 +213,7 @@ func (s *session) directionOver() (both bool) {
 }
 
 // copy moves bytes until src ends (nil, nil) or one side fails.
-func (s *session) copy(dst, src StreamConn, count, back *atomic.Int64) (readErr, writeErr error) {
+func (s *session) copy(dst io.Writer, src StreamConn, count, back *atomic.Int64) (readErr, writeErr error) {
 	in, flow := newLazily(src), gather{back: back}
 	defer in.release()
 	for {

@@ -67,6 +67,18 @@ func ReadLazy(c StreamConn, head, most int) (b *Buffer, n int, err error) {
 // orderly end (TCP: RST). Reset also closes.
 type Resetter interface{ Reset() error }
 
+// A Breaker can tell without reading that the far end has broken off: nothing
+// that is done for it can reach it any more. What was not read yet does not
+// hide it, as it would from a reader. Broken may be called by anyone; where the
+// system does not tell, it is false.
+type Breaker interface{ Broken() bool }
+
+// Broken asks a stream that wraps others, which may not know.
+func Broken(c any) bool {
+	b, ok := c.(Breaker)
+	return ok && b.Broken()
+}
+
 // A PeerWaiter knows when the far end is gone in both directions.
 // WaitPeerClose may be called by the reader after Read returned io.EOF; it
 // blocks until nothing written can arrive any more, or the stream is closed.

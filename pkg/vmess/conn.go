@@ -224,6 +224,9 @@ func (c *Conn) Reset() error {
 	return transport.Reset(c.carrier)
 }
 
+// Broken implements transport.Breaker by the carrier.
+func (c *Conn) Broken() bool { return transport.Broken(c.carrier) }
+
 // LocalAddr implements net.Conn by the carrier's.
 func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }
 

@@ -296,6 +296,9 @@ func (c *Conn) abort() error {
 	return c.carrier.conn.Close()
 }
 
+// Broken implements [transport.Breaker] by the connection below.
+func (c *Conn) Broken() bool { return transport.Broken(c.carrier.conn) }
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }
 
