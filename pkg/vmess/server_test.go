@@ -651,6 +651,7 @@ func TestMemory(t *testing.T) {
 		{300, 5, true},
 		{300, 4, false},
 		{600, 4, true}, // nothing is left of a long time ago
+		{800, 4, true}, // nor of just twice as long
 		{-9000, 4, false},
 		{-9000, 6, true}, // the clock was set back
 		{-8900, 7, true},
