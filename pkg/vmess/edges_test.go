@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -90,6 +92,21 @@ func TestNoAnswerIsNone(t *testing.T) {
 		if errors.Is(err, ErrNoAnswer) != tt.none || !errors.Is(err, tt.is) {
 			t.Errorf("%d bytes, then %v: %v", tt.total, tt.err, err)
 		}
+	}
+}
+
+// TestTakeTellsCuts: an end within what was asked for is a cut, before it an
+// end.
+func TestTakeTellsCuts(t *testing.T) {
+	for text, want := range map[string]error{"": io.EOF, "a": io.ErrUnexpectedEOF, "abc": io.ErrUnexpectedEOF, "abcd": nil} {
+		in := newInbuf(&recorder{in: strings.NewReader(text)})
+		if _, err := in.take(4); err != want {
+			t.Errorf("4 bytes of %q: %v, want %v", text, err, want)
+		}
+	}
+	in := newInbuf(&recorder{in: iotest.ErrReader(os.ErrDeadlineExceeded)})
+	if _, err := in.take(1); err != os.ErrDeadlineExceeded {
+		t.Errorf("behind a deadline: %v", err)
 	}
 }
 

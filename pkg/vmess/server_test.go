@@ -194,6 +194,27 @@ func TestServerReplay(t *testing.T) {
 	}
 }
 
+// However late in a generation of what is remembered a request came.
+func TestServerReplayLateInMemory(t *testing.T) {
+	for _, late := range []int{1, 100, 200, 236, 237, 238, 239, 240, 241} {
+		k := &clock{now: noon}
+		s := newTestServer(t, ServerConfig{Now: k.Now})
+		if _, err := serve(s, forger{id: testID, seed: 1}.wire()); err != nil { // begins it
+			t.Fatal(err)
+		}
+		came := noon.Add(time.Duration(late) * time.Second)
+		k.set(came)
+		wire := forger{id: testID, at: came.Add(120 * time.Second), seed: 2}.wire()
+		if _, err := serve(s, wire); err != nil {
+			t.Fatal(err)
+		}
+		k.set(came.Add(240 * time.Second))
+		if _, err := serve(s, wire); !errors.Is(err, ErrReplayed) {
+			t.Errorf("%d s after the first request: %v", late, err)
+		}
+	}
+}
+
 func TestServerReplayAcrossClockJump(t *testing.T) {
 	k := &clock{now: noon}
 	s := newTestServer(t, ServerConfig{Now: k.Now})
