@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -101,6 +104,42 @@ func TestEndlessQuestion(t *testing.T) {
 	}
 	if len(asked) > 0 {
 		t.Error("it was taken for a question")
+	}
+}
+
+// TestAskersAreBounded: however many ask at one time, few are answered at one
+// time, and the others in their turn.
+func TestAskersAreBounded(t *testing.T) {
+	dir := shortDir(t)
+	var (
+		now, most atomic.Int64
+		once      sync.Once
+	)
+	full, open := make(chan struct{}), make(chan struct{})
+	serve(t, dir, "one", func(context.Context, string) string {
+		n := now.Add(1)
+		most.Store(max(n, most.Load()))
+		if n == maxAskers {
+			once.Do(func() { close(full) })
+		}
+		<-open
+		now.Add(-1)
+		return "yes"
+	})
+	var all sync.WaitGroup
+	for range 3 * maxAskers {
+		all.Go(func() {
+			if answers, err := Ask(t.Context(), dir, "anything"); err != nil || answers["one"] != "yes" {
+				t.Errorf("%v, %v", answers, err)
+			}
+		})
+	}
+	<-full
+	time.Sleep(50 * time.Millisecond) // for one more to come through, if it could
+	close(open)
+	all.Wait()
+	if n := most.Load(); n > maxAskers {
+		t.Errorf("%d were answered at one time", n)
 	}
 }
 
