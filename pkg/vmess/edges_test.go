@@ -1,6 +1,7 @@
 package vmess
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -179,5 +180,26 @@ func TestWritesFitOneBuffer(t *testing.T) {
 func TestNeverAnswered(t *testing.T) {
 	if at := gcm.client(testID).Answered(); !at.IsZero() {
 		t.Errorf("a client that met no server was answered at %v", at)
+	}
+}
+
+// TestDatagramsByteByByte: a datagram is whole only with its padding, however
+// it arrives.
+func TestDatagramsByteByByte(t *testing.T) {
+	for name, m := range methods() {
+		f := bodyFormat{security: m.Security, option: m.Option | OptionChunked, command: CommandUDP, key: [16]byte{1}, iv: [16]byte{2}}
+		w := newBodyWriter(f, nil)
+		var wire []byte
+		for i := range 20 {
+			wire = w.sealPacket(wire, pattern(1+i*10, uint64(i)))
+		}
+		r := &bodyReader{in: newInbuf(iotest.OneByteReader(bytes.NewReader(wire)))}
+		r.start(f, nil)
+		p := make([]byte, 1000)
+		for i := range 20 {
+			if n, err := r.datagram(p); err != nil || !bytes.Equal(p[:n], pattern(1+i*10, uint64(i))) {
+				t.Fatalf("%s: datagram %d: %d bytes, %v", name, i, n, err)
+			}
+		}
 	}
 }
