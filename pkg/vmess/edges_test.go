@@ -142,6 +142,32 @@ func TestWaitReadIsForTheBody(t *testing.T) {
 	})
 }
 
+// TestWaitReadKnowsWhatIsHeld: what was received, opened or not, and a final
+// error need no waiting.
+func TestWaitReadKnowsWhatIsHeld(t *testing.T) {
+	for _, st := range []style{gcm, rawStyles()[0]} {
+		synctest.Test(t, func(t *testing.T) {
+			client, server := connectForeign(t, st.client(testID), newTestServer(t, ServerConfig{}))
+			first, second := string(pattern(100, 1)), string(pattern(200, 2))
+			mustWrite(t, server, first)
+			mustWrite(t, server, second)
+			synctest.Wait()
+			mustRead(t, client, first[:60]) // of the first chunk
+			for _, rest := range []string{first[60:], second[:150], second[150:]} {
+				if err := client.WaitRead(); err != nil { // the bubble fails when it waits
+					t.Fatal(err)
+				}
+				mustRead(t, client, rest)
+			}
+			_ = server.closeCarrier()
+			if _, err := client.Read(make([]byte, 1)); err == nil {
+				t.Fatal("read on behind the end")
+			}
+			_ = client.WaitRead()
+		})
+	}
+}
+
 // TestEndBehindHeldHeader: the end of an answer without data takes the header
 // along, and where only the carrier's end tells, that comes with it.
 func TestEndBehindHeldHeader(t *testing.T) {
