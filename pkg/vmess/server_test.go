@@ -591,7 +591,16 @@ func TestAcceptCancelled(t *testing.T) {
 // What has not authenticated costs next to nothing, however long it stays.
 func TestUnauthenticatedHoldNoBuffer(t *testing.T) {
 	const peers = 100
-	for name, wire := range map[string][]byte{"silent": nil, "short": make([]byte, 10), "refused": make([]byte, 100), "refused, chatty": make([]byte, 600), "cut request": forger{id: testID}.wire()[:60]} {
+	always := func(wire []byte) func(byte) []byte { return func(byte) []byte { return wire } }
+	long := func(plain []byte) []byte { return append(plain, make([]byte, 2000)...) }
+	for name, wireOf := range map[string]func(peer byte) []byte{
+		"silent": always(nil), "short": always(make([]byte, 10)),
+		"refused": always(make([]byte, 100)), "refused, chatty": always(make([]byte, 600)),
+		"cut request": func(peer byte) []byte { return forger{id: testID, seed: peer}.wire()[:60] },
+		"damaged header": func(peer byte) []byte {
+			return forger{id: testID, seed: peer, damage: long, flip: 1500}.wire()
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			s := newTestServer(t, ServerConfig{Now: at(noon.Unix())})
@@ -605,8 +614,9 @@ func TestUnauthenticatedHoldNoBuffer(t *testing.T) {
 			runtime.GC()
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			for range peers {
+			for i := range peers {
 				near, far := transporttest.Pipe(1 << 16)
+				wire := wireOf(byte(i))
 				_, _ = near.Write(wire)
 				taken.Add(1)
 				all.Go(func() { _, _ = s.Accept(ctx, &drained{Conn: far, left: len(wire), done: taken.Done}) })
