@@ -229,3 +229,20 @@ func TestDatagramsByteByByte(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstFlightLengths: a request and the payload that travels with it are
+// as long as every server reads of a refused one, and no longer than what hides
+// that.
+func TestFirstFlightLengths(t *testing.T) {
+	c := gcm.client(testID)
+	for _, payload := range []int{0, 1, 1000} {
+		least, most := 1<<20, 0
+		for range 500 {
+			n := len(c.seal(nil, c.newHeader(CommandTCP, destination), c.Mode(), payload)) + payload
+			least, most = min(least, n), max(most, n)
+		}
+		if least < 3382 || most >= 3382+flightSpread || most-least < flightSpread/2 {
+			t.Errorf("with %d bytes of payload: %d to %d", payload, least, most)
+		}
+	}
+}
