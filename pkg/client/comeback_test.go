@@ -189,7 +189,7 @@ func TestComebackOfUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newComebackLab(t)
 		time.Sleep(time.Hour)
-		l.guard.endings.add(diagnose.TunnelFacts{Err: syscall.ECONNRESET, Answered: true, IdleFor: time.Second})
+		l.guard.endings.add(diagnose.TunnelFacts{Err: syscall.ECONNRESET, Answered: true, IdleFor: time.Second}, nil)
 		l.leaveFor(time.Second)
 		if took, err := l.ask(t.Context()); err != nil || took < time.Second {
 			t.Errorf("%v after %v", err, took)

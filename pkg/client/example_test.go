@@ -67,7 +67,8 @@ func Example() {
 	// Unordered output:
 	// msg=authentication
 	// msg=ready
-	// msg=browser
+	// msg=firefox
+	// msg=chromium
 	// msg=shell
 	// dial tcp 192.0.2.1:80
 	// the page

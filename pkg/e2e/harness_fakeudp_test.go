@@ -248,7 +248,7 @@ func (d *fakeDatagrams) write(chunk []byte) error {
 	defer d.mu.Unlock()
 	var out []byte
 	if d.body == nil {
-		out, d.body = d.request.header(0), d.request.answerBody() // 0: as V2Ray answers
+		out, d.body = d.request.header(4, d.request.v, 0, 0, 0), d.request.answerBody() // 0: as V2Ray answers
 	}
 	_, err := d.tunnel.Write(fakeFrame(nil, 2, d.body.appendChunk(out, chunk)))
 	return err
