@@ -182,8 +182,9 @@ func (p *Pool) pop() *stream {
 		return nil
 	}
 	s := p.ready[0]
-	p.ready = p.ready[1:]
+	p.ready[0], p.ready = nil, p.ready[1:]
 	s.expiry.Stop()
+	s.expiry = nil // a tunnel in use is light
 	p.used.Add(1)
 	return s
 }
@@ -281,9 +282,8 @@ type stream struct {
 	transport.StreamConn
 	waiter  transport.ReadWaiter // of StreamConn; nil when it cannot wait
 	made    time.Time
-	expiry  *time.Timer
-	watched chan struct{} // closed when the watcher has ended
-	joined  bool          // the reader knows that
+	expiry  *time.Timer   // nil once handed out
+	watched chan struct{} // closed when the watcher has ended; nil once the reader knows that
 }
 
 var (
@@ -302,9 +302,9 @@ func newStream(c transport.StreamConn) *stream {
 
 // join waits for the watcher. It is the reader's to call.
 func (s *stream) join() {
-	if !s.joined {
+	if s.watched != nil {
 		<-s.watched
-		s.joined = true
+		s.watched = nil
 	}
 }
 
