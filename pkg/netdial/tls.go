@@ -156,20 +156,39 @@ func (t *TLS) sessions(host string) newSession {
 	return browserSessions(t.Fingerprint, name, t.now, verify)
 }
 
-// goSessions makes connections of crypto/tls.
+// goSessions makes connections of crypto/tls. A server that has just shown that
+// it exchanges no post-quantum keys is not offered any for a while: they are
+// most of the hello's length and of what it costs to make. That what it chose
+// was its own choice is part of what the handshake authenticates.
 func goSessions(name string, now func() time.Time, verify func([]*x509.Certificate) error) newSession {
-	config := &tls.Config{
+	var classicUntil atomic.Int64 // Unix nanoseconds
+	classic := &tls.Config{
 		ServerName:         name,
 		MinVersion:         tls.VersionTLS12,
 		NextProtos:         []string{alpn},
 		ClientSessionCache: tls.NewLRUClientSessionCache(sessionsKept),
 		Time:               now,
 		InsecureSkipVerify: true,
+		CurvePreferences:   []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521},
 		// Full records from the start: many small ones cost more than they gain.
 		DynamicRecordSizingDisabled: true,
 		VerifyConnection:            func(state tls.ConnectionState) error { return verify(state.PeerCertificates) },
 	}
-	return func(below net.Conn) session { return tls.Client(below, config) }
+	full := classic.Clone()
+	full.CurvePreferences = nil // crypto/tls's own
+	full.VerifyConnection = func(state tls.ConnectionState) error {
+		err := verify(state.PeerCertificates)
+		if err == nil && state.Version >= tls.VersionTLS13 && slices.Contains(classic.CurvePreferences, state.CurveID) {
+			classicUntil.Store(now().Add(verifiedFor).UnixNano())
+		}
+		return err
+	}
+	return func(below net.Conn) session {
+		if now().UnixNano() < classicUntil.Load() {
+			return tls.Client(below, classic)
+		}
+		return tls.Client(below, full)
+	}
 }
 
 func (t *TLS) now() time.Time {

@@ -293,6 +293,45 @@ func testVerifiedCertificates(t *testing.T, look netdial.Fingerprint) {
 	}
 }
 
+// TestKeyExchangeIsLearnt: a server that exchanges no post-quantum keys is not
+// offered any for ten minutes, and one that does always is.
+func TestKeyExchangeIsLearnt(t *testing.T) {
+	root := issue(t, nil, true, "Test Root")
+	for _, c := range []struct {
+		name   string
+		curves []tls.CurveID // of the server
+		want   []bool        // whether a dial offers them
+	}{
+		{"classic", []tls.CurveID{tls.X25519}, []bool{true, false, false, true, false}},
+		{"post-quantum", nil, []bool{true, true, true, true, true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := issue(t, root, false, "server.example").presents()
+			config.CurvePreferences = c.curves
+			var offered atomic.Bool
+			config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				offered.Store(slices.Contains(hello.SupportedCurves, tls.X25519MLKEM768))
+				return nil, nil
+			}
+			now := time.Now()
+			d := &netdial.Dialer{Server: serveTLS(t, config), TLS: &netdial.TLS{
+				ServerName: "server.example", RootCAs: root.pool(), Now: func() time.Time { return now },
+			}}
+			for i, after := range []time.Duration{0, time.Minute, 8 * time.Minute, 2 * time.Minute, time.Minute} {
+				now = now.Add(after)
+				conn, err := d.ConnectStream(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.Close()
+				if got := offered.Load(); got != c.want[i] {
+					t.Errorf("dial %d offers them: %v", i+1, got)
+				}
+			}
+		})
+	}
+}
+
 func TestNotTLS(t *testing.T) {
 	server := serve(t, func(c net.Conn) {
 		_, _ = io.ReadFull(c, make([]byte, 100))
