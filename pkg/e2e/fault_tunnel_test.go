@@ -218,6 +218,9 @@ func TestFaultMuxTunnelReset(t *testing.T) {
 			far := newCutter(t, addr())
 			l := newLab(t, labSetup{remote: remoteAt(t, far.addr), change: func(c *config.Client) {
 				c.Mux.Enabled, c.Mux.Concurrency = true, 100
+				if name == "v2ray" {
+					c.UDP.Mode = "plain" // nothing is tried while the tunnel breaks
+				}
 			}})
 			var held []net.Conn
 			for range 40 {

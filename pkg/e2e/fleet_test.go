@@ -156,7 +156,12 @@ func TestReload(t *testing.T) {
 	defer old.Close()
 	mustEcho(t, old, "before\n")
 
-	cfg := clientConfig(remoteAt(t, two.addr))
+	anew := func() *config.Client {
+		cfg := clientConfig(remoteAt(t, two.addr))
+		cfg.Status.Enabled, cfg.Status.Listen = true, "127.0.0.1:0" // as it was
+		return cfg
+	}
+	cfg := anew()
 	if err := l.client.Reload(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -174,13 +179,13 @@ func TestReload(t *testing.T) {
 	}
 
 	// A configuration that cannot work is kept out.
-	taken := clientConfig(remoteAt(t, two.addr))
+	taken := anew()
 	taken.Listen = two.addr
 	var busy *client.ListenError
 	if err := l.client.Reload(taken); !errors.As(err, &busy) {
 		t.Fatalf("a port in use: %v", err)
 	}
-	moved := clientConfig(remoteAt(t, two.addr))
+	moved := anew()
 	moved.Listen = deadAddress(t)
 	if err := l.client.Reload(moved); err != nil {
 		t.Fatal(err)

@@ -45,9 +45,9 @@ type badRoad struct {
 }
 
 // newBadRoad puts a road in front of a server. It begins calm.
-func newBadRoad(t testing.TB, server string) *badRoad {
+func newBadRoad(t testing.TB, server string, spareUp, spareDown bool) *badRoad {
 	t.Helper()
-	r := &badRoad{server: server, storm: make(chan struct{})}
+	r := &badRoad{server: server, spareUp: spareUp, spareDown: spareDown, storm: make(chan struct{})}
 	close(r.storm)
 	r.addr = serveOrigin(t, r.carry)
 	return r

@@ -96,21 +96,19 @@ func newSoak(t *testing.T) *soak {
 	theirs := startV2rayServer(t, v2rayServer{})
 	s := new(soak)
 
-	road := newBadRoad(t, ours.addr)
+	road := newBadRoad(t, ours.addr, false, false)
 	near := startSoakClient(t, road.addr)
 	s.add(t, &soakWay{
 		name: "our client, our server", near: near.addr, road: road, tellsUp: true, tellsDown: true,
 		restarts: []func(){near.restart, ours.restart},
 	})
-	road = newBadRoad(t, theirs.addr)
-	road.spareUp = true
+	road = newBadRoad(t, theirs.addr, true, false)
 	near = startSoakClient(t, road.addr)
 	s.add(t, &soakWay{
 		name: "our client, V2Ray's server", near: near.addr, road: road,
 		restarts: []func(){near.restart, func() { theirs.restart(t) }},
 	})
-	road = newBadRoad(t, ours.addr)
-	road.spareDown = true
+	road = newBadRoad(t, ours.addr, false, true)
 	third := startV2rayClient(t, road.addr, v2rayClient{})
 	s.add(t, &soakWay{
 		name: "V2Ray's client, our server", near: third.addr, road: road, tellsUp: true,
