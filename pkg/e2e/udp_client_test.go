@@ -209,6 +209,57 @@ func TestMuxThroughV2ray(t *testing.T) {
 	all.Wait()
 }
 
+// TestMuxForms: sessions by each authentication, cipher and carrier, to V2Ray
+// and to our server, by a first tunnel and by ready ones.
+func TestMuxForms(t *testing.T) {
+	t.Parallel()
+	certs := newCertificates(t)
+	cipher := func(name string) func(*config.Remote) {
+		return func(r *config.Remote) { r.Security = name }
+	}
+	for _, tt := range []struct {
+		name   string
+		tls    *certificates
+		client func(*config.Remote)
+		env    []string
+	}{
+		{name: "aes-128-gcm", client: cipher("aes-128-gcm")},
+		{name: "chacha20-poly1305", client: cipher("chacha20-poly1305")},
+		{name: "none", client: cipher("none")},
+		{name: "MD5", client: cipher("auto"), env: []string{legacyEnv}},
+		{name: "wss", tls: certs, client: func(r *config.Remote) { *r = overTLS(*r, certs) }},
+		{name: "wss, MD5", tls: certs, client: func(r *config.Remote) { *r = overTLS(*r, certs) }, env: []string{legacyEnv}},
+	} {
+		for name, serve := range map[string]func(t *testing.T) string{
+			"v2ray": func(t *testing.T) string { return startV2rayServer(t, v2rayServer{tls: tt.tls}).addr },
+			"ours": func(t *testing.T) string {
+				s := serverConfig()
+				s.AEADForced = false
+				if tt.tls != nil {
+					s.TLS.CertFile, s.TLS.KeyFile = tt.tls.certFile, tt.tls.keyFile
+				}
+				return inProcessServer(t, s, inProcess{}).addr
+			},
+		} {
+			t.Run(tt.name+", "+name, func(t *testing.T) {
+				t.Parallel()
+				r := remoteAt(t, serve(t))
+				tt.client(&r)
+				cfg := clientConfig(r)
+				cfg.Mux.Enabled = true
+				near, origin := inProcessClient(t, cfg, tt.env...), bulkOrigin(t)
+				for range 2 {
+					var all sync.WaitGroup
+					for range 6 {
+						all.Go(func() { exchange(t, near.addr, origin, 100_000, 300_000) })
+					}
+					all.Wait()
+				}
+			})
+		}
+	}
+}
+
 // TestMuxThroughOurServer is the same with both ends ours: few tunnels carry many sessions.
 func TestMuxThroughOurServer(t *testing.T) {
 	t.Parallel()
