@@ -96,7 +96,7 @@ func lookProgram(name string) (string, error) {
 
 // build builds our programs as `make build` does.
 func (l *lab) build(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w",
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "nethttpomithttp2", "-ldflags", "-s -w",
 		"-o", l.dir+string(filepath.Separator), "vmess-local/cmd/...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

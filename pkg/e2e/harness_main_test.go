@@ -81,7 +81,7 @@ func build() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "vmess-e2e-"); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/...")
+	cmd := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-o", dir+string(filepath.Separator), "./cmd/...")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("build our programs: %w\n%s", err, out)

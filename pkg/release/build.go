@@ -83,7 +83,7 @@ func outputOf(cmd *exec.Cmd) ([]byte, error) {
 // build builds both programs for a platform into a directory. The bytes depend
 // on the sources, the version of Go and the platform only.
 func (g goTool) build(ctx context.Context, p platform, into string) error {
-	_, err := g.output(ctx, p, "build", "-buildvcs=auto", "-trimpath", "-ldflags=-s -w", "-o", into+string(filepath.Separator), "./cmd/...")
+	_, err := g.output(ctx, p, "build", "-buildvcs=auto", "-trimpath", "-tags=nethttpomithttp2", "-ldflags=-s -w", "-o", into+string(filepath.Separator), "./cmd/...")
 	return err
 }
 
