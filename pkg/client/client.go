@@ -170,13 +170,17 @@ func (c *Client) Addr() net.Addr {
 	return c.listener.Addr()
 }
 
-// Close gives the port back. It is for a client that was not run.
+// Close gives the ports back. It is for a client that was not run.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
 	c.now.fleet.close()
-	return c.listener.Listener.Close()
+	err := c.listener.Listener.Close()
+	if c.page != nil {
+		err = errors.Join(err, c.page.Close())
+	}
+	return err
 }
 
 // Resent returns how many requests were sent again because the server had

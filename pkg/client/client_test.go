@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -17,9 +18,11 @@ func testConfig() *config.Client {
 	return cfg
 }
 
-// The port is bound from New on, and given back by a client that is not run.
+// The ports are bound from New on, and given back by a client that is not run.
 func TestPortIsBound(t *testing.T) {
-	c, err := New(testConfig(), Options{})
+	cfg := testConfig()
+	cfg.Status.Listen = "127.0.0.1:0"
+	c, err := New(cfg, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,12 +36,18 @@ func TestPortIsBound(t *testing.T) {
 	if text := taken.Error(); !strings.HasPrefix(text, "listen.in-use: ") || !strings.Contains(text, "\nfix: ") {
 		t.Errorf("it says %q", text)
 	}
+	page, err := url.Parse(c.page.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", again.Listen)
-	if err != nil {
-		t.Fatalf("the port was not given back: %v", err)
+	for _, addr := range []string{again.Listen, page.Host} {
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatalf("a port was not given back: %v", err)
+		}
+		_ = ln.Close()
 	}
-	_ = ln.Close()
 }

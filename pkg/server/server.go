@@ -167,8 +167,14 @@ func accepted(forced, byEnv bool) slog.Attr {
 // Addr returns the address served, with the real port.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Close gives the port back. It is for a server that was not run.
-func (s *Server) Close() error { return s.listener.Close() }
+// Close gives the ports back. It is for a server that was not run.
+func (s *Server) Close() error {
+	err := s.listener.Close()
+	if s.page != nil {
+		err = errors.Join(err, s.page.Close())
+	}
+	return err
+}
 
 // Run serves until ctx is done, and then lets streams go on for up to the
 // configured time. It returns nil then, and otherwise why it could not go on.

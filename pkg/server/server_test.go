@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -241,6 +242,30 @@ func TestDrainCuts(t *testing.T) {
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
 		t.Errorf("a cut stream ended with %v", err)
+	}
+}
+
+// TestClose: a server that was not run gives its ports back.
+func TestClose(t *testing.T) {
+	cfg := testConfig()
+	cfg.Status = config.Status{Enabled: true, Listen: "127.0.0.1:0"}
+	s, err := New(cfg, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := url.Parse(s.page.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{s.Addr().String(), page.Host} {
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatalf("a port was not given back: %v", err)
+		}
+		_ = ln.Close()
 	}
 }
 

@@ -86,6 +86,9 @@ func New(ln net.Listener, source Source, token string) *Page {
 // URL returns the page's address with its token: who has it may do everything.
 func (p *Page) URL() string { return "http://" + p.listener.Addr().String() + "/?token=" + p.token }
 
+// Close gives the port back. It is for a page that was not run.
+func (p *Page) Close() error { return p.listener.Close() }
+
 // Run serves until ctx is done.
 func (p *Page) Run(ctx context.Context) error {
 	server := &http.Server{
