@@ -6,19 +6,23 @@ import (
 	"testing"
 )
 
-// need returns the path of somebody else's program. Where it is not installed
-// the test is left out, or fails with CI=true.
+// need returns the path of somebody else's program.
 func need(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	switch {
-	case err == nil:
-		return path
-	case os.Getenv("CI") == "true":
-		t.Fatalf("not tested, but CI=true asks for all tests: %s is not installed", name)
+	if err != nil {
+		lacking(t, name+" is not installed")
 	}
-	t.Skipf("not tested: %s is not installed", name)
-	return ""
+	return path
+}
+
+// lacking leaves out a test that cannot be done here, or fails it with CI=true.
+func lacking(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("not tested, but CI=true asks for all tests: %s", what)
+	}
+	t.Skipf("not tested: %s", what)
 }
 
 // output runs a program that must do well, and returns all that it said.

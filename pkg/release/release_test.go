@@ -64,7 +64,7 @@ func thisMachine(t testing.TB) platform {
 			return p
 		}
 	}
-	t.Skipf("not tested: nothing is released for %s", host())
+	lacking(t, "nothing is released for "+host().String())
 	return platform{}
 }
 
