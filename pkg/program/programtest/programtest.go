@@ -13,8 +13,9 @@
 //	certificate CERT KEY          writes a fresh certificate and its key
 //	width N FILE                  no line of the file is longer than N characters
 //
-// and $ORIGIN, the HOST:PORT of a web server on loopback. Their *.json files
-// are readable by their owner only.
+// the condition [tool:NAME], that somebody else's program is installed, which
+// with CI=true it must be, and $ORIGIN, the HOST:PORT of a web server on
+// loopback. Their *.json files are readable by their owner only.
 package programtest
 
 import (
@@ -80,7 +81,22 @@ func Run(t *testing.T) {
 			"code": code, "start": start, "end": end, "fetch": fetch, "width": width, "listening": listening,
 			"certificate": certificate,
 		},
+		Condition: condition,
 	})
+}
+
+// condition knows "tool:NAME": that somebody else's program is installed. With
+// CI=true it must be.
+func condition(cond string) (bool, error) {
+	name, ok := strings.CutPrefix(cond, "tool:")
+	if !ok {
+		return false, fmt.Errorf("unknown condition %q", cond)
+	}
+	_, err := exec.LookPath(name)
+	if err != nil && os.Getenv("CI") == "true" {
+		return false, fmt.Errorf("not tested, but CI=true asks for all tests: %s is not installed", name)
+	}
+	return err == nil, nil
 }
 
 func setup(env *testscript.Env) error {
