@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,7 @@ func TestServerExampleIsTheManual(t *testing.T) {
 		}
 	}
 	s.Listen, s.Users = "", nil
-	if want := DefaultServer(); !s.Equal(want) {
+	if want := DefaultServer(); len(s.Differences(want)) > 0 {
 		t.Errorf("the example differs from the defaults:\n%s", MarshalServer(s))
 	}
 }
@@ -245,6 +246,21 @@ func TestMarshalRoundTrip(t *testing.T) {
 	}
 	if c.Equal(DefaultClient()) {
 		t.Error("Equal sees no difference")
+	}
+}
+
+// TestDifferences: a server's configurations are compared by their outermost
+// keys, in which an absent list is an empty one.
+func TestDifferences(t *testing.T) {
+	one, two := DefaultServer(), DefaultServer()
+	one.Users, two.TrustedProxies = []User{{ID: "a"}}, []string{}
+	two.Users = []User{{ID: "a"}}
+	if got := one.Differences(two); len(got) > 0 {
+		t.Errorf("alike, but %v", got)
+	}
+	two.Users, two.TLS.KeyFile, two.Limits.Idle = append(two.Users, User{ID: "b"}), "k", 0
+	if got := one.Differences(two); !slices.Equal(got, []string{"users", "tls", "limits"}) {
+		t.Errorf("%v differ", got)
 	}
 }
 

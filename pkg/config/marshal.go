@@ -33,9 +33,16 @@ func (c *Client) Equal(other *Client) bool {
 	return bytes.Equal(MarshalClient(c), MarshalClient(other))
 }
 
-// Equal is [Client.Equal] for the server.
-func (s *Server) Equal(other *Server) bool {
-	return bytes.Equal(MarshalServer(s), MarshalServer(other))
+// Differences returns the outermost keys whose values are others in the other
+// configuration.
+func (s *Server) Differences(other *Server) (keys []string) {
+	one, two := reflect.ValueOf(*s), reflect.ValueOf(*other)
+	for _, f := range fieldsOf(one.Type()) {
+		if !same(one.Field(f.index), two.Field(f.index)) {
+			keys = append(keys, f.name)
+		}
+	}
+	return keys
 }
 
 func marshal(v, defaults reflect.Value) []byte {

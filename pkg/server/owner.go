@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -192,10 +193,9 @@ var ErrRestart = errors.New("only \"users\" and \"log\" can be changed without a
 func (s *Server) Reload(cfg *config.Server) error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
-	same := *cfg
-	same.Users, same.Log = s.cfg.Users, s.cfg.Log
-	if !same.Equal(s.cfg) {
-		return ErrRestart
+	changed := slices.DeleteFunc(s.cfg.Differences(cfg), func(key string) bool { return key == "users" || key == "log" })
+	if len(changed) > 0 {
+		return fmt.Errorf("\"%s\" changed: %w", strings.Join(changed, `", "`), ErrRestart)
 	}
 	users, err := usersOf(cfg)
 	if err == nil {
