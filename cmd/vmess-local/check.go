@@ -80,7 +80,7 @@ type inquiry struct {
 // check prints what it finds to stdout, and returns [program.ErrTold] unless
 // all is well.
 func (q inquiry) check(cmd *cobra.Command, source string) error {
-	cfg, warnings, err := loadConfig(source, cmd.InOrStdin())
+	cfg, warnings, err := loadConfig(cmd, source)
 	if err != nil {
 		return tellMistakes(cmd.OutOrStdout(), err, q.asJSON)
 	}

@@ -18,7 +18,7 @@ func newDemoCommand() *cobra.Command {
 		log    program.LogFlags
 	)
 	cmd := &cobra.Command{
-		Use:   "demo",
+		Use:   "demo [--listen ADDR] [--once]",
 		Short: "Show the whole way on this machine, without any server",
 		Long: `Demo starts a server on a free loopback port and the client in front of it,
 fetches one page through the whole way, says what happened step by step, and

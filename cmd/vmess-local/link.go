@@ -166,7 +166,7 @@ func newLinkExportCommand() *cobra.Command {
 		qr           bool
 	)
 	cmd := &cobra.Command{
-		Use:   "export [-c FILE]",
+		Use:   "export [-c FILE] [--format FORM] [--qr]",
 		Short: "Print the share link of a configuration's server",
 		Long: `Export prints the share link of a configuration's server, for a phone or another
 computer; of several servers a link each. Whoever has the link can use the
@@ -180,7 +180,7 @@ server: it holds the id. What a link cannot carry is told.`,
 			if err != nil {
 				return program.Usagef("--format: saw %s; %w\nfix: write --format v2rayn, which all clients read, or --format url", program.Show(format), err)
 			}
-			cfg, _, err := loadConfig(file, cmd.InOrStdin())
+			cfg, _, err := loadConfig(cmd, file)
 			if err != nil {
 				return unusable(err)
 			}
@@ -216,7 +216,7 @@ func exportServer(cmd *cobra.Command, r *config.Remote, form sharelink.Form, qr 
 	if !qr {
 		return nil
 	}
-	code, err := sharelink.QR(link)
+	code, err := sharelink.QR(link, program.Coloured(cmd.OutOrStdout()))
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,6 @@ Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
   vmess-local run 'vmess://…'       with the share link of your server
   vmess-local run -c config.json    with a configuration`,
 		newRunCommand(), program.NewReloadCommand("vmess-local",
-			"Connections that are open go on as they\nwere. A log file is opened anew."), newDemoCommand(), newLinkCommand(), newCheckCommand())
+			"Connections that are open go on as they were. A log file is opened anew."), newDemoCommand(), newLinkCommand(), newCheckCommand())
 	return program.Main(root, args, stdin, stdout, stderr)
 }

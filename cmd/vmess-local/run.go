@@ -50,7 +50,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 				return err
 			}
 			at := listenFlag{addr: listen, given: cmd.Flags().Changed("listen")}
-			cfg, warnings, err := loadConfig(source, cmd.InOrStdin())
+			cfg, warnings, err := loadConfig(cmd, source)
 			if err != nil {
 				return unusable(err)
 			}
@@ -67,7 +67,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			r := &reloader{log: logger, listen: at}
 			if !isLink(source) && source != "-" {
 				r.load = func() (*config.Client, error) {
-					cfg, _, err := loadConfig(source, nil)
+					cfg, _, err := loadConfig(cmd, source)
 					if err == nil {
 						err = at.override(cfg)
 					}

@@ -7,24 +7,27 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/program"
 	"vmess-local/pkg/sharelink"
 )
 
-// loadConfig reads a configuration from a file, standard input or a link; ""
-// looks in the usual places. Warnings are for the log.
-func loadConfig(source string, stdin io.Reader) (cfg *config.Client, warnings []string, err error) {
+// loadConfig reads a command's configuration from a file, standard input or a
+// link; "" looks in the usual places. Warnings are for the log.
+func loadConfig(cmd *cobra.Command, source string) (cfg *config.Client, warnings []string, err error) {
 	switch {
 	case isLink(source):
 		return fromLink(source)
 	case source == "-":
-		return fromStdin(stdin)
+		return fromStdin(cmd.InOrStdin())
 	case source == "":
-		if source, err = findConfig(); err != nil {
+		if source, err = findConfig(cmd); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -132,7 +135,9 @@ func unreadable(name string, err error) error {
 	return err
 }
 
-func findConfig() (string, error) {
+// findConfig looks for a configuration where a command finds it unnamed. The
+// error says how to give that command one.
+func findConfig(cmd *cobra.Command) (string, error) {
 	places := []string{"config.json"}
 	if dir, err := os.UserConfigDir(); err == nil {
 		places = append(places, filepath.Join(dir, "vmess-local", "config.json"))
@@ -142,8 +147,13 @@ func findConfig() (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf(`no configuration found: looked for %s
-fix: vmess-local run 'vmess://…' with the share link of your server
-  or vmess-local run -c FILE with a copy of config.example.json that you filled in
-  or vmess-local demo, which needs neither`, strings.Join(places, " and "))
+	name := cmd.CommandPath()
+	fixes := []string{name + " -c FILE with a copy of config.example.json that you filled in"}
+	if strings.Contains(cmd.Use, "LINK") {
+		fixes = slices.Insert(fixes, 0, name+" 'vmess://…' with the share link of your server")
+	}
+	if cmd.Name() == "run" {
+		fixes = append(fixes, "vmess-local demo, which needs neither")
+	}
+	return "", fmt.Errorf("no configuration found: looked for %s\nfix: %s", strings.Join(places, " and "), strings.Join(fixes, "\n  or "))
 }

@@ -21,7 +21,7 @@ func newInitCommand() *cobra.Command {
 		out  string
 	)
 	cmd := &cobra.Command{
-		Use:   "init",
+		Use:   "init [--host NAME] [--port PORT] [--cert FILE --key FILE]",
 		Short: "Write a fresh configuration and print the client's",
 		Long: `Init writes server.json with a new id and a random path into a directory,
 readable by you only, and prints what the client needs: its share link, the same
@@ -41,7 +41,7 @@ as a QR code, and its configuration. An existing file is never overwritten.`,
 			if err != nil {
 				return err
 			}
-			code, err := sharelink.QR(link)
+			code, err := sharelink.QR(link, program.Coloured(cmd.OutOrStdout()))
 			if err != nil {
 				return err
 			}

@@ -25,7 +25,7 @@ Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
   vmess-server check -c server.json           what would go wrong
   vmess-server run -c server.json`,
 		newRunCommand(),
-		program.NewReloadCommand("vmess-server", "Only \"users\" and \"log\" can be changed so; all\nelse needs a restart. A log file is opened anew."),
+		program.NewReloadCommand("vmess-server", "Only \"users\" and \"log\" can be changed so; all else needs a restart. A log file\nis opened anew."),
 		newInitCommand(), newCheckCommand())
 	return program.Main(root, args, stdin, stdout, stderr)
 }

@@ -129,7 +129,9 @@ func newCompletionCommand(name string) *cobra.Command {
 		Use:   "completion bash|zsh|fish|powershell",
 		Short: "Print a script that completes commands and flags in your shell",
 		Example: "  source <(" + name + " completion bash)\n" +
-			"  " + name + " completion fish > ~/.config/fish/completions/" + name + ".fish",
+			"  " + name + " completion zsh > \"${fpath[1]}/_" + name + "\"\n" +
+			"  " + name + " completion fish > ~/.config/fish/completions/" + name + ".fish\n" +
+			"  " + name + " completion powershell | Out-String | Invoke-Expression",
 		Args:      OneArg,
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		RunE: func(cmd *cobra.Command, args []string) error {

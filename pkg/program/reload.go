@@ -17,8 +17,9 @@ func NewReloadCommand(name, changes string) *cobra.Command {
 		Short: "Have the running " + name + " read its configuration again",
 		Long: `Reload asks the ` + name + ` that you run to read its configuration file again.
 The file is checked first: on any mistake, which is told here with its place,
-all stays as it is. ` + changes + `
-Where there is a SIGHUP, it does the same.`,
+all stays as it is. SIGHUP does the same, where there is one.
+
+` + changes,
 		Example: "  " + name + " reload",
 		Args:    NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -27,6 +27,13 @@ func onTerminal(w io.Writer, lookup func(string) (string, bool)) io.Writer {
 	return &painter{w: w}
 }
 
+// Coloured reports whether a command's output goes to a terminal on which
+// colours are welcome.
+func Coloured(w io.Writer) bool {
+	_, ok := w.(*painter)
+	return ok
+}
+
 // The colours, as SGR parameters (ECMA-48 8.3.117).
 const (
 	bad   = "1;31" // bold red

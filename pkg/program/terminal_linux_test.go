@@ -52,6 +52,9 @@ func TestTerminal(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			screen, terminal := openTerminal(t)
 			w := onTerminal(terminal, func(key string) (string, bool) { v, ok := c.env[key]; return v, ok })
+			if Coloured(w) != (c.want == coloured) {
+				t.Errorf("coloured: %v", Coloured(w))
+			}
 			if _, err := io.WriteString(w, "error: it broke\nfix: mend it\n"); err != nil {
 				t.Fatal(err)
 			}

@@ -55,7 +55,7 @@ func TestNoTerminal(t *testing.T) {
 	}
 	defer null.Close()
 	for _, w := range []io.Writer{file, w, null, new(bytes.Buffer)} {
-		if got := onTerminal(w, os.LookupEnv); got != w {
+		if got := onTerminal(w, os.LookupEnv); got != w || Coloured(got) {
 			t.Errorf("%T is painted", w)
 		}
 	}

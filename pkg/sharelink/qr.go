@@ -8,17 +8,22 @@ import (
 	"rsc.io/qr"
 )
 
-// QR draws text as a QR code of half blocks for a terminal, light on dark or
-// dark on light alike, with the quiet zone that readers need.
-func QR(text string) (string, error) {
+// QR draws text as a QR code of half blocks, with the quiet zone that readers
+// need. Coloured it is black on white on every terminal; plain it is for files
+// and pipes, dark where the ink is.
+func QR(text string, coloured bool) (string, error) {
 	code, err := codeOf(text)
 	if err != nil {
 		return "", err
 	}
 	const quiet = 2
+	begin, end := "", "\n"
+	if coloured {
+		begin, end = "\x1b[30;47m", "\x1b[0m\n"
+	}
 	var b strings.Builder
 	for y := -quiet; y < code.Size+quiet; y += 2 {
-		b.WriteString("\x1b[30;47m") // black on white, whatever the terminal's colours
+		b.WriteString(begin)
 		for x := -quiet; x < code.Size+quiet; x++ {
 			switch upper, lower := code.Black(x, y), code.Black(x, y+1); {
 			case upper && lower:
@@ -31,7 +36,7 @@ func QR(text string) (string, error) {
 				b.WriteByte(' ')
 			}
 		}
-		b.WriteString("\x1b[0m\n")
+		b.WriteString(end)
 	}
 	return b.String(), nil
 }

@@ -5,18 +5,26 @@ import (
 	"testing"
 )
 
-// The rows for drawing are the terminal's code without its quiet zone.
+// The rows for drawing are the code for terminals and files without its quiet
+// zone; only on terminals it has colours.
 func TestQRRows(t *testing.T) {
 	const text = "vmess://a-link-of-some-length"
 	rows, err := QRRows(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks, err := QR(text)
+	blocks, err := QR(text, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.NewReplacer("\x1b[30;47m", "", "\x1b[0m", "").Replace(blocks), "\n")
+	coloured, err := QR(text, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(blocks, "\n")
+	if want := "\x1b[30;47m" + strings.ReplaceAll(strings.TrimSuffix(blocks, "\n"), "\n", "\x1b[0m\n\x1b[30;47m") + "\x1b[0m\n"; coloured != want {
+		t.Errorf("coloured it is %q, plain %q", coloured, blocks)
+	}
 	quiet := (len([]rune(lines[0])) - len(rows)) / 2
 	dark := 0
 	for y, row := range rows {
