@@ -17,12 +17,12 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check -c FILE [--json]",
 		Short: "Walk through what can be wrong with a configuration, and try it",
 		Long: `Check looks at the configuration, the port, the certificate and its key, the
-clock, "fallback" and the way to the proxy of "egress.dial". Then it starts the
-server on a free loopback port and goes through it as a client does, with
-VMessAEAD and, where MD5 clients are let in, with MD5. It says what came of each
-step and, of those that fail, the cause and the fix. It works with and without
-a running server, and never touches one. What clients meet on their way here,
-like a firewall, only vmess-local check tells, at the client's.
+clock, "fallback", the way to the proxy of "egress.dial" and the log file. Then
+it starts the server on a free loopback port and goes through it as each user
+does, with VMessAEAD and, where MD5 clients are let in, with MD5. It says what
+came of each step and, of those that fail, the cause and the fix. It works with
+and without a running server, and never touches one. What clients meet on their
+way here, like a firewall, only vmess-local check tells, at the client's.
 
 Exit codes: 0 all is well, or works and should be mended (warn), 1 it is not,
 2 usage or configuration error.`,

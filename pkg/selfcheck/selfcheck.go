@@ -21,6 +21,7 @@ import (
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/logline"
 )
 
 // The names of the steps, in the order in which they are taken.
@@ -33,6 +34,7 @@ const (
 	stepFallback      = "fallback"
 	stepEgress        = "egress"
 	stepStatus        = "status"
+	stepLog           = "log"
 	stepStart         = "start"
 	stepTLS           = diagnose.StepTLS
 	stepUpgrade       = diagnose.StepUpgrade
@@ -43,7 +45,7 @@ const (
 // Steps returns the names of all steps in order.
 func Steps() []string {
 	return []string{
-		stepConfiguration, stepListen, stepCertificate, stepKey, stepClock, stepFallback, stepEgress, stepStatus,
+		stepConfiguration, stepListen, stepCertificate, stepKey, stepClock, stepFallback, stepEgress, stepStatus, stepLog,
 		stepStart, stepTLS, stepUpgrade, stepAEAD, stepMD5,
 	}
 }
@@ -77,6 +79,7 @@ func Run(ctx context.Context, cfg *config.Server, opt Options) *diagnose.Report 
 	k.fallback()
 	k.egress(ctx)
 	k.status()
+	k.log()
 	k.trial(ctx)
 	return k.report
 }
@@ -238,8 +241,8 @@ func (k *checker) clock() {
 	switch clockKept() {
 	case diagnose.Yes:
 		k.add(stepClock, diagnose.Pass, 0, "the system keeps it in time")
-	case diagnose.No:
-		k.add(stepClock, diagnose.Warn, 0, "nothing that the system knows of keeps it in time (timedatectl set-ntp true): clients may be 120 s away at most")
+	case diagnose.No: // common: in containers the host keeps it
+		k.add(stepClock, diagnose.Skip, 0, "whether something keeps it in time cannot be told here; clients may be 120 s away at most")
 	default:
 		k.add(stepClock, diagnose.Skip, 0, "whether it is right cannot be told here")
 	}
@@ -321,4 +324,25 @@ func (k *checker) status() {
 		return
 	}
 	k.fail(stepStatus, 0, diagnose.Listen(err, at, facts))
+}
+
+// log opens the log file as the server will. One that was not there is not left
+// behind: it would be whose who checks, not the server's.
+func (k *checker) log() {
+	name := k.cfg.Log.File
+	if name == "" {
+		k.add(stepLog, diagnose.Skip, 0, "the log goes to stderr")
+		return
+	}
+	_, missing := os.Lstat(name)
+	file, err := logline.OpenFile(name)
+	if err != nil {
+		k.fail(stepLog, 0, mistake(err.Error(), "name a file that the server may write, as "+k.key("log.file")))
+		return
+	}
+	_ = file.Close()
+	if errors.Is(missing, fs.ErrNotExist) {
+		_ = os.Remove(name)
+	}
+	k.add(stepLog, diagnose.Pass, 0, name+" can be written")
 }

@@ -129,8 +129,8 @@ func TestWell(t *testing.T) {
 	expect(t, check(t, parse(t, bare), Options{}), []string{"fallback pass " + pages})
 
 	expect(t, check(t, parse(t, ""), Options{}), []string{
-		"configuration pass ", "listen pass 127.0.0.1:0 is free", "certificate skip ", "fallback skip ", "egress skip ", "status skip ",
-		"start pass ", "tls skip ", "upgrade pass ", `aead pass an answer came through, as "me", the first user`,
+		"configuration pass ", "listen pass 127.0.0.1:0 is free", "certificate skip ", "fallback skip ", "egress skip ", "status skip ", "log skip ",
+		"start pass ", "tls skip ", "upgrade pass ", `aead pass an answer came through for the user "me"`,
 		`md5 skip MD5 clients are refused, by "aeadForced"`,
 	})
 	expect(t, check(t, parse(t, `, "aeadForced": false`), Options{}), []string{"aead pass an answer", "md5 pass an answer"})
@@ -145,6 +145,68 @@ func TestWell(t *testing.T) {
 	expect(t, check(t, parse(t, `, "trustedProxies": ["127.0.0.0/8"], "status": {"enabled": true, "listen": "127.0.0.1:0"}`), Options{Warnings: []string{"others can read it"}}), []string{
 		"configuration warn others can read it", "status pass ", "aead pass ",
 	})
+}
+
+// TestUsers: each user is tried, up to a bound, and with MD5 too.
+func TestUsers(t *testing.T) {
+	cfg := parse(t, `, "aeadForced": false`)
+	cfg.Users = append(cfg.Users, config.User{ID: "5ec2e700-0000-4000-8000-000000000002"})
+	each := "pass an answer came through for each of 2 users"
+	expect(t, check(t, cfg, Options{}), []string{"aead " + each, "md5 " + each})
+
+	for i := len(cfg.Users); i <= mostUsers; i++ {
+		cfg.Users = append(cfg.Users, config.User{ID: config.Secret(fmt.Sprintf("5ec2e700-0000-4000-8000-%012d", i+1))})
+	}
+	cfg.AEADForced = true
+	expect(t, check(t, cfg, Options{}), []string{"aead pass an answer came through for each of the first 100 of 101 users"})
+}
+
+// TestUserRefused: a server that does not know one of the users is not well.
+func TestUserRefused(t *testing.T) {
+	known := parse(t, "")
+	s, err := server.New(known, server.Options{LookupEnv: noEnv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	cfg := parse(t, "")
+	cfg.Users = append(cfg.Users, config.User{ID: "5ec2e700-0000-4000-8000-000000000002"})
+	k := &checker{cfg: cfg, opt: Options{Now: time.Now}, report: new(diagnose.Report)}
+	k.accounts(ctx, stepAEAD, visit{host: "127.0.0.1", port: s.Addr().(*net.TCPAddr).Port})
+	if got := k.report.Verdict; got.Cause != diagnose.VMessUnknownUser || !strings.HasPrefix(got.Sentence, `"users[1]"`) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestLog: the log file must be one that can be written, and is left as it was.
+func TestLog(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "talk.log")
+	file := fmt.Sprintf(`, "log": {"file": %q}`, name)
+	expect(t, check(t, parse(t, file), Options{}), []string{"log pass " + name + " can be written"})
+	if _, err := os.Lstat(name); !os.IsNotExist(err) {
+		t.Errorf("the check left its log file: %v", err)
+	}
+	if err := os.WriteFile(name, []byte("talk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, check(t, parse(t, file), Options{}), []string{"log pass "})
+	if text, err := os.ReadFile(name); err != nil || string(text) != "talk" {
+		t.Errorf("%q, %v", text, err)
+	}
+	below := filepath.Join(name, "log")
+	r := check(t, parse(t, fmt.Sprintf(`, "log": {"file": %q}`, below)), Options{})
+	expect(t, r, []string{"log fail", "aead pass "}, diagnose.ConfigValue)
+	if !strings.Contains(r.Verdict.Fix, `"log.file" at `) {
+		t.Errorf("%s", r.Verdict.Fix)
+	}
 }
 
 // TestWrong tells all that is wrong, at once.

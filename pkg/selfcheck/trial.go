@@ -94,7 +94,8 @@ func (k *checker) newServer() (*server.Server, *origin, error) {
 // through goes through the server as its clients do.
 func (k *checker) through(ctx context.Context, port int) {
 	target, _ := netaddr.FromHost(originName, 80) // a good name
-	report, err := k.walk(ctx, visit{host: "127.0.0.1", port: port, target: target})
+	v := visit{host: "127.0.0.1", port: port, target: target}
+	report, err := k.walk(ctx, v)
 	if err != nil {
 		k.fail(stepTLS, 0, notStarted("client", err, k.file()))
 		k.skip("the client does not start", stepUpgrade, stepAEAD, stepMD5)
@@ -104,16 +105,13 @@ func (k *checker) through(ctx context.Context, port int) {
 		k.skip("the way there failed", stepAEAD, stepMD5)
 		return
 	}
-	k.account(stepAEAD, report)
+	k.accounts(ctx, stepAEAD, v)
 	if forced, byEnv := vmess.AEADForced(k.opt.LookupEnv, k.cfg.AEADForced); forced {
 		k.add(stepMD5, diagnose.Skip, 0, "MD5 clients are refused, by "+k.forcedBy(byEnv))
 		return
 	}
-	if report, err = k.walk(ctx, visit{host: "127.0.0.1", port: port, target: target, legacy: true}); err != nil {
-		k.fail(stepMD5, 0, notStarted("client", err, k.file()))
-		return
-	}
-	k.account(stepMD5, report)
+	v.legacy = true
+	k.accounts(ctx, stepMD5, v)
 }
 
 // way adds the steps to an upgraded connection, and reports whether they went
@@ -140,26 +138,40 @@ func (k *checker) forcedBy(env bool) string {
 	return `"aeadForced"`
 }
 
-// account adds what came of a request of the first user.
-func (k *checker) account(step string, report *diagnose.Report) {
-	var took time.Duration
-	for _, s := range report.Steps {
-		if s.Name == diagnose.StepAccount || s.Name == diagnose.StepDestination {
-			took += s.Took
+// mostUsers bounds how many users a trial tries.
+const mostUsers = 100
+
+// accounts adds what came of a request of each user.
+func (k *checker) accounts(ctx context.Context, step string, v visit) {
+	start := time.Now()
+	for i := range min(len(k.cfg.Users), mostUsers) {
+		v.user = i
+		report, err := k.walk(ctx, v)
+		if err != nil {
+			k.fail(step, time.Since(start), notStarted("client", err, k.file()))
+			return
+		}
+		if !accepted(report) {
+			refused := report.Verdict
+			refused.Sentence = k.key(fmt.Sprintf("users[%d]", i)) + ": " + refused.Sentence
+			k.fail(step, time.Since(start), refused)
+			return
 		}
 	}
-	if !accepted(report) {
-		k.fail(step, took, report.Verdict)
-		return
-	}
-	k.add(step, diagnose.Pass, took, "an answer came through, as "+k.userName())
+	k.add(step, diagnose.Pass, time.Since(start), "an answer came through for "+k.tried())
 }
 
-func (k *checker) userName() string {
-	if name := k.cfg.Users[0].Name; name != "" {
-		return fmt.Sprintf("%q, the first user", name)
+// tried says for whom a trial was made.
+func (k *checker) tried() string {
+	switch all := len(k.cfg.Users); {
+	case all > mostUsers:
+		return fmt.Sprintf("each of the first %d of %d users", mostUsers, all)
+	case all > 1:
+		return fmt.Sprintf("each of %d users", all)
+	case k.cfg.Users[0].Name != "":
+		return fmt.Sprintf("the user %q", k.cfg.Users[0].Name)
 	}
-	return "the first user"
+	return "the user"
 }
 
 // accepted reports whether the server has accepted the account, and led to the
@@ -178,6 +190,7 @@ func accepted(report *diagnose.Report) bool {
 type visit struct {
 	host   string
 	port   int
+	user   int          // which of the configured ones
 	target netaddr.Addr // the zero value is none
 	legacy bool         // with MD5
 }
@@ -188,14 +201,14 @@ func (k *checker) walk(ctx context.Context, v visit) (*diagnose.Report, error) {
 	cfg.Heal = config.Heal{}
 	r := &cfg.Server
 	r.Name, r.Address, r.Port = "this server", v.host, v.port
-	r.ID = k.cfg.Users[0].ID
+	r.ID = k.cfg.Users[v.user].ID
 	r.WS.Path, r.WS.Host = k.cfg.WS.Path, k.cfg.WS.Host
 	if r.TLS.Enabled = k.pin != ""; r.TLS.Enabled {
 		r.TLS.Pin = []string{k.pin}
 	}
 	env := func(string) (string, bool) { return "", false }
 	if v.legacy {
-		r.AlterID = k.cfg.Users[0].AlterID
+		r.AlterID = k.cfg.Users[v.user].AlterID
 		env = func(string) (string, bool) { return "true", true }
 	}
 	if err := cfg.Normalize(); err != nil {
