@@ -162,7 +162,7 @@ func (k *kit) files(target platform, bin string, notices []byte) (tree, error) {
 const (
 	noticesFile = "THIRD-PARTY-NOTICES.txt"
 	// exampleOfServer is the manual of the server's configuration.
-	exampleOfServer = "pkg/config/testdata/server.example.json"
+	exampleOfServer = "server.example.json"
 )
 
 // archive is what is in the archive for a platform.
@@ -182,13 +182,10 @@ func (k *kit) archive(target platform, bin string, notices []byte) (tree, error)
 		}
 	}
 	t.add(noticesFile, plainFile, notices)
-	for _, name := range []string{"README.md", "LICENSE", "config.example.json"} {
+	for _, name := range []string{"README.md", "LICENSE", "config.example.json", exampleOfServer} {
 		if err := t.copyIn(name, at(name)); err != nil {
 			return nil, err
 		}
-	}
-	if err := t.copyIn("server.example.json", at(exampleOfServer)); err != nil {
-		return nil, err
 	}
 	return t, t.copyDir("docs", at("docs"))
 }

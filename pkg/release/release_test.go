@@ -94,7 +94,7 @@ func makeRelease(t testing.TB, p platform, dir string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"go.mod", "go.sum", "README.md", "LICENSE", "config.example.json"} {
+	for _, name := range []string{"go.mod", "go.sum", "README.md", "LICENSE", "config.example.json", exampleOfServer} {
 		data, err := os.ReadFile(filepath.Join(top(t), name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(src, name), data, 0o600)
