@@ -283,7 +283,7 @@ func (c *Client) Reload(cfg *config.Client) error {
 	}
 	old.stop()
 	c.now, c.listener = next, ln
-	next.local = ln.Addr().String()
+	next.local, next.again = ln.Addr().String(), true
 	next.sayHello()
 	c.opt.Log.Info("reloaded", logline.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
 	next.serve(c.run, c.listener.take())

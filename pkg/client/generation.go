@@ -28,6 +28,7 @@ type generation struct {
 	front *socks.Server
 	fleet *fleet
 	local string // the address of the front door
+	again bool   // it came of a reload
 	// associations are those of UDP; nil when it is off.
 	associations *udp.Server
 

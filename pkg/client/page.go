@@ -144,6 +144,8 @@ func (g *generation) condition(failures []pageFailure, moved time.Time) (state, 
 	switch {
 	case len(failures) > 0 && time.Since(failures[0].Time) < failingFor && failures[0].Time.After(at):
 		return "failing", failures[0].Sentence
+	case at.IsZero() && g.again:
+		return "idle", "ready; nothing has been asked of " + now.voice.server + " since the configuration was read again"
 	case at.IsZero():
 		return "idle", "ready; nothing has been asked of " + now.voice.server + " yet"
 	case time.Since(at) < time.Minute, time.Since(moved) < time.Minute:

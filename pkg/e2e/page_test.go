@@ -97,6 +97,13 @@ func TestStatusPage(t *testing.T) {
 		t.Errorf("totals %+v", s.Totals)
 	}
 
+	if err := l.client.Reload(pageConfig(t, far.addr)); err != nil {
+		t.Fatal(err)
+	}
+	if s = stateOf(t, base, token); s.State != "idle" || s.Words != "ready; nothing has been asked of 127.0.0.1 since the configuration was read again" {
+		t.Errorf("after a reload: %s, %s", s.State, s.Words)
+	}
+
 	_, steps := pageCall(t, "POST", base+"/api/check", token)
 	if !bytes.Contains(steps, []byte(`"name":"account","status":"pass"`)) || !bytes.HasSuffix(steps, []byte(`"ok":true}`+"\n")) {
 		t.Errorf("the check says\n%s", steps)
