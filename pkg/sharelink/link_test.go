@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -341,6 +342,46 @@ func TestRoundTrip(t *testing.T) {
 			again, err := parse(link)
 			if err != nil || !reflect.DeepEqual(*again, r) {
 				t.Fatalf("%s\ngot  %#v, %v\nwant %#v", link, again, err, r)
+			}
+		})
+	}
+}
+
+// TestImportOfExport: what was exported is imported as the same configuration,
+// whatever the form, with text round the links and as a subscription.
+func TestImportOfExport(t *testing.T) {
+	for _, form := range []Form{FormV2rayN, FormURL} {
+		rapid.Check(t, func(t *rapid.T) {
+			want := config.DefaultClient()
+			var links []string
+			for range rapid.IntRange(1, 3).Draw(t, "servers") {
+				r := drawRemote(t, form)
+				if err := r.Normalize(); err != nil {
+					t.Skip(err)
+				}
+				if slices.ContainsFunc(want.Servers, func(other config.Remote) bool { return reflect.DeepEqual(r, other) }) {
+					continue
+				}
+				link, err := Format(&r, form)
+				if err != nil {
+					t.Fatal(err)
+				}
+				links, want.Servers = append(links, link), append(want.Servers, r)
+			}
+			if want.Server = want.Servers[0]; len(links) == 1 {
+				want.Servers = nil
+			}
+			text := rapid.SampledFrom([]string{"", "yours: "}).Draw(t, "before") + strings.Join(links, "\n")
+			if rapid.Bool().Draw(t, "subscription") {
+				text = base64.StdEncoding.EncodeToString([]byte(text))
+			}
+			found, err := Read([]byte(text))
+			if err != nil || len(found.Skipped)+len(found.Notes) > 0 {
+				t.Fatalf("%s\n%v, %+v", text, err, found)
+			}
+			again, err := config.ParseClient("config.json", config.MarshalClient(found.Config()))
+			if err != nil || !again.Equal(want) {
+				t.Fatalf("%s\n%v\ngot  %s\nwant %s", text, err, config.MarshalClient(again), config.MarshalClient(want))
 			}
 		})
 	}

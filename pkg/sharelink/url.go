@@ -126,6 +126,9 @@ func formatURL(r *config.Remote) string {
 	if r.Name != "" {
 		b.WriteString("#" + escape(r.Name))
 	}
+	if link, dot := strings.CutSuffix(b.String(), "."); dot {
+		return link + "%2E" // or it is taken for the end of a sentence round the link
+	}
 	return b.String()
 }
 
