@@ -49,6 +49,7 @@ func writeMan(w io.Writer, root *cobra.Command) error {
 	p.section("DESCRIPTION")
 	p.prose(root.Long)
 	p.examples(root)
+	p.section("OPTIONS")
 	p.flags(root)
 	p.section("COMMANDS")
 	for _, cmd := range commands {

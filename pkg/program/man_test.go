@@ -30,6 +30,7 @@ Examples:
 .nf
   prog run
 .fi
+.SH "OPTIONS"
 .TP
 .B "\-\-version"
 print the version
