@@ -65,6 +65,18 @@ func stateOf(t testing.TB, base, token string) (s pageState) {
 	return s
 }
 
+// awaitState waits until the page's state is as wanted, and returns it.
+func awaitState(t testing.TB, base, token, what string, is func(pageState) bool) (s pageState) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for s = stateOf(t, base, token); !is(s); s = stateOf(t, base, token) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s: %+v", what, s)
+		}
+	}
+	return s
+}
+
 // TestStatusPage: what is open is shown with its bytes and can be ended; the
 // check tells its steps; nothing secret is shown without the token.
 func TestStatusPage(t *testing.T) {
@@ -74,7 +86,7 @@ func TestStatusPage(t *testing.T) {
 	c := mustDialVia(t, l.addr, origin)
 	defer c.Close()
 	mustEcho(t, c, "hello\n")
-	s := stateOf(t, base, token)
+	s := awaitState(t, base, token, "the answer is counted", func(s pageState) bool { return s.Totals.Down == 6 })
 	if s.State != "well" || len(s.Open) != 1 || s.Open[0].To != origin || s.Open[0].Up != 6 || s.Open[0].Down != 6 || s.Totals.Open != 1 {
 		t.Errorf("%+v", s)
 	}
@@ -87,12 +99,7 @@ func TestStatusPage(t *testing.T) {
 	if _, err := io.ReadAll(c); err == nil {
 		t.Error("a connection that was cut ended in order")
 	}
-	deadline := time.Now().Add(5 * time.Second)
-	for s = stateOf(t, base, token); len(s.Open) > 0; s = stateOf(t, base, token) {
-		if time.Now().After(deadline) {
-			t.Fatalf("still open: %+v", s.Open)
-		}
-	}
+	s = awaitState(t, base, token, "nothing is open", func(s pageState) bool { return len(s.Open) == 0 })
 	if s.Totals.Up != 6 || s.Totals.Opened != 1 {
 		t.Errorf("totals %+v", s.Totals)
 	}
