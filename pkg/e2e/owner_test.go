@@ -140,8 +140,9 @@ func TestServerPage(t *testing.T) {
 	origin := bulkOrigin(t)
 	exchange(t, near.addr, origin, 1000, 5000)
 	far.log.waitFor(t, "inbound=vmess user=tester to="+origin)
+	// The sizes asked for go before the bytes up, a hash after those down.
 	code, body := pageCall(t, "GET", base+"/api/state", token)
-	if code != 200 || !strings.Contains(string(body), `"users":[{"name":"tester","open":0,"opened":1,`) {
+	if code != 200 || !strings.Contains(string(body), `"users":[{"name":"tester","open":0,"opened":1,"up":1024,"down":5032}]`) {
 		t.Errorf("%d %s", code, body)
 	}
 	for _, open := range []string{"/", "/metrics"} {
