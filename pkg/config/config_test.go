@@ -71,7 +71,7 @@ func TestExampleIsTheManual(t *testing.T) {
 }
 
 func TestServerExampleIsTheManual(t *testing.T) {
-	data, err := os.ReadFile("../../server.example.json")
+	data, err := os.ReadFile("../../docs/server.example.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +379,7 @@ func FuzzParseClient(f *testing.F) {
 }
 
 func FuzzParseServer(f *testing.F) {
-	example, err := os.ReadFile("../../server.example.json")
+	example, err := os.ReadFile("../../docs/server.example.json")
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func Config(p config.Problem) Verdict {
 
 // ConfigOfServer is [Config] for vmess-server's configuration.
 func ConfigOfServer(p config.Problem) Verdict {
-	return mistake(p, manual{write: "vmess-server init", example: "server.example.json"})
+	return mistake(p, manual{write: "vmess-server init", example: "docs/server.example.json"})
 }
 
 func mistake(p config.Problem, m manual) Verdict {

@@ -162,7 +162,7 @@ func (k *kit) files(target platform, bin string, notices []byte) (tree, error) {
 const (
 	noticesFile = "THIRD-PARTY-NOTICES.txt"
 	// exampleOfServer is the manual of the server's configuration.
-	exampleOfServer = "server.example.json"
+	exampleOfServer = "docs/server.example.json"
 )
 
 // archive is what is in the archive for a platform.
@@ -182,7 +182,7 @@ func (k *kit) archive(target platform, bin string, notices []byte) (tree, error)
 		}
 	}
 	t.add(noticesFile, plainFile, notices)
-	for _, name := range []string{"README.md", "LICENSE", "config.example.json", exampleOfServer} {
+	for _, name := range []string{"README.md", "LICENSE", "config.example.json"} {
 		if err := t.copyIn(name, at(name)); err != nil {
 			return nil, err
 		}

@@ -94,7 +94,7 @@ func makeRelease(t testing.TB, p platform, dir string) error {
 			return err
 		}
 	}
-	for _, name := range []string{"go.mod", "go.sum", "README.md", "LICENSE", "config.example.json", exampleOfServer} {
+	for _, name := range []string{"go.mod", "go.sum", "README.md", "LICENSE", "config.example.json"} {
 		data, err := os.ReadFile(filepath.Join(top(t), name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(src, name), data, 0o600)
@@ -171,7 +171,7 @@ func TestArchive(t *testing.T) {
 	name := "vmess-local_devel_" + thisMachine(t).String()
 	files := readTarGz(t, filepath.Join(dir, name+".tar.gz"))
 	for _, want := range []string{
-		"vmess-local", "vmess-server", "README.md", "LICENSE", noticesFile, "config.example.json", "server.example.json",
+		"vmess-local", "vmess-server", "README.md", "LICENSE", noticesFile, "config.example.json", exampleOfServer,
 		"man/vmess-local.1", "man/vmess-server.1", "completions/vmess-local.bash", "completions/_vmess-local",
 		"completions/vmess-local.fish", "completions/vmess-server.ps1", "docs/install.md",
 		"docs/install/systemd/vmess-local.service", "docs/install/systemd/vmess-server.service", "docs/install/launchd/vmess-local.plist",
