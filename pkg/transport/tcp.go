@@ -15,19 +15,17 @@ import (
 func NewTCP(c *net.TCPConn) StreamConn {
 	t := &tcpConn{TCPConn: c}
 	t.raw, _ = c.SyscallConn() // nil only for a closed connection
-	t.poll = t.readable
-	t.lazy.read = t.readLazily
+	t.bind()
 	return t
 }
 
 type tcpConn struct {
 	*net.TCPConn
-	raw  syscall.RawConn
-	poll func(fd uintptr) bool // readable, bound once so that waiting allocates nothing
+	raw syscall.RawConn
 	// lost is the error that WaitRead met. The system tells it once and an end
 	// from then on, so every later read must be told it from here.
-	lost error
-	lazy lazyRead
+	lost  error
+	calls calls
 	writes
 }
 
@@ -65,22 +63,12 @@ func (w *writes) end() error {
 	return io.EOF
 }
 
-// A lazyRead is a ReadLazy under way: what its callback is asked for, and what
-// it found.
-type lazyRead struct {
-	read       func(fd uintptr) bool // bound once, as poll
-	head, most int
-	buf        *Buffer
-	n          int
-	err        error
-}
-
 // Read implements net.Conn.
 func (t *tcpConn) Read(p []byte) (int, error) {
 	if t.lost != nil {
 		return 0, t.lost
 	}
-	n, err := t.TCPConn.Read(p)
+	n, err := t.read(p)
 	if err == io.EOF {
 		err = t.end()
 	}
@@ -90,7 +78,7 @@ func (t *tcpConn) Read(p []byte) (int, error) {
 // Write implements net.Conn.
 func (t *tcpConn) Write(p []byte) (int, error) {
 	t.under.Add(1)
-	n, err := t.TCPConn.Write(p)
+	n, err := t.write(p)
 	return n, t.met(err)
 }
 

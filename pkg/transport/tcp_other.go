@@ -7,11 +7,20 @@ import (
 	"net"
 )
 
+type calls struct{}
+
+func (t *tcpConn) bind() {}
+
+func (t *tcpConn) read(p []byte) (int, error) { return t.TCPConn.Read(p) }
+
+func (t *tcpConn) write(p []byte) (int, error) { return t.TCPConn.Write(p) }
+
+// Roomy implements [Roomer]: it does not know.
+func (t *tcpConn) Roomy() bool { return false }
+
 // WaitRead implements [ReadWaiter]. Where sockets cannot be peeked at, it does
 // not wait: the Read that follows does.
 func (t *tcpConn) WaitRead() error { return nil }
-
-func (t *tcpConn) readable(uintptr) bool { return true }
 
 // ReadLazy implements [LazyReader] without its laziness.
 func (t *tcpConn) ReadLazy(head, most int) (*Buffer, int, error) {
@@ -23,8 +32,6 @@ func (t *tcpConn) ReadLazy(head, most int) (*Buffer, int, error) {
 	}
 	return b, n, err
 }
-
-func (t *tcpConn) readLazily(uintptr) bool { return true }
 
 // WaitEnd cannot tell where sockets cannot be peeked at.
 func WaitEnd(context.Context, *net.TCPConn) (ended bool) { return false }

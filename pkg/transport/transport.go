@@ -79,6 +79,21 @@ func Broken(c any) bool {
 	return ok && b.Broken()
 }
 
+// A Roomer knows whether a Write of up to [RoomyWrite] bytes would be taken
+// at once. Roomy may be called by anyone; where the system does not tell, it is
+// false.
+type Roomer interface{ Roomy() bool }
+
+// RoomyWrite is how much a stream that is Roomy takes at once: a datagram of
+// what networks carry, with what is put round it.
+const RoomyWrite = 3 << 10
+
+// Roomy asks a stream that wraps others, which may not know.
+func Roomy(c any) bool {
+	r, ok := c.(Roomer)
+	return ok && r.Roomy()
+}
+
 // A PeerWaiter knows when the far end is gone in both directions.
 // WaitPeerClose may be called by the reader after Read returned io.EOF; it
 // blocks until nothing written can arrive any more, or the stream is closed.

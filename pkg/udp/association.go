@@ -27,13 +27,14 @@ const (
 
 // An association is one client's UDP: a socket, and a lane to the server.
 type association struct {
-	server *Server
-	socket *net.UDPConn
-	raw    syscall.RawConn
-	names  names
-	lane   lane
-	most   int // bytes of a datagram
-	moved  Moved
+	server  *Server
+	socket  *net.UDPConn
+	raw     syscall.RawConn
+	names   names
+	lane    lane
+	most    int // bytes of a datagram
+	moved   Moved
+	sending sending
 
 	// last and seen are the destinations so far, for counting.
 	last netaddr.Addr
@@ -122,8 +123,8 @@ func (a *association) drop(reason Drop, n int, cause error) {
 	a.server.drop(a.client, reason, n, cause)
 }
 
-// receive takes datagrams of the client until the socket is closed or fails.
-func (a *association) receive() {
+// receiveBursts is receive by package net alone.
+func (a *association) receiveBursts() {
 	for faults := 0; faults < maxFaults; {
 		a.waitRead()
 		n, err := a.readBurst()
@@ -203,7 +204,7 @@ func (a *association) deliver(b *transport.Buffer, payload []byte, from netaddr.
 		a.drop(DropTooLarge, 1, nil)
 		return
 	}
-	switch _, err := a.socket.WriteToUDPAddrPort(datagram, a.client); {
+	switch err := a.send(datagram, a.client); {
 	case err == nil:
 		a.moved.Down.add(len(payload))
 		a.server.Stats.Down.add(len(payload))
