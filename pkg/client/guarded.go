@@ -200,6 +200,10 @@ func (x *guarded) end(end func(*vmess.Conn) error) error {
 // WaitPeerClose implements transport.PeerWaiter.
 func (x *guarded) WaitPeerClose() { x.conn.Load().WaitPeerClose() }
 
+// Roomy implements transport.Roomer. Before the first answer a Write may wait
+// for another connection.
+func (x *guarded) Roomy() bool { return x.settled.Load() && x.conn.Load().Roomy() }
+
 // LocalAddr implements net.Conn.
 func (x *guarded) LocalAddr() net.Addr { return x.conn.Load().LocalAddr() }
 

@@ -35,6 +35,7 @@ type datagram struct {
 var (
 	_ transport.PacketConn       = (*guardedPackets)(nil)
 	_ transport.LazyPacketReader = (*guardedPackets)(nil)
+	_ transport.PacketTrier      = (*guardedPackets)(nil)
 )
 
 // openPackets opens a request for datagrams and guards it.
@@ -111,6 +112,16 @@ func (x *guardedPackets) WritePacket(p []byte, to netaddr.Addr) error {
 		return err
 	}
 	return nil
+}
+
+// TryWritePacket implements transport.PacketTrier: before the first answer a
+// write may wait for another connection.
+func (x *guardedPackets) TryWritePacket(p []byte, to netaddr.Addr) (ok bool, err error) {
+	if !x.settled.Load() {
+		return false, nil
+	}
+	ok, err = x.conn.Load().TryWritePacket(p, to)
+	return ok, x.verdict(err)
 }
 
 // keep remembers a datagram until the first answer. It is called with the lock

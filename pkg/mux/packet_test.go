@@ -290,6 +290,47 @@ func TestXUDPErrors(t *testing.T) {
 	}
 }
 
+// A write that must not wait is made where the tunnel has room, and otherwise
+// leaves nothing behind.
+func TestXUDPTryWrite(t *testing.T) {
+	a, b := transporttest.Pipe(2 * transport.RoomyWrite)
+	x := &XUDP{Dial: func(context.Context, []byte) (transport.StreamConn, error) { return a, nil }}
+	c, _ := x.DialPacket(t.Context(), netaddr.Addr{})
+	try, to, payload := c.(transport.PacketTrier), addr(t, "192.0.2.1:53"), make([]byte, 1000)
+	sent := 0
+	for ok := true; ok; {
+		var err error
+		if ok, err = try.TryWritePacket(payload, to); err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			sent++
+		}
+	}
+	if sent < 2 || sent > 6 {
+		t.Fatalf("%d datagrams of 1,000 bytes were written to a tunnel of %d", sent, 2*transport.RoomyWrite)
+	}
+	r := NewReader(b)
+	for range sent {
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if p, _ := io.ReadAll(r); len(p) != len(payload) {
+			t.Fatalf("%d bytes came", len(p))
+		}
+	}
+	if ok, err := try.TryWritePacket(make([]byte, transport.RoomyWrite), to); ok || err != nil {
+		t.Errorf("a large datagram was written: %v, %v", ok, err)
+	}
+	if ok, err := try.TryWritePacket(payload, to); !ok || err != nil {
+		t.Errorf("with room: %v, %v", ok, err)
+	}
+	if ok, err := try.TryWritePacket(payload, netaddr.Addr{}); !ok || err == nil {
+		t.Errorf("sent nowhere: %v, %v", ok, err)
+	}
+	_ = c.Close()
+}
+
 // The vectors of XUDP, as the client writes them.
 func TestXUDPWire(t *testing.T) {
 	a, b := transporttest.Pipe(1 << 16)

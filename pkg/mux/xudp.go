@@ -61,6 +61,7 @@ type association struct {
 var (
 	_ transport.PacketConn       = (*association)(nil)
 	_ transport.LazyPacketReader = (*association)(nil)
+	_ transport.PacketTrier      = (*association)(nil)
 )
 
 // ReadPacket implements transport.PacketConn: from is the datagram's true
@@ -145,14 +146,41 @@ func (a *association) mostPayload() int {
 
 // WritePacket implements transport.PacketConn; to may be a name.
 func (a *association) WritePacket(p []byte, to netaddr.Addr) error {
+	if err := a.check(p, to); err != nil {
+		return err
+	}
+	a.write.Lock()
+	defer a.write.Unlock()
+	return a.send(p, to)
+}
+
+// TryWritePacket implements transport.PacketTrier.
+func (a *association) TryWritePacket(p []byte, to netaddr.Addr) (ok bool, err error) {
+	if err := a.check(p, to); err != nil {
+		return true, err
+	}
+	if !a.write.TryLock() {
+		return false, nil
+	}
+	defer a.write.Unlock()
+	if !transport.RoomForPacket(a.conn, len(p)) {
+		return false, nil
+	}
+	return true, a.send(p, to)
+}
+
+func (a *association) check(p []byte, to netaddr.Addr) error {
 	if err := checkPacket(p, a.mostPayload()); err != nil {
 		return err
 	}
 	if !to.IsValid() {
 		return errNoTarget
 	}
-	a.write.Lock()
-	defer a.write.Unlock()
+	return nil
+}
+
+// send writes the frame of a datagram. It is called with the lock held.
+func (a *association) send(p []byte, to netaddr.Addr) error {
 	if a.writeErr != nil {
 		return a.writeErr
 	}

@@ -70,6 +70,9 @@ func (p *prefixed) ReadLazy(head, most int) (*transport.Buffer, int, error) {
 	return b, n, err
 }
 
+// Roomy implements [transport.Roomer] as far as the stream can.
+func (p *prefixed) Roomy() bool { return transport.Roomy(p.StreamConn) }
+
 // Reset closes the stream, with a RST where it can.
 func (p *prefixed) Reset() error { return reset(p.StreamConn) }
 

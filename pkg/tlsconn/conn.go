@@ -269,6 +269,9 @@ func (c *Conn) Reset() error {
 // Broken implements [transport.Breaker] by the connection below.
 func (c *Conn) Broken() bool { return transport.Broken(c.records.conn) }
 
+// Roomy implements [transport.Roomer] by the connection below.
+func (c *Conn) Roomy() bool { return transport.Roomy(c.records.conn) }
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.records.LocalAddr() }
 

@@ -32,6 +32,20 @@ type LazyPacketReader interface {
 	ReadPacketLazy() (b *Buffer, p []byte, from netaddr.Addr, err error)
 }
 
+// A PacketTrier is a [PacketConn] that can tell whether a write would wait.
+type PacketTrier interface {
+	// TryWritePacket is WritePacket where that takes no waiting. Where it
+	// might, ok is false and nothing was written.
+	TryWritePacket(p []byte, to netaddr.Addr) (ok bool, err error)
+}
+
+// RoomForPacket reports whether a datagram of n bytes, with all that is put
+// round it, can be written to c without waiting.
+func RoomForPacket(c StreamConn, n int) bool { return n <= roomyPacket && Roomy(c) }
+
+// roomyPacket leaves a third of RoomyWrite to what is put round a datagram.
+const roomyPacket = RoomyWrite * 2 / 3
+
 // ReadPacketLazy reads from c as a LazyPacketReader does, as far as c lets it
 // by that or as a [ReadWaiter].
 func ReadPacketLazy(c PacketConn) (b *Buffer, p []byte, from netaddr.Addr, err error) {

@@ -321,3 +321,34 @@ func TestWaitEnd(t *testing.T) {
 		})
 	}
 }
+
+// A connection whose peer reads has room, one whose peer does not fills up.
+func TestTCPRoomy(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("sockets cannot be asked")
+	}
+	a, _ := streamPair(t)
+	if err := a.SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	total, part := 0, make([]byte, transport.RoomyWrite)
+	for transport.Roomy(a) {
+		if _, err := a.Write(part); err != nil {
+			t.Fatalf("a write that was not to wait: %v after %d bytes", err, total)
+		}
+		total += len(part)
+	}
+	if total == 0 {
+		t.Error("no room at the beginning")
+	}
+	_ = a.Close()
+	if transport.Roomy(a) || transport.Roomy(struct{}{}) {
+		t.Error("what is closed, or cannot tell, has room")
+	}
+	if !raceEnabled {
+		a, _ := streamPair(t)
+		if n := testing.AllocsPerRun(100, func() { _ = transport.Roomy(a) }); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	}
+}

@@ -173,7 +173,9 @@ func (a *association) take(datagram []byte, from netip.AddrPort) {
 	if to != a.last {
 		a.count(to)
 	}
-	a.lane.offer(payload, to)
+	if !a.lane.offer(payload, to) {
+		a.drop(DropQueueFull, 1, nil)
+	}
 }
 
 // count counts a destination that was not seen before.

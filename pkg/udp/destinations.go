@@ -126,6 +126,7 @@ type table struct {
 var (
 	_ transport.PacketConn       = (*table)(nil)
 	_ transport.LazyPacketReader = (*table)(nil)
+	_ transport.PacketTrier      = (*table)(nil)
 	_ distributor                = (*table)(nil)
 )
 
@@ -169,8 +170,8 @@ func (t *table) distribute(deliver func(b *transport.Buffer, p []byte, from neta
 	t.sink = deliver
 }
 
-// WritePacket implements transport.PacketConn. It queues and never waits: a
-// full queue is ErrQueueFull.
+// WritePacket implements transport.PacketConn. It queues what cannot be written
+// at once and never waits: a full queue is ErrQueueFull.
 func (t *table) WritePacket(p []byte, to netaddr.Addr) error {
 	if len(p) == 0 {
 		return errEmpty
@@ -187,12 +188,15 @@ func (t *table) WritePacket(p []byte, to netaddr.Addr) error {
 	if d == nil {
 		return errQueueFull
 	}
-	packet := newPacket(p, to)
-	if !d.lane.queue.push(packet) {
-		packet.release()
+	if !d.lane.offer(p, to) {
 		return errQueueFull
 	}
 	return nil
+}
+
+// TryWritePacket implements transport.PacketTrier: WritePacket never waits.
+func (t *table) TryWritePacket(p []byte, to netaddr.Addr) (ok bool, err error) {
+	return true, t.WritePacket(p, to)
 }
 
 // reach returns the destination at to, a new one if need be; nil when there

@@ -22,8 +22,7 @@ const (
 var errIdle = errors.New("no datagram for long")
 
 // A distributor is a PacketConn that hands on what comes by itself, from many
-// goroutines, and whose WritePacket never waits. With one, a lane saves two
-// changes of goroutine for each round trip.
+// goroutines. With one, a lane saves a change of goroutine for each datagram.
 type distributor interface {
 	transport.PacketConn
 	// distribute makes deliver get what comes from now on; ReadPacket only
@@ -54,7 +53,7 @@ type lane struct {
 	quiet func()
 
 	sending sync.Mutex             // orders run and offer
-	quick   atomic.Pointer[tunnel] // the tunnel if it never waits
+	quick   atomic.Pointer[tunnel] // the tunnel if it is a transport.PacketTrier
 
 	// What follows belongs to the goroutine in run.
 	tunnel   *tunnel
@@ -89,17 +88,19 @@ func (l *lane) sendNext(ctx context.Context) bool {
 }
 
 // offer takes a datagram, which it does not keep: it writes it at once where
-// that takes no waiting and nothing is before it, and queues it elsewhere. It
-// is called by one goroutine.
-func (l *lane) offer(data []byte, to netaddr.Addr) {
+// that takes no waiting and nothing is before it, which saves a change of
+// goroutine, and queues it elsewhere. It is false when the queue is full. It is
+// called by one goroutine at a time.
+func (l *lane) offer(data []byte, to netaddr.Addr) bool {
 	if l.writeAtOnce(data, to) {
-		return
+		return true
 	}
 	p := newPacket(data, to)
 	if !l.queue.push(p) {
 		p.release()
-		l.dropped(DropQueueFull, 1, nil)
+		return false
 	}
+	return true
 }
 
 func (l *lane) writeAtOnce(data []byte, to netaddr.Addr) bool {
@@ -108,7 +109,11 @@ func (l *lane) writeAtOnce(data []byte, to netaddr.Addr) bool {
 		return false
 	}
 	defer l.sending.Unlock()
-	return l.queue.empty() && !t.over() && l.write(t, data, to) == nil
+	if !l.queue.empty() || t.over() {
+		return false
+	}
+	ok, err := t.conn.(transport.PacketTrier).TryWritePacket(data, to)
+	return ok && l.written(t, len(data), err) == nil
 }
 
 func (l *lane) stop() {
@@ -181,11 +186,16 @@ func (l *lane) send(ctx context.Context, p *packet) {
 // write writes a datagram to t. One that is refused is dropped: an error
 // concerns the tunnel.
 func (l *lane) write(t *tunnel, data []byte, to netaddr.Addr) error {
-	switch err := t.conn.WritePacket(data, to); {
+	return l.written(t, len(data), t.conn.WritePacket(data, to))
+}
+
+// written counts a datagram of n bytes by the end of its write.
+func (l *lane) written(t *tunnel, n int, err error) error {
+	switch {
 	case err == nil:
 		t.moved.Store(true)
 		t.sent.Add(1)
-		l.sent(len(data))
+		l.sent(n)
 	case transport.PacketLost(err):
 		l.dropped(refusal(err), 1, err)
 	default:
@@ -232,6 +242,8 @@ func (l *lane) connect(ctx context.Context, to netaddr.Addr) *tunnel {
 	l.tunnels.Add(1)
 	if d, ok := conn.(distributor); ok {
 		d.distribute(func(b *transport.Buffer, p []byte, from netaddr.Addr) { l.arrived(t, b, p, from) })
+	}
+	if _, ok := conn.(transport.PacketTrier); ok {
 		l.quick.Store(t)
 	}
 	go l.receive(t)

@@ -302,3 +302,74 @@ func TestReportsAreFew(t *testing.T) {
 		}
 	})
 }
+
+// A choosy is a PacketConn that can tell whether a write would wait.
+type choosy struct {
+	*transporttest.PacketEnd
+	full  atomic.Bool
+	tries atomic.Int64 // written at once
+}
+
+func (c *choosy) TryWritePacket(p []byte, to netaddr.Addr) (bool, error) {
+	if c.full.Load() {
+		return false, nil
+	}
+	c.tries.Add(1)
+	return true, c.WritePacket(p, to)
+}
+
+// What can be written at once is, and what cannot waits in the queue without
+// holding up who offers it; the order stays.
+func TestLaneWritesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := transporttest.PacketPipe(4)
+		c := &choosy{PacketEnd: near}
+		r := newRig(dialerFunc(func(context.Context, netaddr.Addr) (transport.PacketConn, error) { return c, nil }))
+		defer r.end()
+		next := 0
+		offer := func(n int) {
+			for range n {
+				if !r.offer(fmt.Appendf(nil, "%d", next), addr("192.0.2.1:53")) {
+					t.Fatalf("datagram %d finds the queue full", next)
+				}
+				next++
+			}
+		}
+		read := 0
+		check := func(n int) {
+			for range n {
+				wantRead(t, far, "192.0.2.1:53", fmt.Sprint(read))
+				read++
+			}
+		}
+		offer(1)
+		synctest.Wait() // dialled
+		check(1)
+		offer(3)
+		if n := c.tries.Load(); n != 3 {
+			t.Errorf("%d of 3 datagrams were written at once", n)
+		}
+		c.full.Store(true)
+		offer(4) // the first fills the far end, the second keeps the lane waiting
+		synctest.Wait()
+		c.full.Store(false)
+		offer(4) // behind those that wait
+		if n := c.tries.Load(); n != 3 {
+			t.Errorf("%d datagrams went past those that wait", n-3)
+		}
+		check(11)
+		synctest.Wait()
+		offer(1)
+		check(1)
+		if n := c.tries.Load(); n != 4 || r.causes != nil {
+			t.Errorf("%d were written at once, dropped: %v", n, r.causes)
+		}
+		c.full.Store(true)
+		offer(8) // four fill the far end, one keeps the lane waiting
+		synctest.Wait()
+		offer(5)
+		if r.offer([]byte("too many"), addr("192.0.2.1:53")) {
+			t.Error("the full queue took one more")
+		}
+	})
+}

@@ -227,6 +227,9 @@ func (c *Conn) Reset() error {
 // Broken implements transport.Breaker by the carrier.
 func (c *Conn) Broken() bool { return transport.Broken(c.carrier) }
 
+// Roomy implements transport.Roomer by the carrier.
+func (c *Conn) Roomy() bool { return transport.Roomy(c.carrier) }
+
 // LocalAddr implements net.Conn by the carrier's.
 func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }
 

@@ -50,6 +50,7 @@ type PacketConn struct {
 var (
 	_ transport.PacketConn       = (*PacketConn)(nil)
 	_ transport.LazyPacketReader = (*PacketConn)(nil)
+	_ transport.PacketTrier      = (*PacketConn)(nil)
 )
 
 // DialPacket implements transport.PacketDialer: every datagram goes to dst,
@@ -112,26 +113,43 @@ func (c *PacketConn) ReadPacketLazy() (*transport.Buffer, []byte, netaddr.Addr, 
 // [transport.PacketLost] concern the datagram alone; any other ends the
 // association.
 func (c *PacketConn) WritePacket(p []byte, to netaddr.Addr) error {
+	_, err := c.write(p, to, true)
+	return err
+}
+
+// TryWritePacket implements transport.PacketTrier.
+func (c *PacketConn) TryWritePacket(p []byte, to netaddr.Addr) (ok bool, err error) {
+	return c.write(p, to, false)
+}
+
+// write writes a datagram; ok is false where it would have to wait and must
+// not.
+func (c *PacketConn) write(p []byte, to netaddr.Addr, wait bool) (ok bool, err error) {
 	var room [maxPacketAddr]byte
 	head := room[:0]
 	if !c.peer.IsValid() {
-		var err error
 		if head, err = appendPacketAddr(head, to); err != nil {
-			return err
+			return true, err
 		}
 	}
 	if len(head)+len(p) == 0 {
-		return errEmptyDatagram // it would be the end mark
+		return true, errEmptyDatagram // it would be the end mark
 	}
-	c.conn.write.Lock()
+	if wait {
+		c.conn.write.Lock()
+	} else if !c.conn.write.TryLock() {
+		return false, nil
+	}
 	defer c.conn.write.Unlock()
 	switch {
 	case len(p) > c.mostPayload(len(head)):
-		return errLargeDatagram
+		return true, errLargeDatagram
 	case c.conn.closing:
-		return errEnded
+		return true, errEnded
+	case !wait && !transport.RoomForPacket(c.conn.carrier, len(p)):
+		return false, nil
 	}
-	return c.send(head, p)
+	return true, c.send(head, p)
 }
 
 // mostPayload is the largest payload that goes into one chunk behind head

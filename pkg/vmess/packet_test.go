@@ -167,3 +167,55 @@ func TestDatagramsNoAnswer(t *testing.T) {
 	}
 	_ = c.Close()
 }
+
+// A write that must not wait is made where the carrier has room, whoever holds
+// the other direction, and otherwise leaves nothing behind.
+func TestTryWritePacket(t *testing.T) {
+	near, far := transporttest.Pipe(3 * transport.RoomyWrite)
+	c, err := (&Dialer{Client: styles()[0].client(testID), Endpoint: handOver(near)}).DialPacket(t.Context(), destination)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, payload := c.(*PacketConn), pattern(1000, 1)
+	sent := 0
+	for ; ; sent++ {
+		ok, err := client.TryWritePacket(payload, netaddr.Addr{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			break
+		}
+	}
+	if sent < 2 || sent > 9 {
+		t.Fatalf("%d datagrams of 1,000 bytes were written to a carrier of %d", sent, 3*transport.RoomyWrite)
+	}
+	in, err := newTestServer(t, ServerConfig{}).Accept(t.Context(), far)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := in.Packets()
+	for range sent {
+		mustReadPacket(t, server, payload)
+	}
+	if ok, err := client.TryWritePacket(pattern(transport.RoomyWrite, 2), netaddr.Addr{}); ok || err != nil {
+		t.Errorf("a large datagram was written: %v, %v", ok, err)
+	}
+	if ok, err := client.TryWritePacket([]byte("again"), netaddr.Addr{}); !ok || err != nil {
+		t.Fatalf("with room: %v, %v", ok, err)
+	}
+	mustReadPacket(t, server, []byte("again"))
+	client.conn.write.Lock()
+	if ok, err := client.TryWritePacket(payload, netaddr.Addr{}); ok || err != nil {
+		t.Errorf("beside another writer: %v, %v", ok, err)
+	}
+	client.conn.write.Unlock()
+	if ok, err := client.TryWritePacket(nil, netaddr.Addr{}); !ok || !errors.Is(err, ErrDatagramSize) {
+		t.Errorf("an empty one: %v, %v", ok, err)
+	}
+	_ = client.Close()
+	if ok, err := client.TryWritePacket(payload, netaddr.Addr{}); !ok || err == nil {
+		t.Errorf("after Close: %v, %v", ok, err)
+	}
+	_ = server.Close()
+}

@@ -326,6 +326,9 @@ func (s *stream) WaitRead() error {
 // Reset implements transport.Resetter.
 func (s *stream) Reset() error { return transport.Reset(s.StreamConn) }
 
+// Roomy implements transport.Roomer.
+func (s *stream) Roomy() bool { return transport.Roomy(s.StreamConn) }
+
 // WaitPeerClose implements transport.PeerWaiter.
 func (s *stream) WaitPeerClose() {
 	s.join()

@@ -299,6 +299,9 @@ func (c *Conn) abort() error {
 // Broken implements [transport.Breaker] by the connection below.
 func (c *Conn) Broken() bool { return transport.Broken(c.carrier.conn) }
 
+// Roomy implements [transport.Roomer] by the connection below.
+func (c *Conn) Roomy() bool { return transport.Roomy(c.carrier.conn) }
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -476,6 +477,16 @@ func TestReset(t *testing.T) {
 	}
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Read: %v", err)
+	}
+}
+
+// The connection below knows whether a write would wait.
+func TestRoomy(t *testing.T) {
+	if runtime.GOOS != "windows" && !transport.Roomy(dial(t, upgraded(t, func(p *rawPeer) { _, _ = p.br.ReadByte() }))) {
+		t.Error("no room over TCP")
+	}
+	if transport.Roomy(dial(t, overPipe(func(p *rawPeer) { _, _ = p.br.ReadByte() }))) {
+		t.Error("a connection that cannot tell has room")
 	}
 }
 

@@ -32,7 +32,15 @@ var (
 	_ transport.StreamConn = (*Conn)(nil)
 	_ transport.Resetter   = (*Conn)(nil)
 	_ transport.ReadWaiter = (*Conn)(nil)
+	_ transport.Roomer     = (*Conn)(nil)
 )
+
+// Roomy implements transport.Roomer.
+func (c *Conn) Roomy() bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.size-len(c.out.buf) >= transport.RoomyWrite
+}
 
 // Read implements net.Conn.
 func (c *Conn) Read(p []byte) (int, error) { return c.in.read(p) }
