@@ -229,7 +229,7 @@ func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (flo
 		_ = transport.Reset(local)
 		return flow{}, err
 	}
-	remote, err := d.Dialer.DialStream(ctx, r.Destination, first)
+	remote, err := d.dialAnswered(ctx, r, local, first)
 	if err == nil && len(first) == 0 {
 		if _, err = remote.Write(nil); err != nil {
 			_ = transport.Reset(remote)
@@ -240,6 +240,23 @@ func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (flo
 		return flow{}, &DialError{err}
 	}
 	return flow{local, remote, int64(len(first))}, nil
+}
+
+// dialAnswered dials for as long as the application, which has its answer, is
+// there. One that has said something and left may want it to arrive.
+func (d *Dispatcher) dialAnswered(ctx context.Context, r *transport.Request, local transport.StreamConn, first []byte) (transport.StreamConn, error) {
+	wanted, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	var gone transport.Lookout
+	defer gone.Stop()
+	gone.Start(func() (again bool) {
+		if transport.Broken(local) || len(first) == 0 && transport.Left(local) {
+			giveUp()
+			return false
+		}
+		return true
+	})
+	return d.Dialer.DialStream(wanted, r.Destination, first)
 }
 
 // readFirst gives the application a moment to speak first. An application that

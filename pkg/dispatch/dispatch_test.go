@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -292,6 +293,62 @@ func TestGivenUp(t *testing.T) {
 			t.Errorf("ended after %v with %v", took, p.aborted)
 		}
 	})
+}
+
+// leaver is a stream that knows of its far end what it is told.
+type leaver struct {
+	*transporttest.Conn
+	broken, left atomic.Bool
+}
+
+func (l *leaver) Broken() bool { return l.broken.Load() }
+func (l *leaver) Left() bool   { return l.left.Load() }
+
+// answered is a pending whose stream is a leaver.
+type answered struct {
+	*pending
+	stream *leaver
+}
+
+func (p answered) Proceed(netip.AddrPort) (transport.StreamConn, error) { return p.stream, nil }
+
+// TestGivenUpAnswered: nor for one that went away when it had its answer; but
+// what it said in order is sent.
+func TestGivenUpAnswered(t *testing.T) {
+	const away, dial = 3 * time.Second, time.Minute
+	for name, tt := range map[string]struct {
+		says string
+		goes func(l *leaver)
+		want time.Duration
+	}{
+		"reset":           {"hello", func(l *leaver) { l.broken.Store(true) }, away},
+		"closed in order": {"hello", func(l *leaver) { l.left.Store(true) }, dial},
+		"said nothing":    {"", func(l *leaver) { l.left.Store(true) }, away},
+		"stays":           {"hello", func(*leaver) {}, dial},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPending()
+				a := answered{p, &leaver{Conn: p.local}}
+				d := &Dispatcher{
+					FirstWait: 5 * time.Millisecond, Well: func() bool { return true },
+					Dialer: transport.DialerFunc(func(ctx context.Context, _ netaddr.Addr, _ []byte) (transport.StreamConn, error) {
+						ctx, cancel := context.WithTimeout(ctx, dial)
+						defer cancel()
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}),
+				}
+				_, _ = io.WriteString(p.app, tt.says)
+				time.AfterFunc(away-time.Second/2, func() { tt.goes(a.stream) })
+				start := time.Now()
+				d.HandleStream(t.Context(), &transport.Request{Destination: destination, Pending: a})
+				if took := time.Since(start).Truncate(time.Second); took != tt.want {
+					t.Errorf("ended after %v, want %v", took, tt.want)
+				}
+			})
+		})
+	}
 }
 
 // TestNotGivenUp: the look at the application ends before it is answered.

@@ -226,26 +226,40 @@ func halved(f []byte, start, data int) []byte {
 	return append(out, f[start:start+data/2]...)
 }
 
-// dialHTTP is dialVia by CONNECT of HTTP.
-func dialHTTP(proxyAddr, target string) (*net.TCPConn, error) {
+// beginHTTP asks for a destination by CONNECT of HTTP, and does not wait for
+// the answer.
+func beginHTTP(proxyAddr, target string) (*net.TCPConn, error) {
 	c, err := boundedDialer{}.Dial("tcp", proxyAddr)
 	if err != nil {
 		return nil, err
 	}
-	if _, err = fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target); err == nil {
-		var head []byte
-		for one := make([]byte, 1); err == nil && !bytes.HasSuffix(head, []byte("\r\n\r\n")); head = append(head, one...) {
-			_, err = io.ReadFull(c, one)
-		}
-		if err == nil && !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) {
-			err = fmt.Errorf("the proxy answers %q", head)
-		}
-	}
+	_, err = fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target)
+	return c.(*net.TCPConn), err
+}
+
+// beginSOCKS is the same of SOCKS5.
+func beginSOCKS(proxyAddr, target string) (*net.TCPConn, error) {
+	c, err := boundedDialer{}.Dial("tcp", proxyAddr)
 	if err != nil {
-		_ = c.Close()
 		return nil, err
 	}
-	return c.(*net.TCPConn), nil
+	return c.(*net.TCPConn), connectRequest(c, target)
+}
+
+// dialHTTP is dialVia by CONNECT of HTTP.
+func dialHTTP(proxyAddr, target string) (*net.TCPConn, error) {
+	c, err := beginHTTP(proxyAddr, target)
+	var head []byte
+	for one := make([]byte, 1); err == nil && !bytes.HasSuffix(head, []byte("\r\n\r\n")); head = append(head, one...) {
+		_, err = io.ReadFull(c, one)
+	}
+	if err == nil && !bytes.HasPrefix(head, []byte("HTTP/1.1 200 ")) {
+		err = fmt.Errorf("the proxy answers %q", head)
+	}
+	if err != nil && c != nil {
+		_ = c.Close()
+	}
+	return c, err
 }
 
 // half is what is sent before a cut, and again behind it: several chunks.
@@ -302,11 +316,12 @@ func (o *cutOrigin) took(n int) error {
 	}
 }
 
-// applications are how a destination is asked for.
+// applications are how a destination is asked for: begin does not wait for the
+// answer.
 var applications = []struct {
-	name string
-	dial func(proxyAddr, target string) (*net.TCPConn, error)
-}{{"SOCKS5", dialVia}, {"HTTP CONNECT", dialHTTP}}
+	name        string
+	dial, begin func(proxyAddr, target string) (*net.TCPConn, error)
+}{{"SOCKS5", dialVia, beginSOCKS}, {"HTTP CONNECT", dialHTTP, beginHTTP}}
 
 // TestCutDownloadIsNoEnd cuts tunnels in every way and at every place: what has
 // not all arrived never ends in order for the application.

@@ -57,6 +57,8 @@ const never = time.Duration(math.MaxInt64)
 //     goes on.
 //   - An error while reading, or a far end that stopped reading what it is
 //     sent, resets the other side, so that it sees an error and not an end.
+//   - A local side that has ended its direction, and then has left altogether
+//     ([Leaver]), ends both in order: nobody waits for the rest of the answer.
 //   - A write error towards the answering side does not cut the answer: what
 //     it sent before is delivered first.
 type Relay struct {
@@ -114,6 +116,7 @@ type session struct {
 	said   atomic.Bool   // the local side is being told the end, or was
 	over   atomic.Int32  // directions that are over, though the streams may be open
 	torn   atomic.Bool   // the streams are being closed, or were
+	left   Lookout       // for a local side that has left
 	closed chan struct{} // closed when both streams are
 	// What the streams were closed for, nil for an orderly end. Valid once closed.
 	upErr, downErr error
@@ -140,6 +143,7 @@ func newSession(r Relay, local, remote StreamConn) *session {
 func (s *session) outcome(lost error) Outcome {
 	quiet := s.quiet()
 	s.finish()
+	s.left.Stop()
 	<-s.closed
 	return Outcome{
 		Up: s.up.Load() - s.up0, Down: s.down.Load() - s.down0, Quiet: quiet,
@@ -173,8 +177,25 @@ func (s *session) upload(done chan<- error) {
 		s.tail.Store(true)
 		s.timer.Reset(s.limit())
 	}
-	s.directionOver()
+	if !s.directionOver() {
+		s.attend()
+	}
 	done <- lost
+}
+
+// attend ends the session when the local side, whose direction is over, has left
+// altogether: a far end that stays silent would never meet that it is gone.
+func (s *session) attend() {
+	if _, ok := s.local.(Leaver); !ok {
+		return
+	}
+	s.left.Start(func() (again bool) {
+		if Broken(s.local) || Left(s.local) {
+			s.finish()
+			return false
+		}
+		return true
+	})
 }
 
 func (s *session) download() {

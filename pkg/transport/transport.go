@@ -94,6 +94,18 @@ func Roomy(c any) bool {
 	return ok && r.Roomy()
 }
 
+// A Leaver can tell that the far end has closed the stream altogether, and not
+// only ended its direction: what it said counts, but nobody reads what it is
+// sent. Left may be called by anyone; where the system does not tell, it is
+// false.
+type Leaver interface{ Left() bool }
+
+// Left asks a stream that wraps others, which may not know.
+func Left(c any) bool {
+	l, ok := c.(Leaver)
+	return ok && l.Left()
+}
+
 // A PeerWaiter knows when the far end is gone in both directions.
 // WaitPeerClose may be called by the reader after Read returned io.EOF; it
 // blocks until nothing written can arrive any more, or the stream is closed.
