@@ -215,6 +215,26 @@ func TestGuardedResendOfNothing(t *testing.T) {
 	})
 }
 
+// TestGuardedRefusedUnasked: an application that waits for the far end to speak
+// first is told of a refusal as any other.
+func TestGuardedRefusedUnasked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, g := newFarEnd(t, 100)
+		g.found = outcome{verdict: diagnose.Account(diagnose.AccountSignals{Configured: diagnose.ProbeRefused}, g.setting)}
+		c := dialGuarded(t, g, "")
+		if _, err := c.Write(nil); err != nil {
+			t.Fatal(err)
+		}
+		var told *VerdictError
+		if _, err := c.Read(make([]byte, 5)); !errors.As(err, &told) || told.Verdict.IsZero() {
+			t.Errorf("read: %v", err)
+		}
+		if _, err := c.Write([]byte("late")); !errors.As(err, &told) {
+			t.Errorf("write: %v", err)
+		}
+	})
+}
+
 // TestGuardedGivesUp: a request is not sent again for ever.
 func TestGuardedGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

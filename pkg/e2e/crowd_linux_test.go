@@ -8,6 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -85,6 +88,29 @@ func TestCrowd(t *testing.T) {
 		t.Errorf("100 refusals take %d lines:\n%s", n, near.log)
 	}
 	c.stay(t)
+}
+
+// TestFilesAreRaised: programs that are started with few open files, as shells
+// and desktops do, take as many as they may have.
+func TestFilesAreRaised(t *testing.T) {
+	t.Parallel()
+	few := func(c command) command {
+		c.args = append([]string{"-c", `ulimit -S -n 256 && exec "$0" "$@"`, c.path}, c.args...)
+		c.path = "/bin/sh"
+		return c
+	}
+	far := readyServer(t, start(t, few(ours(t, "vmess-server", config.MarshalServer(serverConfig()), nil))))
+	near := readyClient(t, start(t, few(ours(t, "vmess-local", config.MarshalClient(clientConfig(remoteAt(t, far.addr))), nil))))
+	for name, e := range map[string]*end{"the server": far, "the client": near} {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", e.proc.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(`Max open files +(\d+) +(\d+)`).FindStringSubmatch(string(data))
+		if soft, hard := number(m, 1), number(m, 2); soft < hard-1 || soft <= 256 { // the runtime leaves one out
+			t.Errorf("the limits of %s are %q", name, m)
+		}
+	}
 }
 
 // withFiles has a program run with so many open files.
@@ -257,4 +283,13 @@ func TestSilentCrowd(t *testing.T) {
 			t.Errorf("that is said %d times", n)
 		}
 	}
+}
+
+// number reads a submatch, 0 for none.
+func number(m []string, i int) int {
+	if i >= len(m) {
+		return 0
+	}
+	n, _ := strconv.Atoi(m[i])
+	return n
 }

@@ -2,9 +2,12 @@ package vmess
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -82,6 +85,24 @@ func TestVectorIDs(t *testing.T) {
 			if !bytes.Equal(alter[:], c.AlterIDs[i]) {
 				t.Errorf("%s: alter id %d is %x, want %x", c.ID, i, alter[:], c.AlterIDs[i])
 			}
+		}
+	}
+}
+
+// TestKDFKeySizes compares with the nest of the standard library's HMAC, with
+// path elements about the size of a block, which alone is not hashed.
+func TestKDFKeySizes(t *testing.T) {
+	for _, n := range []int{0, 1, hmacBlock - 1, hmacBlock, hmacBlock + 1} {
+		path := [][]byte{bytes.Repeat([]byte("a"), n), bytes.Repeat([]byte("b"), n)}
+		level := func() hash.Hash { return hmac.New(sha256.New, []byte("VMess AEAD KDF")) }
+		for _, p := range path {
+			below := level
+			level = func() hash.Hash { return hmac.New(below, p) }
+		}
+		h := level()
+		_, _ = h.Write([]byte("key"))
+		if got := kdf([]byte("key"), path...); !bytes.Equal(got[:], h.Sum(nil)) {
+			t.Errorf("a path of %d bytes each: %x", n, got)
 		}
 	}
 }
