@@ -32,7 +32,7 @@ import (
 // Every byte that arrives is the right one, an end in mid-stream is an error,
 // and nothing is left over.
 var (
-	soakFor     = flag.Duration("soak", 15*time.Second, "how long TestSoak makes trouble")
+	soakFor     = flag.Duration("soak", 30*time.Second, "how long TestSoak makes trouble")
 	soakWorkers = flag.Int("soak.workers", 40, "how many applications TestSoak runs")
 )
 
