@@ -47,6 +47,7 @@ func TestSoak(t *testing.T) {
 	}
 	base := lookAround()
 	s.chaos(t)
+	base.heap += remembered(s.connections.Load())
 	after, leaked := base.settle()
 	for _, w := range s.ways {
 		s.calmly(t, w, 3)
@@ -510,6 +511,10 @@ type footprint struct {
 
 // heapPlay is by how much the heap may differ when nothing is left over.
 const heapPlay = 8 << 20
+
+// remembered is what servers may hold of so many requests, in bytes: two keys
+// each, until nobody can replay them any more, which is some minutes.
+func remembered(requests int64) uint64 { return uint64(requests) * 100 }
 
 // String tells it in one line.
 func (f footprint) String() string {
