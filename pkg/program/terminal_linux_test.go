@@ -17,7 +17,10 @@ func openTerminal(t *testing.T) (screen, terminal *os.File) {
 	t.Helper()
 	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip("there are no pseudo terminals here:", err)
+		if os.Getenv("CI") == "true" {
+			t.Fatal("there are no pseudo terminals here:", err)
+		}
+		t.Skip("not tested: there are no pseudo terminals here:", err)
 	}
 	t.Cleanup(func() { _ = screen.Close() })
 	if err := unix.IoctlSetPointerInt(int(screen.Fd()), unix.TIOCSPTLCK, 0); err != nil {
