@@ -143,12 +143,58 @@ func (w wait) until(ctx context.Context) {
 	}
 }
 
-// patient reports whether a request waits for the server's return: where there
-// is no other server and this one worked a moment ago.
-func (g *guard) patient() bool {
-	ago := g.now().Add(-comebackFor)
-	return g.alone && (g.since(ago) || time.Unix(0, g.worked.Load()).After(ago))
+// An attempt is one try to reach a server. again says that a request may be
+// sent by another attempt when this one failed.
+type attempt func(ctx context.Context) (how attempted, again bool, err error)
+
+// await makes attempts until one ends otherwise than by missing a server that
+// is away, for up to limit. news is told at once why one missed it, or why
+// those of others did, and what it returned before; the last that it returned
+// is the error in the end.
+func (c *comeback) await(outer context.Context, limit time.Duration, proven func() bool, try attempt, news func(err, told error) error) error {
+	ctx, cancel := context.WithTimeout(outer, limit)
+	defer cancel()
+	var told error
+	for ctx.Err() == nil {
+		w, ok := c.enter(proven())
+		if !ok {
+			if w.away == nil {
+				w.until(outer) // the attempts of others end in time
+				continue
+			}
+			told = news(w.away, told)
+			w.until(ctx)
+			continue
+		}
+		how, again, err := try(ctx)
+		c.leave(how, err)
+		if err == nil || how != missed || !again {
+			if err != nil && told != nil && ctx.Err() != nil {
+				break // it was cut short
+			}
+			return err
+		}
+		told = news(err, told)
+	}
+	switch why := c.why(); {
+	case told != nil:
+		return told
+	case outer.Err() != nil || why == nil:
+		return context.Cause(ctx)
+	default:
+		return why // what those found that it waited for
+	}
 }
+
+// lately reports whether the server worked a moment ago.
+func (g *guard) lately() bool {
+	ago := g.now().Add(-comebackFor)
+	return g.since(ago) || time.Unix(0, g.worked.Load()).After(ago)
+}
+
+// patient reports whether a request waits here for the server's return: where
+// there is no other server and this one worked a moment ago.
+func (g *guard) patient() bool { return g.alone && g.lately() }
 
 // proven reports whether the server is known to be there.
 func (g *guard) proven() bool {
@@ -161,46 +207,28 @@ func (g *guard) proven() bool {
 
 // reach makes a tunnel. Where the server went away a moment ago that is told
 // at once, and then it waits for its return within limits.dial.
-func (g *guard) reach(ctx context.Context, first []byte) (transport.StreamConn, error) {
+func (g *guard) reach(ctx context.Context, first []byte) (conn transport.StreamConn, err error) {
 	if !g.patient() {
-		conn, err := g.link.ConnectStream(ctx, first)
+		conn, err = g.link.ConnectStream(ctx, first)
 		if err == nil {
 			g.comeback.forget()
 		}
 		return conn, err
 	}
-	outer := ctx
-	ctx, cancel := context.WithTimeout(ctx, g.dialTime)
-	defer cancel()
-	var told error // of the way, once it failed
-	for ctx.Err() == nil {
-		w, ok := g.comeback.enter(g.proven())
-		if !ok {
-			if w.away == nil {
-				w.until(outer) // the attempts of others end in time
-				continue
-			}
-			told = g.news(outer, w.away, told)
-			w.until(ctx)
-			continue
+	err = g.comeback.await(ctx, g.dialTime, g.proven, func(ctx context.Context) (how attempted, again bool, err error) {
+		conn, err = g.link.ConnectStream(ctx, first)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return cutShort, false, err
+		case err != nil && g.restarting(err, nil):
+			return missed, g.restarting(err, first), err
 		}
-		conn, err := g.attempt(ctx, first)
-		if err == nil || !g.restarting(err, first) {
-			if err != nil && told != nil && ctx.Err() != nil {
-				break // it was cut short
-			}
-			return conn, err
-		}
-		told = g.news(outer, err, told)
+		return reached, false, err
+	}, func(err, told error) error { return g.news(ctx, err, told) })
+	if err != nil {
+		return nil, err
 	}
-	switch why := g.comeback.why(); {
-	case told != nil:
-		return nil, told
-	case outer.Err() != nil || why == nil:
-		return nil, context.Cause(ctx)
-	default:
-		return nil, why // what those found that it waited for
-	}
+	return conn, nil
 }
 
 // news tells a failure of the way, unless it has the cause that the request told
@@ -234,21 +262,6 @@ func (g *guard) ahead(ctx context.Context, first []byte) (transport.StreamConn, 
 }
 
 var errNotNow = errors.New("nobody knows whether the server is there")
-
-// attempt makes a tunnel, and tells the others how that went. The caller has
-// entered the comeback.
-func (g *guard) attempt(ctx context.Context, first []byte) (transport.StreamConn, error) {
-	conn, err := g.link.ConnectStream(ctx, first)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		g.comeback.leave(cutShort, err)
-	case err != nil && g.restarting(err, nil):
-		g.comeback.leave(missed, err)
-	default:
-		g.comeback.leave(reached, err)
-	}
-	return conn, err
-}
 
 // restarting reports whether err is what a server gives that restarts, or what
 // stands before it, to a request that cannot have been carried out.

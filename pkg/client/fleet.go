@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,11 +32,14 @@ const (
 // A fleet is the configured servers in order of preference. The first that is
 // well is used. One that fails is left alone for a while; then the next
 // request, which another server carries, has it tried, and it is used again
-// when it accepts us. Without requests nothing is tried.
+// when it accepts us. Without requests nothing is tried. When all failed that
+// worked a moment ago, requests wait for the return of one.
 type fleet struct {
-	log    *slog.Logger
-	single *member // the only one; nil when there are several
-	trials sync.WaitGroup
+	log      *slog.Logger
+	single   *member       // the only one; nil when there are several
+	patience time.Duration // how long a request waits for a return
+	comeback comeback
+	trials   sync.WaitGroup
 
 	mu      sync.Mutex
 	members []*member
@@ -52,10 +56,12 @@ type member struct {
 	rest  time.Duration // how long it was left alone last
 	since time.Time     // when it was found well, or failed
 	tried bool          // a trial is under way
+	// served is when it last took a request.
+	served time.Time
 }
 
-func newFleet(log *slog.Logger, guards []*guard) *fleet {
-	f := &fleet{log: log}
+func newFleet(log *slog.Logger, guards []*guard, patience time.Duration) *fleet {
+	f := &fleet{log: log, patience: patience}
 	for _, g := range guards {
 		m := &member{guard: g}
 		f.members = append(f.members, m)
@@ -71,33 +77,59 @@ func newFleet(log *slog.Logger, guards []*guard) *fleet {
 
 // DialStream implements transport.StreamDialer: where the way to a server
 // fails, the request goes to the next.
-func (f *fleet) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
-	var last error
-	for _, m := range f.order() {
-		conn, err := m.guard.DialStream(ctx, dst, first)
-		if err == nil {
-			return conn, nil
-		}
-		if last = err; ctx.Err() != nil || !m.guard.untouched(err, first) {
-			break
-		}
-	}
-	return nil, last
+func (f *fleet) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (conn transport.StreamConn, err error) {
+	err = f.dial(ctx, first, func(ctx context.Context, g *guard) (err error) {
+		conn, err = g.DialStream(ctx, dst, first)
+		return err
+	})
+	return conn, err
 }
 
 // DialPacket implements transport.PacketDialer, as DialStream does.
-func (f *fleet) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
-	var last error
+func (f *fleet) DialPacket(ctx context.Context, dst netaddr.Addr) (conn transport.PacketConn, err error) {
+	err = f.dial(ctx, nil, func(ctx context.Context, g *guard) (err error) {
+		conn, err = g.packets.DialPacket(ctx, dst)
+		return err
+	})
+	return conn, err
+}
+
+// dial has a request whose first payload is first dialled by one server after
+// the other, and waits for the return of one where that makes sense.
+func (f *fleet) dial(ctx context.Context, first []byte, dial func(ctx context.Context, g *guard) error) error {
+	if f.single != nil {
+		return dial(ctx, f.single.guard) // it waits itself
+	}
+	if !f.patient() {
+		_, _, err := f.round(ctx, first, dial)
+		return err
+	}
+	return f.comeback.await(ctx, f.patience, func() bool { return true },
+		func(ctx context.Context) (how attempted, again bool, err error) { return f.round(ctx, first, dial) },
+		func(err, _ error) error { return err }) // the guards have told
+}
+
+// patient reports whether a server worked a moment ago.
+func (f *fleet) patient() bool {
+	return slices.ContainsFunc(f.all(), func(m *member) bool { return m.guard.lately() })
+}
+
+// round tries one server after the other.
+func (f *fleet) round(ctx context.Context, first []byte, dial func(ctx context.Context, g *guard) error) (how attempted, again bool, err error) {
+	how = cutShort
 	for _, m := range f.order() {
-		conn, err := m.guard.packets.DialPacket(ctx, dst)
-		if err == nil {
-			return conn, nil
+		if err = dial(ctx, m.guard); err == nil {
+			f.served(m)
+			return reached, false, nil
 		}
-		if last = err; ctx.Err() != nil {
-			break
+		if ctx.Err() != nil || !m.guard.untouched(err, first) {
+			return cutShort, false, err
+		}
+		if m.guard.lately() && m.guard.restarting(err, nil) {
+			how = missed
 		}
 	}
-	return nil, last
+	return how, true, err
 }
 
 // leaves reports whether datagrams that failed with err go by another server
@@ -145,28 +177,53 @@ func (f *fleet) isDown(m *member) bool {
 func (f *fleet) well() bool { return f.current().well() }
 
 // order returns the servers for one request: those that are up, in order of
-// preference, or all when none is.
+// preference. When none is, it is those that worked a moment ago, the last one
+// first, and when there are none of these, it is all.
 func (f *fleet) order() []*member {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.single != nil {
-		return f.members
-	}
 	now := time.Now()
-	up := make([]*member, 0, len(f.members))
+	up, lately := make([]*member, 0, len(f.members)), []*member(nil)
 	for _, m := range f.members {
 		switch {
 		case !m.down:
 			up = append(up, m)
-		case now.After(m.until) && !m.tried && !f.closed:
-			m.tried = true
-			f.trials.Go(func() { f.try(m) })
+			continue
+		case now.After(m.until):
+			f.trial(m)
+		}
+		if m.guard.lately() {
+			lately = append(lately, m)
 		}
 	}
-	if len(up) == 0 {
-		return f.members
+	switch {
+	case len(up) > 0:
+		return up
+	case len(lately) > 0:
+		slices.SortStableFunc(lately, func(a, b *member) int { return b.served.Compare(a.served) })
+		return lately
 	}
-	return up
+	return f.members
+}
+
+// served takes note that a server has taken a request. One that was thought to
+// be away is tried at once.
+func (f *fleet) served(m *member) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m.served = time.Now()
+	if m.down {
+		f.trial(m)
+	}
+}
+
+// trial begins to look whether a server is back. It is called with the lock
+// held.
+func (f *fleet) trial(m *member) {
+	if !m.tried && !f.closed {
+		m.tried = true
+		f.trials.Go(func() { f.try(m) })
+	}
 }
 
 // failure takes note that a server failed, and says which is used then.
@@ -240,6 +297,7 @@ func (f *fleet) woke() {
 		m.until, m.rest = now, 0
 	}
 	f.mu.Unlock()
+	f.comeback.forget()
 	for _, m := range members {
 		m.guard.woke()
 	}

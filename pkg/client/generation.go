@@ -42,7 +42,7 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.fleet = newFleet(opt.Log, guards)
+	g.fleet = newFleet(opt.Log, guards, time.Duration(cfg.Limits.Dial))
 	d := &dispatch.Dispatcher{
 		Dialer:    g.fleet,
 		FirstWait: firstWait,

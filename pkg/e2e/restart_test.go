@@ -96,6 +96,92 @@ func TestRestartTakesLong(t *testing.T) {
 	l.awaitCause(t, "tcp.refused")
 }
 
+// TestRestartFor30s: a server is away for half a minute. Who asks meanwhile is
+// told after limits.dial, who asks near the end is served as soon as it is
+// back, and so is who asks then. It is told when it went, and what came again
+// is counted.
+func TestRestartFor30s(t *testing.T) {
+	t.Parallel()
+	const away, every = 30 * time.Second, time.Second
+	dial := time.Duration(config.DefaultClient().Limits.Dial)
+	cfg := serverConfig()
+	cfg.Listen = freePort(t)
+	ours, theirs := ourServer(t, cfg), startV2rayServer(t, v2rayServer{})
+	for _, tt := range []struct {
+		name string
+		far  *end
+	}{{"ours", ours}, {"V2Ray's", theirs}} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			origin := echoOrigin(t)
+			l := newLab(t, labSetup{remote: remoteAt(t, tt.far.addr), change: func(c *config.Client) { c.Warm.Max = 4 }})
+			l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+			tt.far.proc.kill()
+			gone := time.Now()
+			var all sync.WaitGroup
+			for at := time.Duration(0); at < away; at += every {
+				all.Go(func() {
+					time.Sleep(at) // an application of its own, which asks then
+					r := askVia(l.addr, origin, "hello\n", 6, away)
+					switch {
+					case at+dial < away-2*time.Second && (r.code != replyConnRefused || r.coded < dial || r.coded > dial+slowness):
+						t.Errorf("asked after %v: %d after %v, want a refusal after %v", at, r.code, r.coded, dial)
+					case at+dial > away+2*time.Second && (r.data != "hello\n" || at+r.ended > away+2*time.Second+slowness):
+						t.Errorf("asked after %v: %v, %q after %v", at, r.end, r.data, r.ended)
+					}
+				})
+			}
+			time.Sleep(time.Until(gone.Add(away))) // the time that it is away
+			tt.far.restart(t)
+			all.Wait()
+			l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+			if n := strings.Count(l.text.String(), "error: tcp.refused"); n != 1 {
+				t.Errorf("it was told %d times:\n%s", n, l.text)
+			}
+		})
+	}
+}
+
+// TestRestartOfAll: of several servers those that worked are away, and one that
+// never did. Requests wait for the first that is back, and do not hammer any.
+func TestRestartOfAll(t *testing.T) {
+	t.Parallel()
+	const page, away = 10, 2 * time.Second
+	for _, back := range []int{1, 2} {
+		t.Run(string(rune('a'+back)), func(t *testing.T) {
+			t.Parallel()
+			origin := echoOrigin(t)
+			remotes := []config.Remote{remoteAt(t, deadAddress(t))}
+			var fars []*end
+			for range 2 {
+				cfg := serverConfig()
+				cfg.Listen = freePort(t)
+				far := ourServer(t, cfg)
+				fars = append(fars, far)
+				remotes = append(remotes, remoteAt(t, far.addr))
+			}
+			l := severalServers(t, remotes...)
+			l.ask(origin, "hello\n", 6).wantData(t, "hello\n") // by b
+			fars[0].proc.kill()
+			l.ask(origin, "hello\n", 6).wantData(t, "hello\n") // by c
+			fars[1].proc.kill()
+			gone := time.Now()
+			var all sync.WaitGroup
+			for range page {
+				all.Go(func() { askVia(l.addr, origin, "hello\n", 6, startPatience).wantData(t, "hello\n") })
+			}
+			time.Sleep(time.Until(gone.Add(away))) // the time that they are away
+			fars[back-1].restart(t)
+			came := time.Now()
+			all.Wait()
+			if late := time.Since(came); late > 2*time.Second+slowness {
+				t.Errorf("served %v after it was back", late)
+			}
+			l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
+		})
+	}
+}
+
 // TestRestartForNobody: an application that goes away while its request waits
 // for the server is let go at once.
 func TestRestartForNobody(t *testing.T) {
