@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 
 	"vmess-local/pkg/client"
@@ -61,41 +62,57 @@ func TestEmbeddedWithoutSystem(t *testing.T) {
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("the page")) }))
 	defer page.Close()
 	between := newPipeListener()
-	far := config.DefaultServer()
-	far.Listen, far.Egress.AllowPrivate, far.Limits.Drain = "192.0.2.1:80", true, 0
-	far.Users = []config.User{{ID: userID}}
-	near := config.DefaultClient()
-	near.Listen, near.Status.Enabled, near.Limits.Drain = "127.0.0.1:0", false, 0
-	near.Server.Address, near.Server.Port, near.Server.TLS.Enabled = "192.0.2.1", 80, false
-	near.Server.ID, near.Server.WS.Path = userID, far.WS.Path
-	if err := far.Normalize(); err != nil {
-		t.Fatal(err)
-	}
-	if err := near.Normalize(); err != nil {
-		t.Fatal(err)
-	}
-	s, err := server.New(far, server.Options{Listener: between})
+	s, err := server.New(inMemoryServer(t), server.Options{Listener: between})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(near, client.Options{DialTCP: between.dial})
+	c, err := client.New(inMemoryClient(t), client.Options{DialTCP: between.dial})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, run := range []func(context.Context) error{s.Run, c.Run} {
-		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- run(ctx) }()
-		defer func() {
-			stop()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}()
-	}
+	defer runAll(t, s.Run, c.Run)()
 	for range 3 {
 		if got := getBy(c.Addr(), page.URL); got != "the page" {
 			t.Fatal(got)
 		}
 	}
+}
+
+// inMemoryServer and inMemoryClient are configurations for each other.
+func inMemoryServer(t *testing.T) *config.Server {
+	t.Helper()
+	s := config.DefaultServer()
+	s.Listen, s.Egress.AllowPrivate, s.Limits.Drain = "192.0.2.1:80", true, 0
+	s.Users = []config.User{{ID: userID}}
+	if err := s.Normalize(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func inMemoryClient(t *testing.T) *config.Client {
+	t.Helper()
+	c := config.DefaultClient()
+	c.Listen, c.Status.Enabled, c.Limits.Drain = "127.0.0.1:0", false, 0
+	c.Server.Address, c.Server.Port, c.Server.TLS.Enabled = "192.0.2.1", 80, false
+	c.Server.ID, c.Server.WS.Path = userID, config.DefaultServer().WS.Path
+	if err := c.Normalize(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// runAll runs programs until stop is called, which waits for their end.
+func runAll(t *testing.T, programs ...func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for _, run := range programs {
+		all.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return func() { cancel(); all.Wait() }
 }
