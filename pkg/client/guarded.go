@@ -130,13 +130,26 @@ func (x *guarded) Write(p []byte) (int, error) {
 		return n, x.verdict(err)
 	}
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	switch {
-	case x.fatal != nil:
+	if x.fatal != nil {
+		defer x.mu.Unlock()
 		return 0, x.fatal
-	case x.closed.Load() || x.settled.Load():
-		return x.conn.Load().Write(p)
 	}
+	c := x.conn.Load()
+	if x.closed.Load() || x.settled.Load() || !x.keep(p) {
+		x.mu.Unlock() // the reader settles while a write waits for the far end to read
+		return c.Write(p)
+	}
+	defer x.mu.Unlock()
+	n, err := c.Write(p)
+	if err != nil {
+		return len(p), nil
+	}
+	return n, nil
+}
+
+// keep keeps what is about to be sent, and reports whether the request can be
+// sent again with it. It is called with the lock held.
+func (x *guarded) keep(p []byte) bool {
 	x.asked.Store(len(p) > 0 || x.asked.Load())
 	if x.lost = x.lost || len(x.sent)+len(p) > maxKept; x.lost {
 		x.sent = nil
@@ -144,11 +157,7 @@ func (x *guarded) Write(p []byte) (int, error) {
 		x.sent = append(x.sent, p...)
 	}
 	x.watch()
-	n, err := x.conn.Load().Write(p)
-	if err != nil && !x.lost {
-		return len(p), nil
-	}
-	return n, err
+	return !x.lost
 }
 
 // watch starts the clock of the first flight, where nobody knows whether the

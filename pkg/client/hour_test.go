@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"vmess-local/pkg/awake"
 	"vmess-local/pkg/client"
+	"vmess-local/pkg/config"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/transport"
@@ -54,18 +56,50 @@ func (s silenceCutter) dial(ctx context.Context, network, addr string) (net.Conn
 	return near, nil
 }
 
-// echoes is a way out behind which everything is echoed.
-type echoes struct{ serving *sync.WaitGroup }
+// A destination is a way out behind which everything is served so.
+type destination struct {
+	serving *sync.WaitGroup
+	serve   func(c net.Conn)
+}
 
 // DialStream implements transport.StreamDialer.
-func (e echoes) DialStream(_ context.Context, _ netaddr.Addr, first []byte) (transport.StreamConn, error) {
+func (d destination) DialStream(_ context.Context, _ netaddr.Addr, first []byte) (transport.StreamConn, error) {
 	near, far := transporttest.Pipe(4 << 10)
-	e.serving.Go(func() {
+	d.serving.Go(func() {
 		defer far.Close()
-		_, _ = io.Copy(far, far)
+		d.serve(far)
 	})
 	_, err := near.Write(first)
 	return near, err
+}
+
+func echo(c net.Conn) { _, _ = io.Copy(c, c) }
+
+// inMemory runs a client and a server without a system, and returns an
+// application's connection to what serves all destinations.
+func inMemory(t *testing.T, cut, ping time.Duration, serve func(c net.Conn)) (app net.Conn, stop func()) {
+	t.Helper()
+	near, between := newPipeListener(), newPipeListener()
+	var serving sync.WaitGroup
+	s, err := server.New(inMemoryServer(t), server.Options{Listener: between, Dialer: destination{&serving, serve}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := inMemoryClient(t)
+	cfg.Server.WS.Ping = config.Duration(ping)
+	c, err := client.New(cfg, client.Options{
+		Listener: near, DialTCP: silenceCutter{between, cut}.dial,
+		Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := runAll(t, s.Run, c.Run)
+	if app, err = near.dial(t.Context(), "", ""); err != nil {
+		t.Fatal(err)
+	}
+	askBySOCKS(t, app)
+	return app, func() { _ = app.Close(); end(); serving.Wait() }
 }
 
 // TestIdleForAnHour: a session that says nothing lives behind a proxy that cuts
@@ -83,36 +117,56 @@ func TestIdleForAnHour(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				near, between := newPipeListener(), newPipeListener()
-				var serving sync.WaitGroup
-				defer serving.Wait()
-				s, err := server.New(inMemoryServer(t), server.Options{Listener: between, Dialer: echoes{&serving}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				c, err := client.New(inMemoryClient(t), client.Options{
-					Listener: near, DialTCP: silenceCutter{between, tt.cut}.dial,
-					Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer runAll(t, s.Run, c.Run)()
-				app, err := near.dial(t.Context(), "", "")
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer app.Close()
-				askBySOCKS(t, app)
+				app, stop := inMemory(t, tt.cut, 30*time.Second, echo)
+				defer stop()
 				echoOver(t, app, "before")
 				time.Sleep(tt.silent)
-				_, err = io.WriteString(app, "after")
+				_, err := io.WriteString(app, "after")
 				if err == nil {
 					_ = app.SetReadDeadline(time.Now().Add(time.Second))
 					_, err = io.ReadFull(app, make([]byte, len("after")))
 				}
 				if (err == nil) != tt.lives {
 					t.Errorf("after %v of silence: %v", tt.silent, err)
+				}
+			})
+		})
+	}
+}
+
+// TestPausedForAnHour: who takes nothing for a while, an application or a
+// destination, has not died, whoever pings and however many answers are missed
+// meanwhile. Nothing cuts in between here.
+func TestPausedForAnHour(t *testing.T) {
+	const pause, size = 59 * time.Minute, 4 << 20
+	for _, ping := range []time.Duration{0, 30 * time.Second} {
+		t.Run(fmt.Sprintf("down, client pings every %v", ping), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				app, stop := inMemory(t, 2*time.Hour, ping, func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })
+				defer stop()
+				time.Sleep(pause)
+				if n, err := io.Copy(io.Discard, app); n != size || err != nil {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+			})
+		})
+		t.Run(fmt.Sprintf("up, client pings every %v", ping), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				app, stop := inMemory(t, 2*time.Hour, ping, func(c net.Conn) {
+					time.Sleep(time.Second) // the upload is stuck by now, and must not hold up the answer
+					if _, err := io.WriteString(c, "go on"); err != nil {
+						return
+					}
+					time.Sleep(pause)
+					n, _ := io.CopyN(io.Discard, c, size)
+					_, _ = fmt.Fprintf(c, "%d", n)
+				})
+				defer stop()
+				want := "go on" + fmt.Sprint(size)
+				go func() { _, _ = app.Write(make([]byte, size)) }()
+				said := make([]byte, len(want))
+				if _, err := io.ReadFull(app, said); string(said) != want || err != nil {
+					t.Errorf("said %q, %v", said, err)
 				}
 			})
 		})

@@ -73,6 +73,9 @@ func (p *prefixed) ReadLazy(head, most int) (*transport.Buffer, int, error) {
 // Roomy implements [transport.Roomer] as far as the stream can.
 func (p *prefixed) Roomy() bool { return transport.Roomy(p.StreamConn) }
 
+// Standing implements [transport.Stander] as far as the stream can.
+func (p *prefixed) Standing() transport.Standing { return transport.StandingOf(p.StreamConn) }
+
 // Reset closes the stream, with a RST where it can.
 func (p *prefixed) Reset() error { return reset(p.StreamConn) }
 

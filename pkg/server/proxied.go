@@ -189,3 +189,6 @@ func (c *proxied) Reset() error { return transport.Reset(c.StreamConn) }
 
 // Broken implements transport.Breaker.
 func (c *proxied) Broken() bool { return transport.Broken(c.StreamConn) }
+
+// Standing implements transport.Stander.
+func (c *proxied) Standing() transport.Standing { return transport.StandingOf(c.StreamConn) }

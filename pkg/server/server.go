@@ -354,6 +354,9 @@ func (c *counted) Reset() error {
 // Broken implements transport.Breaker.
 func (c *counted) Broken() bool { return transport.Broken(c.StreamConn) }
 
+// Standing implements transport.Stander.
+func (c *counted) Standing() transport.Standing { return transport.StandingOf(c.StreamConn) }
+
 // halfless is a connection that cannot end one direction.
 type halfless struct{ net.Conn }
 

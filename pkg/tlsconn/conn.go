@@ -272,6 +272,9 @@ func (c *Conn) Broken() bool { return transport.Broken(c.records.conn) }
 // Roomy implements [transport.Roomer] by the connection below.
 func (c *Conn) Roomy() bool { return transport.Roomy(c.records.conn) }
 
+// Standing implements [transport.Stander] by the connection below.
+func (c *Conn) Standing() transport.Standing { return transport.StandingOf(c.records.conn) }
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.records.LocalAddr() }
 

@@ -1,6 +1,10 @@
 package transport
 
-import "syscall"
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 // Broken implements [Breaker]: a connection that was reset is closed for the
 // system, whatever is still there to be read (TCP_CLOSE of Linux's
@@ -18,4 +22,29 @@ func (t *tcpConn) Broken() bool {
 	return broken || err != nil
 }
 
-var _ Breaker = (*tcpConn)(nil)
+// Standing implements [Stander]. A far end whose window is closed answers
+// probes, one that is gone answers neither these nor what is sent again.
+func (t *tcpConn) Standing() (s Standing) {
+	if t.raw == nil {
+		return StandingUnknown
+	}
+	const established, unanswered = 1, 2
+	_ = t.raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		switch {
+		case err != nil || info.State != established:
+		case info.Retransmits >= unanswered || info.Probes >= unanswered:
+			s = StandingLost
+		case info.Unacked > 0 || info.Notsent_bytes > 0:
+			s = StandingHeld
+		default:
+			s = StandingTaken
+		}
+	})
+	return s
+}
+
+var (
+	_ Breaker = (*tcpConn)(nil)
+	_ Stander = (*tcpConn)(nil)
+)

@@ -94,6 +94,29 @@ func Roomy(c any) bool {
 	return ok && r.Roomy()
 }
 
+// A Standing is how what was sent on a connection stands, as far as the system
+// of this end knows: of the next hop, which may be a proxy's.
+type Standing uint8
+
+// The standings.
+const (
+	StandingUnknown Standing = iota // the system does not tell
+	StandingTaken                   // the other end's system has all of it; whether a program has is another question
+	StandingHeld                    // it has not, and says so: it takes no more at the moment
+	StandingLost                    // it does not answer
+)
+
+// A Stander knows how what it sent stands. Standing may be called by anyone.
+type Stander interface{ Standing() Standing }
+
+// StandingOf asks a stream that wraps others, which may not know.
+func StandingOf(c any) Standing {
+	if s, ok := c.(Stander); ok {
+		return s.Standing()
+	}
+	return StandingUnknown
+}
+
 // A Leaver can tell that the far end has closed the stream altogether, and not
 // only ended its direction: what it said counts, but nobody reads what it is
 // sent. Left may be called by anyone; where the system does not tell, it is

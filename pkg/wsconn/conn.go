@@ -227,6 +227,9 @@ func (c *Conn) readEnd(err error) error {
 func (c *Conn) Write(p []byte) (n int, err error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	if c.ping != nil {
+		c.ping.wrote.Add(int64(len(p)))
+	}
 	for n < len(p) {
 		part := p[n:min(len(p), n+maxMessage)]
 		if err := c.ws.WriteMessage(websocket.BinaryMessage, part); err != nil {
@@ -301,6 +304,26 @@ func (c *Conn) Broken() bool { return transport.Broken(c.carrier.conn) }
 
 // Roomy implements [transport.Roomer] by the connection below.
 func (c *Conn) Roomy() bool { return transport.Roomy(c.carrier.conn) }
+
+// heldUp reports whether an answer to pings may be late because the far end
+// takes nothing at the moment of what was written before them: what lies in its
+// system, or in ours while that of the far end is there to say so.
+func (c *Conn) heldUp(wrote int64) bool {
+	switch transport.StandingOf(c.carrier.conn) {
+	case transport.StandingHeld:
+		return true
+	case transport.StandingTaken:
+		return wrote >= muchWritten
+	case transport.StandingUnknown:
+		if c.writing.TryLock() {
+			c.writing.Unlock()
+			return false
+		}
+		return true // the system will notice if it is gone, sooner or later
+	case transport.StandingLost:
+	}
+	return false
+}
 
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }

@@ -683,21 +683,105 @@ func TestPings(t *testing.T) {
 			_ = c.Close()
 		})
 	})
-	t.Run("behind a stuck writer", func(t *testing.T) {
+	t.Run("nobody reads, no pings", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			hold := make(chan struct{})
-			c := open(t, func(p *rawPeer) {
-				_, _ = p.br.ReadByte()
-				<-hold
-			})
-			go func() { _, _ = c.Write(pattern(1 << 20)) }()
-			start := time.Now()
-			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, ErrPingTimeout) || time.Since(start) != 3*every {
-				t.Errorf("%v after %v", err, time.Since(start))
+			var got []byte
+			c := open(t, func(p *rawPeer) { got, _ = io.ReadAll(p.br) })
+			time.Sleep(20 * every)
+			_ = c.Reset()
+			synctest.Wait()
+			if len(got) > 0 {
+				t.Errorf("sent %x to who cannot be heard", got)
 			}
-			close(hold)
 		})
 	})
+	// What was written stands before the pings; the system knows more or less of
+	// what becomes of it.
+	const much = muchWritten
+	for _, tt := range []struct {
+		name     string
+		standing transport.Standing
+		write    int
+		blocked  bool // the write waits for room
+		lives    bool
+	}{
+		{"no room, and acknowledged", transport.StandingHeld, 1 << 20, true, true},
+		{"in our system, and acknowledged", transport.StandingHeld, 1 << 10, false, true},
+		{"much in theirs", transport.StandingTaken, much, false, true},
+		{"little in theirs", transport.StandingTaken, much - 1, false, false},
+		{"no room, nobody answers", transport.StandingLost, 1 << 20, true, false},
+		{"much in ours, nobody answers", transport.StandingLost, much, false, false},
+		{"no room, nobody knows", transport.StandingUnknown, 1 << 20, true, true},
+		{"room, nobody knows", transport.StandingUnknown, much, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				goOn := make(chan struct{})
+				c := openStanding(t, tt.standing, Dialer{Ping: every}, func(p *rawPeer) {
+					if tt.blocked {
+						<-goOn
+					}
+					go func() { _, _ = io.Copy(io.Discard, p.br) }()
+					<-goOn
+					_, _ = p.Write(frame(0x82, []byte("data")))
+				})
+				go func() { _, _ = c.Write(make([]byte, tt.write)) }()
+				start := time.Now()
+				go func() { time.Sleep(20 * every); close(goOn) }()
+				n, err := c.Read(make([]byte, 10))
+				if took := time.Since(start); tt.lives && (n != 4 || took != 20*every) || !tt.lives && (!errors.Is(err, ErrPingTimeout) || took != 3*every) {
+					t.Errorf("%d bytes, %v after %v", n, err, took)
+				}
+				_ = c.Reset()
+				<-goOn
+			})
+		})
+	}
+	t.Run("what was written before they were heard does not count", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			over := make(chan struct{})
+			defer close(over)
+			c := openStanding(t, transport.StandingTaken, Dialer{Ping: every}, func(p *rawPeer) {
+				go func() { _, _ = io.Copy(io.Discard, p.br) }()
+				time.Sleep(time.Second)
+				_, _ = p.Write(frame(0x82, []byte("data")))
+				<-over
+			})
+			if _, err := c.Write(make([]byte, much)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, ErrPingTimeout) || time.Since(start) > 4*every {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+		})
+	})
+}
+
+// A standing is a connection whose system says how what was sent stands.
+type standing struct {
+	memConn
+	says transport.Standing
+}
+
+// Standing implements transport.Stander.
+func (s standing) Standing() transport.Standing { return s.says }
+
+// openStanding opens a connection over one that says how it stands.
+func openStanding(t *testing.T, says transport.Standing, d Dialer, serve func(p *rawPeer)) *Conn {
+	t.Helper()
+	below := overPipe(serve)
+	d.Host, d.Endpoint = "h", transport.EndpointFunc(func(ctx context.Context, first []byte) (transport.StreamConn, error) {
+		c, err := below.ConnectStream(ctx, first)
+		if err != nil {
+			return nil, err
+		}
+		return standing{c.(memConn), says}, nil
+	})
+	return dialWith(t, &d, nil)
 }
 
 // A reader is not held up by pongs that the far end does not read, and the

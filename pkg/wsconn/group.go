@@ -12,15 +12,16 @@ type Group struct {
 	conns map[*Conn]struct{}
 }
 
-// Check pings every connection, and ends those, with [ErrPingTimeout], of which
-// nothing is heard within a time although somebody reads: the way they take may
-// be gone, as after a sleep or a change of networks. It does not wait, and
-// returns how many it looks at.
+// Check pings every connection that is silent now, and ends those, with
+// [ErrPingTimeout], of which nothing is heard within a time although somebody
+// reads: the way they take may be gone, as after a sleep or a change of
+// networks. Those whose far end is held up by what was written are left. It
+// does not wait, and returns how many it looks at.
 func (g *Group) Check(within time.Duration) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for c := range g.conns {
-		go c.ping.check(within)
+		c.ping.check(within)
 	}
 	return len(g.conns)
 }

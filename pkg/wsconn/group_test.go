@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"vmess-local/pkg/transport"
 )
 
 // TestGroupCheck: a look at all connections ends those whose far end is gone,
@@ -20,12 +22,20 @@ func TestGroupCheck(t *testing.T) {
 					return dialWith(t, &Dialer{Host: "h", Ping: every, Group: group, Endpoint: overPipe(serve)}, nil)
 				}
 				swallow := func(p *rawPeer) { _, _ = io.Copy(io.Discard, p.br) }
-				dead, paused := open(swallow), open(swallow)
+				deaf := func(p *rawPeer) { <-t.Context().Done() }
+				dead, paused, held := open(swallow), open(swallow), openStanding(t, transport.StandingHeld, Dialer{Ping: every, Group: group}, deaf)
+				talkative := open(func(p *rawPeer) {
+					time.Sleep(checkPause / 2)
+					_, _ = p.Write(frame(0x82, []byte("data")))
+					if first, _, _ := readFrame(p.br); first == 0x89 {
+						t.Error("one that is not silent was pinged")
+					}
+				})
 				alive := open(func(p *rawPeer) {
 					if first, _, err := readFrame(p.br); first != 0x89 || err != nil {
 						t.Errorf("got %x, %v, want a ping", first, err)
 					}
-					time.Sleep(within - time.Second) // the way back
+					time.Sleep(within - checkPause - time.Second) // the way back
 					_, _ = p.Write(frame(0x8a, nil))
 					time.Sleep(within)
 					_, _ = p.Write(frame(0x82, []byte("data")))
@@ -40,8 +50,11 @@ func TestGroupCheck(t *testing.T) {
 					}
 					ended <- err
 				}()
+				for _, c := range []*Conn{held, talkative} {
+					go func() { _, _ = io.Copy(io.Discard, c) }()
+				}
 				synctest.Wait()
-				if n := group.Check(within); n != 3 {
+				if n := group.Check(within); n != 5 {
 					t.Errorf("looks at %d connections", n)
 				}
 				b := make([]byte, 10)
@@ -51,11 +64,13 @@ func TestGroupCheck(t *testing.T) {
 				if err := <-ended; !errors.Is(err, ErrPingTimeout) {
 					t.Errorf("dead: %v", err)
 				}
-				if _, err := paused.Write([]byte("x")); err != nil {
-					t.Errorf("paused: %v", err)
+				for name, c := range map[string]*Conn{"paused": paused, "held up": held, "talkative": talkative} {
+					if c.closed.Load() {
+						t.Errorf("%s: it was ended", name)
+					}
+					_ = c.Reset()
 				}
 				_ = alive.Close()
-				_ = paused.Reset()
 				if n := group.Check(within); n != 0 {
 					t.Errorf("%d connections are still in the group", n)
 				}

@@ -13,9 +13,19 @@ import (
 // maxMissed is how many pings may stay without an answer.
 const maxMissed = 2
 
+// muchWritten is how many bytes at least may be waiting where a far end does
+// not take them: less fits in its own buffers and the destination's.
+const muchWritten = 32 << 10
+
+// checkPause is how long a check listens before it pings.
+const checkPause = time.Second
+
 // A pinger pings when nothing was received for a while, and ends the Conn
-// when it has missed the answers although somebody was reading. It has one
-// timer, which reading does not touch.
+// when it has missed the answers although somebody was reading and nothing
+// that was written stood before the pings. While nobody reads it does not
+// ping: the answer could not be read, and where what comes is held up as well
+// V2Ray, which gives an answer a second to be written, would end the
+// connection. It has one timer, which reading does not touch.
 type pinger struct {
 	conn    *Conn
 	every   time.Duration
@@ -23,6 +33,8 @@ type pinger struct {
 	heard   atomic.Int64 // nanoseconds since start of the last receipt
 	reading atomic.Bool  // somebody waits for the connection below
 	sending atomic.Bool  // a ping is being written
+	wrote   atomic.Int64 // bytes of data written
+	before  atomic.Int64 // how many they were at the last receipt
 
 	mu     sync.Mutex
 	timer  *time.Timer // nil once stopped
@@ -43,7 +55,13 @@ func startPinger(c *Conn, every time.Duration) *pinger {
 }
 
 // hear notes that something was received.
-func (p *pinger) hear() { p.heard.Store(int64(time.Since(p.start))) }
+func (p *pinger) hear() {
+	p.heard.Store(int64(time.Since(p.start)))
+	p.before.Store(p.wrote.Load())
+}
+
+// heldUp reports whether the far end may be unable to answer.
+func (p *pinger) heldUp() bool { return p.conn.heldUp(p.wrote.Load() - p.before.Load()) }
 
 // stop stops the pings; p may be nil.
 func (p *pinger) stop() {
@@ -76,16 +94,23 @@ func (p *pinger) dead() {
 	_ = p.conn.abort()
 }
 
-// check pings now, and ends the Conn when nothing is heard within a time
-// although somebody reads.
+// check ends the Conn when nothing is heard within a time, a ping's answer at
+// least, although somebody reads.
 func (p *pinger) check(within time.Duration) {
 	heard := p.heard.Load()
-	time.AfterFunc(within, func() {
-		if p.reading.Load() && p.heard.Load() == heard && !p.conn.closed.Load() {
-			p.dead()
+	unheard := func() bool { return p.reading.Load() && p.heard.Load() == heard && !p.conn.closed.Load() }
+	pause := min(checkPause, within/2)
+	time.AfterFunc(pause, func() {
+		if !unheard() {
+			return
 		}
+		time.AfterFunc(within-pause, func() {
+			if unheard() && !p.heldUp() {
+				p.dead()
+			}
+		})
+		p.send(within)
 	})
-	p.send(within)
 }
 
 type pingVerdict uint8
@@ -114,16 +139,19 @@ func (p *pinger) judge() pingVerdict {
 		p.timer.Reset(p.every - silent)
 		return pingNone
 	}
+	verdict := pingDue
 	switch {
 	case !p.reading.Load():
-		p.missed = 0 // the answers are there, but nobody wants them
-	case p.missed == maxMissed:
+		p.missed, verdict = 0, pingNone
+	case p.missed < maxMissed:
+		p.missed++
+	case !p.heldUp():
 		return pingDead
 	default:
-		p.missed++
+		verdict = pingNone
 	}
 	p.timer.Reset(p.every)
-	return pingDue
+	return verdict
 }
 
 // send pings unless the ping before is still being written. It gives up
