@@ -215,8 +215,9 @@ func (r *bodyReader) marked() error {
 	return io.EOF
 }
 
-// boundary says what a carrier's end means between two chunks: an end, unless
-// the far end is known to mark it. An answer without data has lost none.
+// boundary says what a carrier's end means between two chunks, and in a raw
+// body: an end, unless the far end is known to mark it, or to close its carrier
+// in order. An answer without data has lost none.
 func (r *bodyReader) boundary(err error) error {
 	marks := r.marks || r.some && r.marking != nil && r.marking.Load()
 	switch {

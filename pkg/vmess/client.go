@@ -226,7 +226,9 @@ func (c *Client) readResponse(conn *Conn, h *requestHeader, keys responseKeys) e
 	conn.answered.Store(true)
 	conn.hold.learn(kind == KindOwn)
 	conn.reader.marks = kind == KindOwn && h.option.has(OptionChunked)
-	conn.reader.orders = kind == KindV2Ray && h.option.has(OptionChunked) // mihomo does not
+	// Of those who leave the option byte clear, mihomo does not, and without
+	// chunks sing-box may be among them.
+	conn.reader.orders = kind == KindOwn || kind == KindV2Ray && h.option.has(OptionChunked)
 	if kind == KindV2Ray && h.command == CommandTCP && h.option.has(OptionChunked) {
 		conn.reader.marking = &c.marking
 	}

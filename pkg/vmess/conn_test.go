@@ -425,6 +425,85 @@ func (r readErrors) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// A body without end marks ends where its carrier is closed in order, as both of
+// our ends do it; others do not all. MD5 headers do not tell whose they are.
+func TestRawEndings(t *testing.T) {
+	torn := fmt.Errorf("ws: %w", io.ErrUnexpectedEOF)
+	s := newTestServer(t, ServerConfig{})
+	for _, st := range rawStyles() {
+		for _, own := range []bool{true, false} {
+			cut, cutRequest := error(io.EOF), error(io.EOF)
+			if own {
+				cut = ErrTruncated
+			}
+			if own && !st.legacy {
+				cutRequest = ErrTruncated
+			}
+			for _, e := range []struct {
+				name   string
+				header int // bytes of the answer's header
+				text   string
+				end    error // of the carrier
+				want   error
+			}{
+				{"whole", 999, "answer", io.EOF, io.EOF},
+				{"whole without data", 999, "", io.EOF, io.EOF},
+				{"cut", 999, "answer", torn, cut},
+				{"cut behind the header", 999, "", torn, cut},
+				{"cut within the header", 3, "", torn, io.ErrUnexpectedEOF},
+				{"cut before the header", 0, "", torn, ErrNoAnswer},
+			} {
+				t.Run(fmt.Sprintf("%s/own %v/%s", st.name, own, e.name), func(t *testing.T) {
+					c := st.client(testID)
+					if !own {
+						c.kind.Store(uint32(KindSing)) // its requests have no note
+					}
+					_, foreign := recording(t, c, []byte("question"))
+					conn, r := recording(t, c, []byte("question"))
+					far := &recorder{in: io.MultiReader(bytes.NewReader(r.writes[0]), iotest.ErrReader(e.end))}
+					var server *Conn
+					if own {
+						server = accept(t, s, far)
+					} else {
+						server = acceptForeign(t, s, far)
+					}
+					mustWrite(t, server, e.text)
+					wire := bytes.Join(far.writes, nil)
+					header := min(len(wire)-len(e.text), e.header)
+					r.in = io.MultiReader(bytes.NewReader(wire[:header+len(e.text)]), iotest.ErrReader(e.end))
+					wantEnd(t, conn, e.text, e.want)
+					if !own {
+						server = accept(t, s, &recorder{in: io.MultiReader(bytes.NewReader(foreign.writes[0]), iotest.ErrReader(e.end))})
+					}
+					if e.end == io.EOF {
+						wantEnd(t, server, "question", io.EOF)
+					} else {
+						wantEnd(t, server, "question", cutRequest)
+					}
+				})
+			}
+		}
+	}
+}
+
+func accept(t *testing.T, s *Server, carrier transport.StreamConn) *Conn {
+	t.Helper()
+	in, err := s.Accept(t.Context(), carrier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in.conn
+}
+
+// wantEnd reads conn to its end.
+func wantEnd(t *testing.T, conn *Conn, text string, want error) {
+	t.Helper()
+	got, err := io.ReadAll(readErrors{conn})
+	if end := errors.Unwrap(err); string(got) != text || !errors.Is(end, want) || want == io.EOF && end != io.EOF {
+		t.Errorf("read %q and %v, want %q and %v", got, end, text, want)
+	}
+}
+
 func TestBadResponse(t *testing.T) {
 	for _, st := range []style{gcm, {name: "legacy", legacy: true, method: gcm.method}} {
 		for _, garbage := range [][]byte{pattern(4000, 1), bytes.Repeat([]byte{0xff}, 100), []byte("HTTP/1.1 400 Bad Request\r\n\r\n")} {

@@ -260,7 +260,7 @@ func (s *Server) incoming(o *opening, h *requestHeader, carrier transport.Stream
 	}
 	conn.reader.start(requestFormat(h, legacy), nil)
 	conn.reader.in.release()
-	conn.reader.marks = o.own && h.option.has(OptionChunked)
+	conn.reader.marks, conn.reader.orders = o.own && h.option.has(OptionChunked), o.own
 	if o.note&noteTell != 0 {
 		_, _ = conn.Write(nil) // its error is the next write's too
 	}
