@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -488,4 +490,89 @@ func cutUpload(dial func() (*net.TCPConn, error), g *guillotine, b blow, at plac
 		far = fmt.Errorf("the origin was not told: %w", os.ErrDeadlineExceeded)
 	}
 	return near, far
+}
+
+// A pageOrigin answers with a page that has no length, in two halves: nothing
+// but the connection's end tells where it ends.
+type pageOrigin struct {
+	url  string
+	rest chan struct{} // closed for the second half
+}
+
+func newPageOrigin(t testing.TB) *pageOrigin {
+	o := &pageOrigin{rest: make(chan struct{})}
+	o.url = "http://" + serveOrigin(t, func(c *net.TCPConn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		_, _ = c.Write(make([]byte, half))
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			_, _ = c.Read(make([]byte, 1))
+		}()
+		select {
+		case <-o.rest:
+			_, _ = c.Write(make([]byte, half))
+		case <-gone:
+		}
+	}) + "/"
+	return o
+}
+
+// curlPage fetches a page whose first half has come when then is called, and
+// returns curl's exit code and the size of what it took for the page.
+func curlPage(t *testing.T, then func(o *pageOrigin), args ...string) (exit, size int) {
+	t.Helper()
+	o, file := newPageOrigin(t), filepath.Join(t.TempDir(), "page")
+	come := make(chan struct{})
+	go func() {
+		defer close(come)
+		for deadline := time.Now().Add(labPatience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			if sizeOf(file) >= half {
+				break
+			}
+		}
+		then(o)
+	}()
+	exit, _, talk := curl(t, append(args, "-N", "-f", "-o", file, o.url)...)
+	<-come
+	if size = sizeOf(file); size < half {
+		t.Errorf("not even a half: exit code %d\n%s", exit, talk)
+	}
+	return exit, size
+}
+
+// sizeOf is 0 for what is not there.
+func sizeOf(file string) int {
+	info, err := os.Stat(file)
+	if err != nil {
+		return 0
+	}
+	return int(info.Size())
+}
+
+// TestCutPageIsNoEnd has curl fetch what only the connection's end tells the
+// end of, as a client of HTTP/1.0 and by SOCKS.
+func TestCutPageIsNoEnd(t *testing.T) {
+	t.Parallel()
+	need(t, "curl")
+	server := ourServer(t, serverConfig()).addr
+	for _, way := range []string{"socks5h", "http"} {
+		for _, b := range blows {
+			t.Run(way+"/"+b.name, func(t *testing.T) {
+				t.Parallel()
+				g := newGuillotine(t, server)
+				args := []string{"-0", "-x", way + "://" + coldClient(t, g.addr, "auto")}
+				if exit, size := curlPage(t, func(o *pageOrigin) { close(o.rest) }, args...); exit != 0 || size != 2*half {
+					t.Errorf("left alone: exit code %d after %d bytes", exit, size)
+				}
+				x := g.sharpen(b, betweenChunks, false)
+				if exit, size := curlPage(t, func(*pageOrigin) { close(x.now) }, args...); exit == 0 || exit == 28 {
+					t.Errorf("cut: exit code %d after %d bytes of %d", exit, size, 2*half)
+				}
+			})
+		}
+	}
 }

@@ -71,6 +71,18 @@ func (c *client) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+// frail makes every end of the connection a reset, that of the process too, so
+// that nobody takes it for the end of what is being sent; false takes it back.
+func (c *client) frail(on bool) {
+	if tcp, ok := c.Conn.(interface{ SetLinger(sec int) error }); ok {
+		sec := -1
+		if on {
+			sec = 0
+		}
+		_ = tcp.SetLinger(sec) // fails only when already closed
+	}
+}
+
 var _ transport.StreamConn = (*client)(nil)
 
 // stream returns the client's connection for the time after the handshake.

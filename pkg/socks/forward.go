@@ -44,7 +44,26 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, h *httpConn, pr
 		h.origins = s.newOrigins()
 	}
 	ctx := context.WithValue(r.Context(), errandKey{}, errand{r.Context(), dst})
-	proxy.ServeHTTP(bareWriter{w}, r.WithContext(ctx))
+	r = r.WithContext(ctx)
+	if r.ProtoAtLeast(1, 1) && r.Header.Get("Upgrade") == "" {
+		proxy.ServeHTTP(bareWriter{w}, r) // lengths or chunks tell the client where the answer ends
+		return
+	}
+	forwardFrail(w, r, h, proxy)
+}
+
+// forwardFrail is for a client that may be told where its answer ends by nothing
+// but the end of its connection. An answer that breaks off panics, and what was
+// upgraded is closed by the proxy without CloseWrite, if the origin did not end it.
+func forwardFrail(w http.ResponseWriter, r *http.Request, h *httpConn, proxy http.Handler) {
+	h.frail(true)
+	proxy.ServeHTTP(bareWriter{w}, r)
+	if h.hijacked {
+		return
+	}
+	if err := http.NewResponseController(w).Flush(); err == nil {
+		h.frail(false)
+	}
 }
 
 // An errand is what a dial must know of the request it is for: http.Transport

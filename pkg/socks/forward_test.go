@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -319,6 +320,51 @@ func TestOriginBreaksOff(t *testing.T) {
 	}
 	if got, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("read %q, %v; want %v", got, err, io.ErrUnexpectedEOF)
+	}
+}
+
+// A torn stream ends as one that was cut.
+type torn struct{ transport.StreamConn }
+
+func (c torn) Read(p []byte) (int, error) {
+	n, err := c.StreamConn.Read(p)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// An answer whose end nothing but the connection's end tells must not look
+// complete either: to HTTP/1.0 and behind an upgrade.
+func TestCutAnswersAreReset(t *testing.T) {
+	for _, request := range []struct{ name, text, answer string }{
+		{"HTTP/1.0", "GET http://one.example/ HTTP/1.0\r\nHost: one.example\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nhello"},
+		{
+			"upgrade", "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+			"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nhello",
+		},
+	} {
+		for _, cut := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, cut %v", request.name, cut), func(t *testing.T) {
+				origin := newRawOrigin(t, request.answer)
+				d := open(t, &Server{Dialer: transport.DialerFunc(func(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+					c, err := origin.dialer().DialStream(ctx, dst, first)
+					if cut && err == nil {
+						c = torn{c}
+					}
+					return c, err
+				})})
+				c := d.dial(t)
+				write(t, c, request.text)
+				got, err := io.ReadAll(c)
+				switch {
+				case cut && (err == nil || errors.Is(err, os.ErrDeadlineExceeded)):
+					t.Errorf("read %q and %v, want a reset", got, err)
+				case !cut && (!strings.HasSuffix(string(got), "\r\n\r\nhello") || err != nil):
+					t.Errorf("read %q and %v", got, err)
+				}
+			})
+		}
 	}
 }
 

@@ -68,6 +68,12 @@ func (h *httpConn) Write(p []byte) (int, error) {
 	return h.client.Write(p)
 }
 
+// CloseWrite ends an upgraded connection's way down in order, as the origin did.
+func (h *httpConn) CloseWrite() error {
+	h.frail(false)
+	return h.client.CloseWrite()
+}
+
 func (h *httpConn) finish() { h.once.Do(func() { close(h.over) }) }
 
 // failure says why net/http gave up before a first request.

@@ -272,10 +272,7 @@ func (s *Server) cut() {
 	defer s.mu.Unlock()
 	for c := range s.clients {
 		c.cancel()
-		// Nobody who was promised a stream may take the cut for its end.
-		if tcp, ok := c.Conn.(interface{ SetLinger(sec int) error }); ok {
-			_ = tcp.SetLinger(0)
-		}
+		c.frail(true) // nobody who was promised a stream may take the cut for its end
 		_ = c.Close()
 	}
 }
