@@ -33,7 +33,8 @@ const defaultTimeout = 10 * time.Second
 
 // DialStream implements transport.StreamDialer. Addresses are checked after
 // resolution, each right before it is connected to, so that no name can
-// smuggle a private one in: such an error is transport.ErrNotAllowed.
+// smuggle a private one in: such an error is transport.ErrNotAllowed. The stream
+// is frail ([transport.Frail]).
 func (d *Dialer) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout())
 	defer cancel()
@@ -46,6 +47,7 @@ func (d *Dialer) DialStream(ctx context.Context, dst netaddr.Addr, first []byte)
 		return nil, fmt.Errorf("dial the destination: %w", err)
 	}
 	conn := transport.NewTCP(c.(*net.TCPConn))
+	transport.Frail(conn)
 	if len(first) > 0 {
 		if _, err := conn.Write(first); err != nil {
 			_ = conn.Close()

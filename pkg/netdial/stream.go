@@ -76,6 +76,9 @@ func (p *prefixed) Roomy() bool { return transport.Roomy(p.StreamConn) }
 // Standing implements [transport.Stander] as far as the stream can.
 func (p *prefixed) Standing() transport.Standing { return transport.StandingOf(p.StreamConn) }
 
+// Frail implements [transport.Frailer] as far as the stream can.
+func (p *prefixed) Frail() { transport.Frail(p.StreamConn) }
+
 // Reset closes the stream, with a RST where it can.
 func (p *prefixed) Reset() error { return reset(p.StreamConn) }
 

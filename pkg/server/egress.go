@@ -35,7 +35,11 @@ func (e *egress) DialStream(ctx context.Context, dst netaddr.Addr, first []byte)
 		return nil, fmt.Errorf("dial the destination: %w", err)
 	}
 	way := netdial.Dialer{Server: dst, Timeout: e.timeout, Upstream: e.proxy}
-	return way.ConnectStream(ctx, first)
+	conn, err := way.ConnectStream(ctx, first)
+	if err == nil {
+		transport.Frail(conn)
+	}
+	return conn, err
 }
 
 // noPackets is no way out for datagrams, and says why: they must not go round

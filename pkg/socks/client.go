@@ -85,15 +85,18 @@ func (c *client) frail(on bool) {
 
 var _ transport.StreamConn = (*client)(nil)
 
-// stream returns the client's connection for the time after the handshake.
+// stream returns the client's connection for the time after the handshake. It is
+// frail ([transport.Frail]) where it can be.
 func (c *client) stream() transport.StreamConn {
+	var s transport.StreamConn = c
 	switch conn := c.Conn.(type) {
 	case *net.TCPConn:
-		return transport.NewTCP(conn)
+		s = transport.NewTCP(conn)
 	case transport.StreamConn:
-		return conn
+		s = conn
 	}
-	return c
+	transport.Frail(s)
+	return s
 }
 
 // isUs reports whether dst is the listener that the client is connected to.

@@ -25,6 +25,7 @@ type tcpConn struct {
 	// lost is the error that WaitRead met. The system tells it once and an end
 	// from then on, so every later read must be told it from here.
 	lost  error
+	frail atomic.Bool
 	calls calls
 	writes
 }
@@ -96,13 +97,53 @@ func (t *tcpConn) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
+// Frail implements [Frailer].
+func (t *tcpConn) Frail() {
+	t.frail.Store(true)
+	_ = t.SetLinger(0) // fails only when already closed
+}
+
+// sound takes Frail back: what is closed without that loses what was not sent.
+func (t *tcpConn) sound() {
+	if t.frail.CompareAndSwap(true, false) {
+		_ = t.SetLinger(-1)
+	}
+}
+
+// CloseWrite implements [StreamConn].
+func (t *tcpConn) CloseWrite() error {
+	t.sound()
+	return t.TCPConn.CloseWrite()
+}
+
+// Close implements net.Conn.
+func (t *tcpConn) Close() error {
+	t.sound()
+	return t.TCPConn.Close()
+}
+
 // Reset implements [Resetter]: the peer sees RST.
 func (t *tcpConn) Reset() error {
-	_ = t.SetLinger(0) // fails only when already closed
-	return t.Close()
+	t.frail.Store(false)
+	_ = t.SetLinger(0)
+	return t.TCPConn.Close()
+}
+
+// A Frailer can make a stream end in order by its CloseWrite and Close only:
+// whatever else ends it, the death of the process too, is an error for the far
+// end (TCP: RST). It is for far ends to which nothing but that end tells that
+// all has come. Frail is called before the stream is used.
+type Frailer interface{ Frail() }
+
+// Frail makes a stream frail that can be.
+func Frail(c StreamConn) {
+	if f, ok := c.(Frailer); ok {
+		f.Frail()
+	}
 }
 
 var (
+	_ Frailer    = (*tcpConn)(nil)
 	_ StreamConn = (*tcpConn)(nil)
 	_ Resetter   = (*tcpConn)(nil)
 	_ ReadWaiter = (*tcpConn)(nil)

@@ -352,3 +352,48 @@ func TestTCPRoomy(t *testing.T) {
 		}
 	}
 }
+
+// A process that dies closes the connection below without a word.
+func TestTCPFrail(t *testing.T) {
+	die := func(_ transport.StreamConn, below *net.TCPConn) { _ = below.Close() }
+	for _, c := range []struct {
+		name    string
+		frail   bool
+		end     func(c transport.StreamConn, below *net.TCPConn)
+		orderly bool
+	}{
+		{"dies", true, die, false},
+		{"dies, not frail", false, die, true},
+		{"closes", true, func(c transport.StreamConn, _ *net.TCPConn) { _ = c.Close() }, true},
+		{"resets", true, func(c transport.StreamConn, _ *net.TCPConn) { _ = transport.Reset(c) }, false},
+		{"ends, then dies", true, func(c transport.StreamConn, below *net.TCPConn) {
+			if err := c.CloseWrite(); err != nil {
+				t.Error(err)
+			}
+			_ = below.Close()
+		}, true},
+		{"ends, then resets", true, func(c transport.StreamConn, _ *net.TCPConn) {
+			_ = c.CloseWrite()
+			_ = transport.Reset(c)
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			below, peer := tcpPair(t)
+			_ = below.SetWriteBuffer(1 << 20)
+			_ = peer.SetReadBuffer(16 << 10) // so that there is something that an end may lose
+			conn := transport.NewTCP(below)
+			if c.frail {
+				transport.Frail(conn)
+			}
+			sent := make([]byte, 256<<10)
+			_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			n, _ := conn.Write(sent)
+			c.end(conn, below)
+			_ = peer.SetReadDeadline(time.Now().Add(10 * time.Second))
+			got, err := io.Copy(io.Discard, peer)
+			if c.orderly && (err != nil || got != int64(n)) || !c.orderly && (err == nil || errors.Is(err, os.ErrDeadlineExceeded)) {
+				t.Errorf("the peer read %d of %d bytes, then %v", got, n, err)
+			}
+		})
+	}
+}
