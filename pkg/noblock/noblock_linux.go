@@ -51,6 +51,19 @@ func Roomy(fd uintptr) bool {
 	return err == 0 && n == 1 && asked.Revents&unix.POLLOUT != 0
 }
 
+// Sent tells of a connected TCP socket how what it was given stands: waiting
+// says that the other end's system has not acknowledged all of it, and missed
+// how many times in a row that system did not answer what was sent again, or a
+// probe. ok is false when the connection is not open both ways.
+func Sent(fd uintptr) (waiting bool, missed int, ok bool) {
+	const established = 1 // Linux's tcp_states.h
+	info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.State != established {
+		return false, 0, false
+	}
+	return info.Unacked > 0 || info.Notsent_bytes > 0, int(max(info.Retransmits, info.Probes)), true
+}
+
 // ReceiveFrom takes one datagram from a UDP socket. IPv4 addresses of an IPv6
 // socket are mapped ones.
 func ReceiveFrom(fd uintptr, p []byte) (int, netip.AddrPort, error) {

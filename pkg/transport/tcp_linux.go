@@ -3,7 +3,7 @@ package transport
 import (
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"vmess-local/pkg/noblock"
 )
 
 // Broken implements [Breaker]: a connection that was reset is closed for the
@@ -28,14 +28,12 @@ func (t *tcpConn) Standing() (s Standing) {
 	if t.raw == nil {
 		return StandingUnknown
 	}
-	const established, unanswered = 1, 2
 	_ = t.raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		switch {
-		case err != nil || info.State != established:
-		case info.Retransmits >= unanswered || info.Probes >= unanswered:
+		switch waiting, missed, ok := noblock.Sent(fd); {
+		case !ok:
+		case missed >= 2: // one may be on its way
 			s = StandingLost
-		case info.Unacked > 0 || info.Notsent_bytes > 0:
+		case waiting:
 			s = StandingHeld
 		default:
 			s = StandingTaken
