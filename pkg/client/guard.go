@@ -170,6 +170,9 @@ func (e *VerdictError) Error() string {
 	return fmt.Sprintf("%s; %s", e.Verdict.Line(), e.Verdict.FixLine())
 }
 
+// Public implements socks.PublicError.
+func (e *VerdictError) Public() string { return e.Verdict.Public() }
+
 // Unwrap returns what was seen.
 func (e *VerdictError) Unwrap() error { return e.Err }
 

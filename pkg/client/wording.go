@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/socks"
 	"vmess-local/pkg/transport"
 )
 
@@ -17,6 +18,8 @@ type wordingKey struct{}
 func (w wording) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
 	return w.StreamDialer.DialStream(context.WithValue(ctx, wordingKey{}, true), dst, first)
 }
+
+var _ socks.PublicError = (*VerdictError)(nil)
 
 // inWords reports whether the application reads failures.
 func inWords(ctx context.Context) bool { return ctx.Value(wordingKey{}) != nil }

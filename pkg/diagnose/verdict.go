@@ -79,6 +79,17 @@ func (v Verdict) Line() string {
 // FixLine returns "fix: " and what to do.
 func (v Verdict) FixLine() string { return "fix: " + v.Fix }
 
+// Public returns what is known of the cause in general, "CAUSE: WHAT IT MEANS
+// WHAT TO DO": it holds nothing of what is configured or was seen.
+func (v Verdict) Public() string {
+	for _, c := range Causes() {
+		if c.Cause == v.Cause {
+			return strings.ReplaceAll(string(c.Cause)+": "+c.Means+" "+c.Fix, "`", "")
+		}
+	}
+	return string(v.Cause)
+}
+
 // Record returns the verdict as the message and the attributes of a log record.
 func (v Verdict) Record() (msg string, attrs []any) {
 	return v.Sentence, []any{"cause", string(v.Cause), "fix", v.Fix, "confidence", v.Confidence.String()}

@@ -5,8 +5,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +66,35 @@ func (f wayFault) run(t *testing.T) {
 	}
 	l.expect(t, f.want)
 	l.ask("somewhere.example:80", "", 0).wantCode(t, f.code)
+	status, page := getVia(t, l.addr, "http://somewhere.example/")
+	if status < 500 || !strings.Contains(page, f.want.cause+": ") {
+		t.Errorf("a browser reads %d %q, want the cause", status, page)
+	}
+	for what, value := range f.configured() {
+		if strings.Contains(page, value) {
+			t.Errorf("a page reads %s, %q, in %q", what, value, page)
+		}
+	}
 	l.wantFailures(t, 1)
+}
+
+// configured are the values of a configuration that are no page's business: a
+// browser takes the proxy's answer for one of the page's own origin.
+func (f wayFault) configured() map[string]string {
+	c := clientConfig(f.remote)
+	if f.change != nil {
+		f.change(c)
+	}
+	r := &c.Server
+	all := map[string]string{
+		"the address": r.Address, "the port": strconv.Itoa(r.Port), "the path": r.WS.Path,
+		"the Host": r.WS.Host, "the TLS name": r.TLS.ServerName, "the file's name": "config.json",
+	}
+	if proxy, err := url.Parse(string(c.Upstream)); err == nil {
+		all["the proxy"], all["the proxy's port"] = proxy.Hostname(), proxy.Port()
+	}
+	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
+	return all
 }
 
 // wantFine wants that a configuration works, without a word.

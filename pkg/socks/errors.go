@@ -38,6 +38,14 @@ var (
 	ErrAnswered = errors.New("the request was answered before")
 )
 
+// A PublicError is an error of a dialer that has words for everybody, the
+// scripts of web pages included: Public names nothing of what is configured. Of
+// other errors a page learns the status only.
+type PublicError interface {
+	error
+	Public() string
+}
+
 var (
 	// errQuiet ends a connection that did nothing worth a report: it was closed
 	// by its client before a request, or by us.

@@ -121,7 +121,7 @@ func (s *Server) newForwarder() http.Handler {
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			status := statusOf(err)
 			clear(w.Header()) // of an answer that could not be passed on
-			writeText(w, status, textOf(err))
+			writeText(w, status, publicText(err))
 		},
 	}
 }

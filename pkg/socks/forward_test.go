@@ -120,7 +120,13 @@ func TestForwardedBytes(t *testing.T) {
 	}
 }
 
-// The errors of a dialer become statuses, as with CONNECT.
+// A namedError has words for everybody.
+type namedError struct{ error }
+
+func (namedError) Public() string { return "some.cause: something is wrong" }
+
+// The errors of a dialer become statuses, as with CONNECT. Their words stay
+// here: a browser lets the scripts of the page's origin read the answer.
 func TestForwardErrors(t *testing.T) {
 	for _, c := range []struct {
 		err    error
@@ -131,6 +137,7 @@ func TestForwardErrors(t *testing.T) {
 		{coded(transport.CodeNetworkUnreachable), 503},
 		{coded(transport.CodeHostUnreachable), 504},
 		{coded(transport.CodeConnectionRefused), 502},
+		{namedError{errors.New("no luck at server.example")}, 502},
 	} {
 		d := open(t, &Server{Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
 			return nil, fmt.Errorf("dial: %w", c.err)
@@ -140,8 +147,11 @@ func TestForwardErrors(t *testing.T) {
 		for range 2 { // the client's connection stays
 			write(t, client, "GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n")
 			resp := readResponse(t, r)
-			if resp.StatusCode != c.status || !strings.Contains(resp.text, c.err.Error()) {
-				t.Errorf("%v: answered %s %q, want %d", c.err, resp.Status, resp.text, c.status)
+			if resp.StatusCode != c.status || strings.Contains(resp.text, c.err.Error()) || !strings.HasSuffix(resp.text, textMore) {
+				t.Errorf("%v: answered %s %q, want %d and no word of it", c.err, resp.Status, resp.text, c.status)
+			}
+			if _, named := c.err.(namedError); named != strings.Contains(resp.text, "some.cause: something is wrong") {
+				t.Errorf("%v: answered %q", c.err, resp.text)
 			}
 			if ct := resp.Header.Get("Content-Type"); ct != "text/plain; charset=utf-8" {
 				t.Errorf("%v: answered as %q", c.err, ct)

@@ -31,6 +31,7 @@ const (
 	textNoDialer = "This proxy takes CONNECT requests only.\n"
 	textAuth     = "This proxy needs a user name and a password.\n"
 	textLoop     = "The address asked for is this proxy itself.\n"
+	textMore     = "More is in what vmess-local printed, and on its status page.\n"
 )
 
 // An httpConn is a client that speaks HTTP. net/http owns it until over is
@@ -279,11 +280,23 @@ func statusOf(cause error) int {
 	}
 }
 
+// textOf words a failure for who asked for a tunnel. Browsers do not hand that
+// to pages.
 func textOf(cause error) string {
 	if cause == nil {
 		cause = errors.New("no reason was given")
 	}
 	return "The proxy could not do this: " + cause.Error() + "\n"
+}
+
+// publicText words a failure for a page: a browser takes the answer to a plain
+// request for one of the page's own origin, whose scripts may read it.
+func publicText(cause error) string {
+	text := "The proxy could not do this.\n"
+	if p, ok := errors.AsType[PublicError](cause); ok {
+		text = "The proxy could not do this: " + p.Public() + "\n"
+	}
+	return text + textMore
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {
