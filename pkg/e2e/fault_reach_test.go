@@ -156,6 +156,21 @@ func connectProxy(t testing.TB, answer string) string {
 	})
 }
 
+// echoProxy is an HTTP proxy that refuses with answer, in which CREDENTIALS
+// and BASIC are what it was sent, with the header's name and without.
+func echoProxy(t testing.TB, answer string) string {
+	t.Helper()
+	return serveOrigin(t, func(c *net.TCPConn) {
+		req, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		sent := req.Header.Get("Proxy-Authorization")
+		basic := strings.TrimPrefix(sent, "Basic ")
+		_, _ = io.WriteString(c, strings.NewReplacer("CREDENTIALS", "Proxy-Authorization: "+sent, "BASIC", basic).Replace(answer))
+	})
+}
+
 // TestFaultUpstream is about the company proxy.
 func TestFaultUpstream(t *testing.T) {
 	t.Parallel()
@@ -183,6 +198,23 @@ func TestFaultUpstream(t *testing.T) {
 		{
 			name: "the server behind it is not there", remote: remoteAt(t, freePort(t)), change: via(connectProxy(t, "")), code: replyGeneral,
 			want: expected{cause: "upstream.failed", sentence: "502 Bad Gateway", fix: `check "address" at config.json:`},
+		},
+		// The laboratory's audit searches what these bring about for what they echo.
+		{
+			name: "407 that echoes", remote: ours, change: via(echoProxy(t, "HTTP/1.1 407 denied for CREDENTIALS\r\nProxy-Authenticate: BASIC\r\nContent-Length: 0\r\n\r\n")), code: replyGeneral,
+			want: expected{cause: "upstream.auth", sentence: "not spoken here (it offers another)"},
+		},
+		{
+			name: "403 that echoes", remote: ours, change: via(echoProxy(t, "HTTP/1.1 403 BASIC\r\nContent-Length: 0\r\n\r\n")), code: replyGeneral,
+			want: expected{cause: "upstream.refused", sentence: ": 403 Forbidden"},
+		},
+		{
+			name: "no HTTP, and echoes", remote: ours, change: via(echoProxy(t, "BASIC\r\n")), code: replyGeneral,
+			want: expected{cause: "upstream.failed", sentence: "answers something else than expected"},
+		},
+		{
+			name: "broken HTTP that echoes", remote: ours, change: via(echoProxy(t, "HTTP/1.1 BASIC\r\n\r\n")), code: replyGeneral,
+			want: expected{cause: "upstream.failed", sentence: "answers something else than expected"},
 		},
 	} {
 		t.Run(f.name, func(t *testing.T) {

@@ -123,6 +123,11 @@ func rawAnswer(t testing.TB, answer string) string {
 	})
 }
 
+// token is a header's value that is nobody's business.
+const token = "5ec2e7 token/of;edge=5ec2e7edge"
+
+func withToken(r *config.Remote) { r.WS.Headers = map[string]string{"X-Edge": token} }
+
 // webPage is an HTTP answer.
 func webPage(status, server, body string) string {
 	return fmt.Sprintf("HTTP/1.1 %s\r\nServer: %s\r\nContent-Type: text/html\r\nDate: %s\r\nContent-Length: %d\r\n\r\n%s",
@@ -163,6 +168,23 @@ func TestFaultUpgrade(t *testing.T) {
 		{
 			name: "429", remote: remoteAt(t, rawAnswer(t, webPage("429 Too Many Requests", "nginx", ""))), code: replyGeneral,
 			want: expected{cause: "ws.unexpected-status", sentence: "429 Too Many Requests", fix: "wait a while", confidence: "certain"},
+		},
+		// The laboratory's audit searches what these bring about for the token.
+		{
+			name: "a Server that echoes", remote: with(remoteAt(t, rawAnswer(t, webPage("403 Forbidden", "edge "+token, "<html>no"))), withToken), code: replyGeneral,
+			want: expected{cause: "ws.forbidden", sentence: "edge … answers 403"},
+		},
+		{
+			name: "a Location that echoes", remote: with(remoteAt(t, rawAnswer(t, "HTTP/1.1 302 Found\r\nLocation: http://edge.example/5EC2E7edge/"+url.PathEscape(token)+"\r\nContent-Length: 0\r\n\r\n")), withToken), code: replyGeneral,
+			want: expected{cause: "ws.redirect", sentence: "sends us to http://edge.example/"},
+		},
+		{
+			name: "a broken line that echoes", remote: with(remoteAt(t, rawAnswer(t, "HTTP/1.1 403 Forbidden\r\n"+token+"\r\n\r\n")), withToken), code: replyGeneral,
+			want: expected{cause: "ws.not-http", sentence: "broken HTTP"},
+		},
+		{
+			name: "no HTTP, and echoes", remote: with(remoteAt(t, rawAnswer(t, token+"\r\n")), withToken), code: replyGeneral,
+			want: expected{cause: "ws.not-http", sentence: "answers the WebSocket upgrade with unknown bytes"},
 		},
 		{
 			name: "SSH", remote: remoteAt(t, serveOrigin(t, func(c *net.TCPConn) {

@@ -48,6 +48,7 @@ func (s secrecy) addURL(text config.Secret) {
 		s.add("a proxy's user", u.User.Username())
 		password, _ := u.User.Password()
 		s.add("a proxy's password", password)
+		s.add("a proxy's credentials", u.User.Username()+":"+password)
 	}
 }
 
@@ -56,9 +57,11 @@ func ofClient(c *config.Client) secrecy {
 	s := secrecy{}
 	s.add("the proxy's password", string(c.Auth.Password))
 	s.addURL(c.Upstream)
-	s.addID(c.Server.ID)
-	for _, r := range c.Servers {
+	for _, r := range append(c.Servers, c.Server) {
 		s.addID(r.ID)
+		for _, value := range r.WS.Headers {
+			s.add("a header's value", value)
+		}
 	}
 	return s
 }

@@ -20,7 +20,8 @@ import (
 func TestAuditFinds(t *testing.T) {
 	c := clientConfig(remoteAt(t, "127.0.0.1:1"))
 	c.Auth.Password, c.Upstream = "5ec2e7word", "socks5://5ec2e7user:5ec2e7%2Fpass@proxy.example:1080"
-	c.Servers = []config.Remote{{ID: "a name"}}
+	c.Servers = []config.Remote{{ID: "a name", WS: config.WS{Headers: map[string]string{"X-Edge": "5ec2e7token"}}}}
+	const basic = "NWVjMmU3dXNlcjo1ZWMyZTcvcGFzcw=="
 	s := ofClient(c)
 	s.addDestination("private.example:443")
 	for text, want := range map[string]string{
@@ -32,6 +33,8 @@ func TestAuditFinds(t *testing.T) {
 		"5ec2e7user@proxy.example":                  "a proxy's user",
 		"socks5://…:5ec2e7%2Fpass@…":                "a proxy's password",
 		"to 5ec2e7/pass":                            "a proxy's password",
+		basic:                                       "a proxy's credentials",
+		"edge/5ec2e7token":                          "a header's value",
 		"to=private.example:443":                    "a destination",
 		"no such host: PRIVATE.example":             "a destination",
 		"vmess://eyJ2IjoiMiJ9":                      "a link",

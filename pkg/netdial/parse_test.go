@@ -2,7 +2,7 @@ package netdial
 
 import (
 	"errors"
-	"strings"
+	"slices"
 	"testing"
 )
 
@@ -33,9 +33,10 @@ func FuzzConnectHead(f *testing.F) {
 		if size > len(b) || b[size-1] != '\n' || head.status < 100 || head.status > 999 {
 			t.Fatalf("status %d, %d of %d bytes", head.status, size, len(b))
 		}
-		for _, text := range append(head.schemes, head.reason) {
-			if len(text) > 100 || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
-				t.Fatalf("not printable: %q", text)
+		known := []string{"Basic", "Digest", "NTLM", "Negotiate", "Kerberos", "Bearer", "another"}
+		for _, scheme := range head.schemes {
+			if !slices.Contains(known, scheme) {
+				t.Fatalf("a scheme of the proxy's own: %q", scheme)
 			}
 		}
 		if _, again, err := parseConnectHead(b[:size]); again != size || err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -26,12 +27,13 @@ var (
 	ErrLongHead       = errors.New("the proxy's answer is longer than 16 KiB")
 )
 
-// An UpstreamError is an answer of the upstream proxy other than success.
+// An UpstreamError is an answer of the upstream proxy other than success. It
+// holds no text of the proxy's: that may repeat the credentials it was sent.
 type UpstreamError struct {
 	Status  int      // HTTP status, or SOCKS reply code (RFC 1928 section 6, below 100); 0: no such answer
-	Text    string   // the proxy's reason or the reply code in words; printable ASCII
+	Text    string   // the status or reply code in words, or what is wrong with the answer
 	Auth    bool     // it wants credentials, others, or none of the methods at hand
-	Schemes []string // what HTTP authentication it offers, as in "Basic", "NTLM"
+	Schemes []string // what HTTP authentication it offers: "Basic", "Digest", "NTLM", "Negotiate", "Kerberos", "Bearer", "another"
 }
 
 // Error tells the answer in words.
@@ -158,12 +160,11 @@ func connectRequest(user *url.Userinfo, server netaddr.Addr) []byte {
 // A connectHead is what matters of a proxy's answer to CONNECT.
 type connectHead struct {
 	status  int
-	reason  string
 	schemes []string
 }
 
 func (h connectHead) refusal() error {
-	return &UpstreamError{Status: h.status, Text: h.reason, Auth: h.status == 407, Schemes: h.schemes}
+	return &UpstreamError{Status: h.status, Text: http.StatusText(h.status), Auth: h.status == 407, Schemes: h.schemes}
 }
 
 // parseConnectHead reads a response head (RFC 9112 section 4) from the start of
@@ -173,7 +174,7 @@ func (h connectHead) refusal() error {
 func parseConnectHead(b []byte) (head connectHead, size int, err error) {
 	const version = "HTTP/1."
 	if n := min(len(b), len(version)); string(b[:n]) != version[:n] {
-		return head, 0, &UpstreamError{Text: "without HTTP: " + strconv.QuoteToASCII(string(b[:min(len(b), 32)]))}
+		return head, 0, &UpstreamError{Text: fmt.Sprintf("without HTTP: its first byte is %#02x", b[0])}
 	}
 	for line := range bytes.Lines(b[:min(len(b), maxConnectHead)]) {
 		if line[len(line)-1] != '\n' {
@@ -201,34 +202,34 @@ func parseConnectHead(b []byte) (head connectHead, size int, err error) {
 // parseStatusLine reads "HTTP/1.1 407 Proxy Authentication Required".
 func parseStatusLine(line string) (connectHead, error) {
 	version, rest, _ := strings.Cut(line, " ")
-	code, reason, _ := strings.Cut(rest, " ")
+	code, _, _ := strings.Cut(rest, " ")
 	status, err := strconv.ParseUint(code, 10, 16)
 	if len(version) != len("HTTP/1.1") || len(code) != 3 || err != nil || status < 100 {
-		return connectHead{}, &UpstreamError{Text: "with the broken status line " + strconv.QuoteToASCII(line[:min(len(line), 64)])}
+		return connectHead{}, &UpstreamError{Text: "with a broken status line"}
 	}
-	return connectHead{status: int(status), reason: printable(reason)}, nil
+	return connectHead{status: int(status)}, nil
 }
 
 // appendScheme adds the scheme of a Proxy-Authenticate line.
 func appendScheme(schemes []string, line string) []string {
 	name, value, _ := strings.Cut(line, ":")
 	fields := strings.Fields(value)
-	if !strings.EqualFold(name, "Proxy-Authenticate") || len(fields) == 0 || len(schemes) == 8 {
+	if !strings.EqualFold(name, "Proxy-Authenticate") || len(fields) == 0 {
 		return schemes
 	}
-	if scheme := printable(fields[0]); !slices.Contains(schemes, scheme) {
+	if scheme := schemeOf(fields[0]); !slices.Contains(schemes, scheme) {
 		schemes = append(schemes, scheme)
 	}
 	return schemes
 }
 
-// printable makes a stranger's text fit for a log line.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return -1
+// schemeOf names an authentication scheme. What is none that proxies speak is
+// not repeated.
+func schemeOf(text string) string {
+	for _, known := range [...]string{"Basic", "Digest", "NTLM", "Negotiate", "Kerberos", "Bearer"} {
+		if strings.EqualFold(text, known) {
+			return known
 		}
-		return r
-	}, s)
-	return strings.TrimSpace(s[:min(len(s), 100)])
+	}
+	return "another"
 }

@@ -19,6 +19,7 @@ const (
 var (
 	errLongHead = errors.New("the head is longer than 16 KiB")
 	errNotHTTP  = errors.New("it does not begin with HTTP/")
+	errBadHead  = errors.New("the head is broken") // how would repeat a part of it
 )
 
 // An answer is the state of a carrier on which the answer to an upgrade

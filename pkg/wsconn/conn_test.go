@@ -865,7 +865,7 @@ func TestConcurrentUse(t *testing.T) {
 
 func TestErrorTexts(t *testing.T) {
 	for want, err := range map[string]error{
-		"closed by the far end with code 1011 (\"x\\ny\")":                    &CloseError{1011, "x\ny"},
+		"closed by the far end with code 1011":                                &CloseError{1011, "x\ny"},
 		"closed by the far end with code 4000":                                &CloseError{4000, ""},
 		"connection ended without a close frame: unexpected EOF":              ErrNoClose,
 		"websocket upgrade: not an HTTP answer: it does not begin with HTTP/": &ProtocolError{Err: errNotHTTP},

@@ -39,7 +39,8 @@ type Dialer struct {
 	// Path is the request target with its query; "" is "/".
 	Path string
 	// Header holds more headers. Those of the WebSocket handshake itself are
-	// refused; Host is ignored.
+	// refused; Host is ignored. Their values are cut out of what an answer
+	// repeats of them.
 	Header http.Header
 	// EarlyData is how many of the first bytes may travel in the upgrade
 	// request; 0: none.
@@ -73,7 +74,7 @@ func (d *Dialer) ConnectStream(ctx context.Context, first []byte) (transport.Str
 	c, err := d.upgrade(ctx, below, req)
 	if err != nil {
 		_ = below.Close()
-		return nil, err
+		return nil, d.secrets().cutError(err)
 	}
 	return c, nil
 }
@@ -140,7 +141,7 @@ func (d *Dialer) upgrade(ctx context.Context, below net.Conn, req *upgradeReques
 		_, err = c.Write(req.rest)
 	}
 	if disarm() && err == nil {
-		c.remember(a, resp)
+		c.remember(a, resp, d.secrets())
 		c.echoed = req.echo != "" && resp.Header.Get(protocolHeader) == req.echo
 		c.open(d.Ping, d.Group)
 		return c, nil
@@ -208,21 +209,21 @@ func (c *carrier) upgradeError(a *answer, err error) error {
 	case below != nil:
 		return fmt.Errorf("websocket upgrade: %w: %w", ErrClosedEarly, below)
 	case a.seen != nil: // HTTP, but gorilla does not understand it
-		return &ProtocolError{Seen: a.seen, Err: err}
+		return &ProtocolError{Seen: a.seen, Err: errBadHead}
 	}
 	return fmt.Errorf("websocket upgrade: %w", err)
 }
 
 // remember keeps what a later look at the upgrade needs, and nothing that
 // would keep the whole response in memory.
-func (c *Conn) remember(a *answer, resp *http.Response) {
+func (c *Conn) remember(a *answer, resp *http.Response, hidden secrets) {
 	c.upgraded = Handshake{Sent: a.sent, Received: a.received}
 	for _, name := range [...]string{"Date", "Server"} {
 		if v := resp.Header.Get(name); v != "" {
 			if c.upgraded.Header == nil {
 				c.upgraded.Header = make(http.Header, 2)
 			}
-			c.upgraded.Header.Set(name, strings.Clone(v))
+			c.upgraded.Header.Set(name, strings.Clone(hidden.cut(v)))
 		}
 	}
 }

@@ -38,12 +38,9 @@ type CloseError struct {
 	Text string // the reason the far end gives, at most 123 bytes; may be empty
 }
 
+// Error leaves the reason out: it may repeat what the far end was sent.
 func (e *CloseError) Error() string {
-	s := "closed by the far end with code " + strconv.Itoa(e.Code)
-	if e.Text != "" {
-		s += fmt.Sprintf(" (%q)", e.Text)
-	}
-	return s
+	return "closed by the far end with code " + strconv.Itoa(e.Code)
 }
 
 // A HandshakeError is an HTTP answer to the upgrade request that did not
@@ -51,7 +48,7 @@ func (e *CloseError) Error() string {
 type HandshakeError struct {
 	Status int
 	Header http.Header // a copy
-	Body   []byte      // the start of the body, at most 1 KiB
+	Body   []byte      // the start of the body, at most 1 KiB; it may repeat what was sent
 	Err    error       // gorilla's ErrBadHandshake, or why the headers are wrong
 }
 
