@@ -202,7 +202,7 @@ func (g *generation) localFault(err error, source netip.AddrPort) {
 // the server has been told in its own words.
 func (g *generation) packetFault(err error, _ netip.AddrPort) {
 	level := slog.LevelWarn
-	if errors.Is(err, udp.ErrForeign) || errors.Is(err, udp.ErrNoTunnel) || errors.Is(err, udp.ErrReply) {
+	if errors.Is(err, udp.ErrForeign) && !errors.Is(err, udp.ErrOtherUser) || errors.Is(err, udp.ErrNoTunnel) || errors.Is(err, udp.ErrReply) {
 		level = slog.LevelDebug
 	}
 	g.opt.Log.Log(context.Background(), level, "UDP", "err", err)

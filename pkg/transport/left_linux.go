@@ -16,8 +16,8 @@ func (t *tcpConn) Left() bool {
 	if !ok || !known || !peer.IP.IsLoopback() && !peer.IP.Equal(us.IP) {
 		return false
 	}
-	state, inode, ok := lookUp(peer.AddrPort(), us.AddrPort())
-	return ok && inode == 0 && (state == tcpFinWait2 || state == tcpTimeWait)
+	s, ok := lookUp(syscall.IPPROTO_TCP, peer.AddrPort(), us.AddrPort())
+	return ok && s.inode == 0 && (s.state == tcpFinWait2 || s.state == tcpTimeWait)
 }
 
 // States of Linux's tcp_states.h.
@@ -32,37 +32,50 @@ const (
 	diagAnswerSize   = 16 + 72
 )
 
-// lookUp returns the state of the TCP socket at local that is connected to
-// remote, and the inode by which programs hold it: 0 when none does.
-func lookUp(local, remote netip.AddrPort) (state uint8, inode uint32, ok bool) {
+// A socket is what the kernel tells of one of this computer.
+type socket struct {
+	state uint8
+	port  uint16 // its own
+	uid   uint32 // of who made it; 0 when it has no inode
+	inode uint32 // by which programs hold it: 0 when none does
+}
+
+// lookUp finds the socket at local that is connected to remote; of UDP, see
+// [UDPUser].
+func lookUp(protocol uint8, local, remote netip.AddrPort) (s socket, ok bool) {
 	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_INET_DIAG)
 	if err != nil {
-		return 0, 0, false
+		return socket{}, false
 	}
 	defer syscall.Close(fd)
 	kernel := &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}
-	if err := syscall.Sendto(fd, diagRequest(local, remote), 0, kernel); err != nil {
-		return 0, 0, false
+	if err := syscall.Sendto(fd, diagRequest(protocol, local, remote), 0, kernel); err != nil {
+		return socket{}, false
 	}
 	// The kernel has answered when Sendto returns. That it knows no such socket
 	// may mean only that it cannot look for one.
 	var answer [512]byte
 	n, _, err := syscall.Recvfrom(fd, answer[:], syscall.MSG_DONTWAIT)
 	if err != nil || n < diagAnswerSize || binary.NativeEndian.Uint16(answer[4:]) != sockDiagByFamily {
-		return 0, 0, false
+		return socket{}, false
 	}
-	return answer[17], binary.NativeEndian.Uint32(answer[16+68:]), true
+	return socket{
+		state: answer[16+1],
+		port:  binary.BigEndian.Uint16(answer[16+4:]),
+		uid:   binary.NativeEndian.Uint32(answer[16+64:]),
+		inode: binary.NativeEndian.Uint32(answer[16+68:]),
+	}, true
 }
 
 // diagRequest is struct inet_diag_req_v2 of linux/inet_diag.h behind its struct
 // nlmsghdr.
-func diagRequest(local, remote netip.AddrPort) []byte {
+func diagRequest(protocol uint8, local, remote netip.AddrPort) []byte {
 	p := make([]byte, diagRequestSize)
 	binary.NativeEndian.PutUint32(p, diagRequestSize)
 	binary.NativeEndian.PutUint16(p[4:], sockDiagByFamily)
 	binary.NativeEndian.PutUint16(p[6:], syscall.NLM_F_REQUEST)
 	q := p[16:]
-	q[0], q[1] = syscall.AF_INET6, syscall.IPPROTO_TCP
+	q[0], q[1] = syscall.AF_INET6, protocol
 	src, dst := local.Addr().Unmap(), remote.Addr().Unmap()
 	if src.Is4() {
 		q[0] = syscall.AF_INET

@@ -40,9 +40,12 @@ type association struct {
 	last netaddr.Addr
 	seen map[netaddr.Addr]struct{}
 
-	// client is who may use it. Its port is 0 until the first datagram; the
-	// lane, which has nothing to do before, sees it when it is set for good.
-	client netip.AddrPort
+	// client is who may use it, and bound whether its first datagram has come.
+	// Until then its port may be 0; the lane, which has nothing to do before,
+	// sees it when it is set for good.
+	client  netip.AddrPort
+	bound   bool
+	request *transport.Request
 }
 
 // associate runs an association to its end.
@@ -52,7 +55,7 @@ func (s *Server) associate(ctx context.Context, socket *net.UDPConn, control tra
 		_ = control.Close()
 		return
 	}
-	a := &association{server: s, socket: socket, raw: raw, names: make(names), seen: make(map[netaddr.Addr]struct{}), client: expected(r), most: maxDatagram4}
+	a := &association{server: s, socket: socket, raw: raw, names: make(names), seen: make(map[netaddr.Addr]struct{}), client: expected(r), request: r, most: maxDatagram4}
 	if r.Local.Addr().Unmap().Is6() {
 		a.most = maxDatagram6
 	}
@@ -156,7 +159,8 @@ func (a *association) readBurst() (count int, err error) {
 	}
 }
 
-// take queues a datagram. The first that is in order binds the client's port.
+// take queues a datagram. The first that is in order, and comes from a program
+// of the client's user, binds the client's port.
 func (a *association) take(datagram []byte, from netip.AddrPort) {
 	if from.Addr() != a.client.Addr() || a.client.Port() != 0 && from.Port() != a.client.Port() {
 		a.drop(DropForeign, 1, nil)
@@ -167,8 +171,12 @@ func (a *association) take(datagram []byte, from netip.AddrPort) {
 		a.drop(dropOf(err), 1, nil)
 		return
 	}
-	if a.client.Port() == 0 {
-		a.client = from
+	if !a.bound {
+		if err := a.vet(from); err != nil {
+			a.drop(DropForeign, 1, err)
+			return
+		}
+		a.client, a.bound = from, true
 	}
 	if to != a.last {
 		a.count(to)

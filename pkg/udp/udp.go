@@ -1,6 +1,6 @@
 // Package udp is the local half of UDP: the associations of SOCKS5 (RFC 1928
 // sections 4, 6 and 7). Each has a UDP socket of its own, takes datagrams from
-// its one client only, and carries them over a [transport.PacketConn] that is
+// its one client only, on Linux also by whose program it is, and carries them over a [transport.PacketConn] that is
 // dialled when there is something to send and closed when there was nothing
 // for long. Queues are bounded and drop the newest, order is kept, names are
 // handed on unresolved, and no datagram costs a goroutine or an allocation.
@@ -81,6 +81,8 @@ type Server struct {
 
 	// Stats may be read at any time.
 	Stats Stats
+
+	system *users // of a test; nil is the system's
 
 	throttles [drops]throttle
 	refusals  throttle
