@@ -96,6 +96,7 @@ func loadConfig(file string) (cfg *config.Server, warnings []string, err error) 
 	if cfg, err = config.ParseServer(file, data); err != nil {
 		return nil, nil, err
 	}
+	warnings = append(warnings, server.Warnings(cfg)...)
 	if cfg.TLS.CertFile == "" {
 		return cfg, warnings, nil
 	}

@@ -183,6 +183,23 @@ func usersOf(cfg *config.Server) ([]vmess.User, error) {
 	return users, nil
 }
 
+// Warnings returns what works in a configuration and should be mended all the
+// same, each in a line with its fix.
+func Warnings(cfg *config.Server) []string {
+	users, err := usersOf(cfg)
+	if err != nil {
+		return nil // New tells it
+	}
+	if vmess.LeastRefused(users) >= vmess.AmpleRefusal {
+		return nil
+	}
+	at := ""
+	if file, line, column, ok := cfg.Place("users"); ok {
+		at = fmt.Sprintf(" at %s:%d:%d", file, line, column)
+	}
+	return []string{"by the ids of \"users\"" + at + " refused requests end so early that one altered on the way can be told: give a user a fresh id, as vmess-server init draws them"}
+}
+
 // ErrRestart is returned by Reload for changes that need a restart.
 var ErrRestart = errors.New("only \"users\" and \"log\" can be changed without a restart")
 

@@ -41,7 +41,7 @@ func New(p Plan) (*config.Server, *config.Client, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("host: %w", err)
 	}
-	id, path := config.Secret(vmess.NewID().Text()), "/"+strings.ToLower(rand.Text()[:16])
+	id, path := config.Secret(newID().Text()), "/"+strings.ToLower(rand.Text()[:16])
 
 	srv := config.DefaultServer()
 	srv.Listen = net.JoinHostPort(listenHost(host), strconv.Itoa(int(p.Port)))
@@ -56,6 +56,15 @@ func New(p Plan) (*config.Server, *config.Client, error) {
 	cl.Server.WS.Path = path
 	cl.Server.TLS.Enabled = withTLS
 	return srv, cl, nil
+}
+
+// newID returns a fresh id by which a server's refusals give nothing away.
+func newID() vmess.ID {
+	for {
+		if id := vmess.NewID(); vmess.LeastRefused([]vmess.User{{ID: id}}) >= vmess.AmpleRefusal {
+			return id
+		}
+	}
 }
 
 // listenHost is where a server that is reached as host listens.

@@ -4,7 +4,17 @@ import (
 	"testing"
 
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/vmess"
 )
+
+func idOf(t *testing.T, srv *config.Server) vmess.ID {
+	t.Helper()
+	id, err := vmess.ParseID(string(srv.Users[0].ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
 
 func TestNew(t *testing.T) {
 	for _, c := range []struct {
@@ -40,6 +50,11 @@ func TestNew(t *testing.T) {
 		}
 		if _, err := config.ParseClient("c", config.MarshalClient(cl)); err != nil {
 			t.Errorf("%+v: the client's is refused: %v", c.plan, err)
+		}
+		for range 20 { // one in seven ids would be told
+			if srv, _, _ := New(c.plan); vmess.LeastRefused([]vmess.User{{ID: idOf(t, srv)}}) < vmess.AmpleRefusal {
+				t.Errorf("%+v: an id whose count is too small", c.plan)
+			}
 		}
 		other, _, _ := New(c.plan)
 		if other.Users[0].ID == srv.Users[0].ID || other.WS.Path == srv.WS.Path {

@@ -73,15 +73,22 @@ func causes(dice *rand.Rand, replayed []byte) []cause {
 		}
 		return p
 	}
-	stamped := func(id ID, at time.Time) []byte {
+	stamp := func(id ID, at time.Time) [16]byte {
 		n := dice.Uint32()
-		return noisy(sealAuthID(authIDCipher(id.cmdKey()), at, [4]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}))
+		return sealAuthID(authIDCipher(id.cmdKey()), at, [4]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)})
 	}
+	stamped := func(id ID, at time.Time) []byte { return noisy(stamp(id, at)) }
+	header := requestHeader{security: SecurityAESGCM, option: masked, command: CommandTCP, address: destination}
+	plain := header.append(nil, nil)
 	return []cause{
 		{"unknown user", ErrInvalidUser, func() []byte { return stamped(otherID, noon) }},
 		{"wrong clock", ErrInvalidUser, func() []byte { return stamped(testID, noon.Add(TimeWindow+time.Second)) }},
 		{"replay", ErrReplayed, func() []byte { return replayed[:probeSize] }},
 		{"corrupted header", ErrBadHeader, func() []byte { return stamped(testID, noon) }},
+		// Not judged before it is whole, unlike the others: zeros follow.
+		{"damaged sealed header", ErrBadHeader, func() []byte {
+			return sealAEAD(nil, testID.cmdKey(), stamp(testID, noon), [8]byte{byte(dice.Uint32())}, plain)[:probeSize]
+		}},
 		{"MD5 where AEAD is forced", ErrAEADRequired, func() []byte {
 			at := noon.Add(time.Duration(dice.IntN(20)) * time.Second)
 			return noisy([16]byte(forger{id: testID, legacy: testID, at: at}.wire()))

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/transporttest"
 )
@@ -411,6 +412,37 @@ func TestDrainCount(t *testing.T) {
 	for range 200 {
 		if d := newDrainCount([]User{{ID: NewID()}, {ID: NewID()}}); d.draw() < 54 || d.base+minRefused+d.spread-1 > 3382 {
 			t.Errorf("%+v", d)
+		}
+	}
+}
+
+// The longest header fits into an ample count, so that a request whose sealed
+// header was damaged, which is judged when it is whole, is closed after the
+// count like any other; of an id with a smaller count it can be told.
+func TestAmpleRefusal(t *testing.T) {
+	long, err := netaddr.FromHost(strings.Repeat(strings.Repeat("a", 50)+".", 5), 443)
+	if err != nil {
+		t.Fatal(err)
+	}
+	padded := func(plain []byte) []byte { return append(plain, make([]byte, 15)...) }
+	for _, ample := range []bool{true, false} {
+		var id ID
+		var d drainCount
+		for least := 256; ample && least < AmpleRefusal || !ample && least+d.spread > 115; {
+			id = NewID()
+			least, d = LeastRefused([]User{{ID: id}}), newDrainCount([]User{{ID: id}})
+		}
+		for _, dst := range []netaddr.Addr{destination, long} {
+			wire := forger{id: id, header: requestHeader{address: dst}, damage: padded}.wire()
+			wire[len(wire)-1] ^= 1
+			s := newTestServer(t, ServerConfig{Users: []User{{ID: id}}, AEADForced: true, Now: at(noon.Unix())})
+			p := &prober{opening: wire[:probeSize]}
+			if _, err := s.Accept(t.Context(), p); !errors.Is(err, ErrBadHeader) {
+				t.Fatal(err)
+			}
+			if told := p.taken > minRefused+d.base+d.spread-1; told == ample || len(wire) > AmpleRefusal {
+				t.Errorf("of %d bytes the server took %d, and %d to %d of others", len(wire), p.taken, minRefused+d.base, minRefused+d.base+d.spread-1)
+			}
 		}
 	}
 }
