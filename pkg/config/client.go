@@ -164,7 +164,8 @@ type Limits struct {
 	// Connections is the most at one time; 0: what the process's file limit
 	// allows.
 	Connections int `json:"connections"`
-	// Handshake bounds the peer's talk before its request is known.
+	// Handshake bounds the peer's talk before its request is known; of a server
+	// up to the end of the upgrade, as the request then has 60 s.
 	Handshake Duration `json:"handshake"`
 	// Dial bounds the way out, all its steps together.
 	Dial Duration `json:"dial"`

@@ -140,6 +140,33 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// limits.handshake ends with the upgrade: a client keeps tunnels ready.
+func TestReadyTunnelWaits(t *testing.T) {
+	cfg := testConfig()
+	cfg.Limits.Handshake = config.Duration(100 * time.Millisecond)
+	s, _ := serve(t, cfg, Options{})
+	d := dialer(t, s)
+	ready, err := d.Endpoint.ConnectStream(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * time.Duration(cfg.Limits.Handshake)) // of a real connection
+	d.Endpoint = transport.EndpointFunc(func(_ context.Context, flight []byte) (transport.StreamConn, error) {
+		_, err := ready.Write(flight)
+		return ready, err
+	})
+	c, err := d.DialStream(t.Context(), echo(t), []byte("late"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "late" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 func TestPrivateRefused(t *testing.T) {
 	cfg := testConfig()
 	cfg.Egress.AllowPrivate = false
