@@ -58,7 +58,8 @@ type ServerTLS struct {
 
 // Egress is about the server's way out.
 type Egress struct {
-	// AllowPrivate lets users reach loopback and private addresses.
+	// AllowPrivate lets users reach loopback and private addresses, and the
+	// machine's own.
 	AllowPrivate bool `json:"allowPrivate"`
 	// Dial names a proxy for the way out; empty dials directly.
 	Dial Secret `json:"dial"`

@@ -16,15 +16,17 @@ import (
 )
 
 // A Dialer implements [transport.StreamDialer]. Its zero value refuses private
-// destinations and gives up after 10 s.
+// destinations and gives up after 10 s. It may not be copied.
 type Dialer struct {
 	// AllowPrivate lets loopback, private, link-local and other addresses
-	// through that are not of the public Internet.
+	// through that are not of the public Internet, and this machine's own.
 	AllowPrivate bool
 	// Timeout bounds resolution and connecting together; 0 means 10 s.
 	Timeout time.Duration
 	// Resolver resolves names; nil means the system's.
 	Resolver *net.Resolver
+
+	own ownAddresses
 }
 
 var _ transport.StreamDialer = (*Dialer)(nil)
@@ -76,10 +78,13 @@ func (d *Dialer) Allowed(dst netaddr.Addr) error {
 }
 
 // errPrivate is made once: datagrams may come by the thousand.
-var errPrivate = fmt.Errorf("%w: a private destination", transport.ErrNotAllowed)
+var errPrivate = fmt.Errorf("%w: a private destination, or this machine", transport.ErrNotAllowed)
 
 func (d *Dialer) allow(ip netip.Addr) error {
-	if !d.AllowPrivate && !public(ip) {
+	if d.AllowPrivate {
+		return nil
+	}
+	if ip = meant(ip); !public(ip) || d.own.has(ip) {
 		return errPrivate
 	}
 	return nil
@@ -92,16 +97,21 @@ func (d *Dialer) timeout() time.Duration {
 	return d.Timeout
 }
 
-// public reports whether an address is of the public Internet. Addresses that
-// carry an IPv4 address within are judged by that.
-func public(ip netip.Addr) bool {
+// meant returns the address that is reached by one: those that carry an IPv4
+// address within lead to that.
+func meant(ip netip.Addr) netip.Addr {
 	ip = ip.Unmap().WithZone("")
 	for _, t := range translated {
 		if t.prefix.Contains(ip) {
 			b := ip.As16()
-			return public(netip.AddrFrom4([4]byte(b[t.at:])))
+			return netip.AddrFrom4([4]byte(b[t.at:]))
 		}
 	}
+	return ip
+}
+
+// public reports whether a meant address is of the public Internet.
+func public(ip netip.Addr) bool {
 	for _, p := range special {
 		if p.Contains(ip) {
 			return false
@@ -123,9 +133,12 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("203.0.113.0/24"),  // documentation
 	netip.MustParsePrefix("240.0.0.0/4"),     // reserved, broadcast
 	netip.MustParsePrefix("::/96"),           // IPv4-compatible
+	netip.MustParsePrefix("::ffff:0:0:0/96"), // stateless translation (SIIT)
 	netip.MustParsePrefix("64:ff9b:1::/48"),  // local translation
 	netip.MustParsePrefix("100::/64"),        // discard
+	netip.MustParsePrefix("2001::/32"),       // Teredo
 	netip.MustParsePrefix("2001:db8::/32"),   // documentation
+	netip.MustParsePrefix("3fff::/20"),       // documentation
 	netip.MustParsePrefix("fec0::/10"),       // site-local
 }
 
