@@ -58,8 +58,7 @@ type ServerTLS struct {
 
 // Egress is about the server's way out.
 type Egress struct {
-	// AllowPrivate lets users reach loopback and private addresses, and the
-	// machine's own.
+	// AllowPrivate lets users reach loopback and private addresses.
 	AllowPrivate bool `json:"allowPrivate"`
 	// Dial names a proxy for the way out; empty dials directly.
 	Dial Secret `json:"dial"`

@@ -1,6 +1,6 @@
 // Package direct is a server's way out: it dials destinations itself, by its
-// own resolver, and keeps whoever uses the server away from the server's own
-// machine and network.
+// own resolver, and keeps whoever uses the server away from loopback and the
+// server's own network. Its public addresses are as public as others.
 package direct
 
 import (
@@ -16,17 +16,15 @@ import (
 )
 
 // A Dialer implements [transport.StreamDialer]. Its zero value refuses private
-// destinations and gives up after 10 s. It may not be copied.
+// destinations and gives up after 10 s.
 type Dialer struct {
 	// AllowPrivate lets loopback, private, link-local and other addresses
-	// through that are not of the public Internet, and this machine's own.
+	// through that are not of the public Internet.
 	AllowPrivate bool
 	// Timeout bounds resolution and connecting together; 0 means 10 s.
 	Timeout time.Duration
 	// Resolver resolves names; nil means the system's.
 	Resolver *net.Resolver
-
-	own ownAddresses
 }
 
 var _ transport.StreamDialer = (*Dialer)(nil)
@@ -78,13 +76,10 @@ func (d *Dialer) Allowed(dst netaddr.Addr) error {
 }
 
 // errPrivate is made once: datagrams may come by the thousand.
-var errPrivate = fmt.Errorf("%w: a private destination, or this machine", transport.ErrNotAllowed)
+var errPrivate = fmt.Errorf("%w: a private destination", transport.ErrNotAllowed)
 
 func (d *Dialer) allow(ip netip.Addr) error {
-	if d.AllowPrivate {
-		return nil
-	}
-	if ip = meant(ip); !public(ip) || d.own.has(ip) {
+	if !d.AllowPrivate && !public(ip) {
 		return errPrivate
 	}
 	return nil
@@ -97,21 +92,16 @@ func (d *Dialer) timeout() time.Duration {
 	return d.Timeout
 }
 
-// meant returns the address that is reached by one: those that carry an IPv4
-// address within lead to that.
-func meant(ip netip.Addr) netip.Addr {
+// public reports whether an address is of the public Internet. Addresses that
+// carry an IPv4 address within are judged by that.
+func public(ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
 	for _, t := range translated {
 		if t.prefix.Contains(ip) {
 			b := ip.As16()
-			return netip.AddrFrom4([4]byte(b[t.at:]))
+			return public(netip.AddrFrom4([4]byte(b[t.at:])))
 		}
 	}
-	return ip
-}
-
-// public reports whether a meant address is of the public Internet.
-func public(ip netip.Addr) bool {
 	for _, p := range special {
 		if p.Contains(ip) {
 			return false

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -28,68 +27,8 @@ func TestPublic(t *testing.T) {
 		"2001:0:4136:e378:8000:63bf:3fff:fdd2": false, "2001:1::1": true, "::ffff:0:8.8.8.8": false, "::ffff:0:127.0.0.1": false,
 		"3fff::1": false, "3fff:fff::1": false, "3ffe::1": true,
 	} {
-		if got := public(meant(netip.MustParseAddr(ip))); got != want {
+		if got := public(netip.MustParseAddr(ip)); got != want {
 			t.Errorf("%s: public %v, want %v", ip, got, want)
-		}
-	}
-}
-
-// The server's own addresses are refused however public they are, in their
-// disguises too, and when they came and went is noticed within some seconds:
-// without asking the system for each datagram.
-func TestOwnAddresses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		own, asked := []string{"198.41.0.4/24", "2606:4700::5/64", "127.0.0.1/8"}, 0
-		var err error
-		d := &Dialer{own: ownAddresses{list: func() ([]net.Addr, error) {
-			asked++
-			var all []net.Addr
-			for _, a := range own {
-				p := netip.MustParsePrefix(a)
-				all = append(all, &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())})
-			}
-			return all, err
-		}}}
-		expect := func(wantAsked int, want map[string]bool) {
-			t.Helper()
-			for ip, allowed := range want {
-				for range 100 {
-					if err := d.Allowed(netaddr.FromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 1))); (err == nil) != allowed {
-						t.Fatalf("%s: %v, want allowed %v", ip, err, allowed)
-					}
-				}
-			}
-			if asked != wantAsked {
-				t.Errorf("asked %d times, want %d", asked, wantAsked)
-			}
-		}
-		expect(1, map[string]bool{
-			"198.41.0.4": false, "::ffff:198.41.0.4": false, "64:ff9b::198.41.0.4": false, "2002:c629:4::1": false,
-			"2606:4700::5": false, "198.41.0.5": true, "2606:4700::6": true,
-		})
-		own = []string{"198.41.0.5/24"}
-		time.Sleep(ownHolds + 1)
-		expect(2, map[string]bool{"198.41.0.4": true, "198.41.0.5": false})
-		err = errors.New("no netlink here")
-		time.Sleep(ownHolds + 1)
-		expect(3, map[string]bool{"198.41.0.4": true, "198.41.0.5": false}) // as before
-		d.AllowPrivate = true
-		time.Sleep(ownHolds + 1)
-		expect(3, map[string]bool{"198.41.0.5": true, "127.0.0.1": true})
-	})
-}
-
-// What this system has are found.
-func TestOwnAddressesOfSystem(t *testing.T) {
-	d := new(Dialer)
-	addrs, err := net.InterfaceAddrs()
-	if err != nil || len(addrs) == 0 {
-		t.Fatalf("%v, %v", addrs, err)
-	}
-	for _, a := range addrs {
-		ip, _ := netip.AddrFromSlice(a.(*net.IPNet).IP)
-		if !d.own.has(ip.Unmap()) {
-			t.Errorf("%s is not known", ip)
 		}
 	}
 }

@@ -176,6 +176,6 @@ func (r *reporter) Report(p dispatch.Report) {
 // notAllowed tells of a destination that the rules forbid.
 func (r *reporter) notAllowed(q *transport.Request) {
 	if r.told.has(refusalPause) {
-		r.log.Warn("private destination refused", logline.Text("%s asked for a private destination, or this machine, which \"egress.allowPrivate\" forbids", q.User), "user", q.User)
+		r.log.Warn("private destination refused", logline.Text("%s asked for a private destination, which \"egress.allowPrivate\" forbids", q.User), "user", q.User)
 	}
 }
