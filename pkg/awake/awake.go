@@ -36,6 +36,12 @@ type Event struct {
 	// Moved: the addresses of this computer, or the one by which it reaches the
 	// world, changed.
 	Moved bool
+	// Away: this computer had a way to the world and has none now. When it has
+	// one again, be it the same, it has Moved.
+	Away bool
+	// Without is for how long there was none until now, but for the time that
+	// this computer slept; 0: there was one, or there is still none.
+	Without time.Duration
 }
 
 // A Watcher watches until its context ends. Its zero value watches this
@@ -53,6 +59,16 @@ type Watcher struct {
 
 // Addresses are how this computer is connected.
 type Addresses map[netip.Addr]bool // true: the world is reached by it
+
+// reach reports whether there is a way to the world.
+func (a Addresses) reach() bool {
+	for _, way := range a {
+		if way {
+			return true
+		}
+	}
+	return false
+}
 
 // Watch calls tell with each event, one at a time, until ctx is done. What has
 // been noticed before it began is no event.
@@ -77,6 +93,7 @@ func (w *Watcher) Watch(ctx context.Context, tell func(Event)) {
 	settled.Stop()
 	defer settled.Stop()
 	clocks, seen := w.read(), look()
+	ways := connection{had: seen.reach()}
 	for {
 		var e Event
 		select {
@@ -95,9 +112,28 @@ func (w *Watcher) Watch(ctx context.Context, tell func(Event)) {
 			seen, e.Moved = now, true
 		}
 		if e != (Event{}) {
+			ways.tell(&e, seen.reach())
 			tell(e)
 		}
 	}
+}
+
+// A connection is the history of the way to the world.
+type connection struct {
+	had  bool      // a computer that never had one can lose none
+	lost time.Time // since when there is none; zero: there is one, or never was
+}
+
+// tell completes an event by what becomes of the way.
+func (c *connection) tell(e *Event, way bool) {
+	switch {
+	case way && !c.lost.IsZero():
+		e.Without, c.lost = time.Since(c.lost), time.Time{}
+	case !way && c.had && c.lost.IsZero():
+		c.lost = time.Now()
+	}
+	c.had = c.had || way
+	e.Away = !c.lost.IsZero()
 }
 
 // A reading is both clocks at one moment.
@@ -125,7 +161,8 @@ func (r reading) until(next reading) (e Event) {
 }
 
 // Current returns the addresses of this computer, without loopback and
-// link-local ones.
+// link-local ones. By an address whose interface has no carrier, as without its
+// cable, the world is not reached.
 func Current() Addresses {
 	all := Addresses{}
 	known, _ := net.InterfaceAddrs()
@@ -135,6 +172,7 @@ func Current() Addresses {
 			all[ip.WithZone("").Unmap()] = false
 		}
 	}
+	idle := withoutCarrier()
 	// Connecting a datagram socket sends nothing; it shows which address the
 	// system would use. These are the addresses for documentation (RFC 5737,
 	// RFC 3849), which are routed as the world is.
@@ -144,9 +182,29 @@ func Current() Addresses {
 			continue
 		}
 		if used, ok := c.LocalAddr().(*net.UDPAddr); ok {
-			all[used.AddrPort().Addr().Unmap()] = true
+			ip := used.AddrPort().Addr().Unmap()
+			all[ip] = !idle[ip]
 		}
 		_ = c.Close()
+	}
+	return all
+}
+
+// withoutCarrier returns the addresses of interfaces that are up, but not
+// connected.
+func withoutCarrier() map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
+	interfaces, _ := net.Interfaces()
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagRunning != 0 {
+			continue
+		}
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+				all[prefix.Addr().WithZone("").Unmap()] = true
+			}
+		}
 	}
 	return all
 }

@@ -32,10 +32,12 @@ func (c *computer) take() []Event {
 	return c.events
 }
 
-// watched runs a watcher of a computer until the test ends.
-func watched(t *testing.T) *computer {
+// watched runs a watcher of a computer, with one address unless told otherwise,
+// until the test ends.
+func watched(t *testing.T, addrs ...Addresses) *computer {
 	t.Helper()
-	c := &computer{addrs: Addresses{netip.MustParseAddr("10.0.0.1"): true}, notices: make(chan struct{}, 1)}
+	addrs = append(addrs, Addresses{netip.MustParseAddr("10.0.0.1"): true})
+	c := &computer{addrs: addrs[0], notices: make(chan struct{}, 1)}
 	w := &Watcher{
 		Now: func() (now time.Time) {
 			c.set(func() { now = time.Now().Add(c.ahead) })
@@ -117,13 +119,14 @@ func TestAddresses(t *testing.T) {
 			c := watched(t)
 			for i, step := range []struct {
 				addrs Addresses
-				moved bool
+				want  []Event
 			}{
-				{Addresses{home: true, away: false}, true},
-				{Addresses{away: false, home: true}, false},
-				{Addresses{home: false, away: true}, true}, // another way out
-				{Addresses{}, true},
-				{Addresses{home: true}, true},
+				{Addresses{home: true, away: false}, []Event{{Moved: true}}},
+				{Addresses{away: false, home: true}, nil},
+				{Addresses{home: false, away: true}, []Event{{Moved: true}}}, // another way out
+				{Addresses{}, []Event{{Moved: true, Away: true}}},
+				{Addresses{home: false}, []Event{{Moved: true, Away: true}}}, // which leads nowhere yet
+				{Addresses{home: true}, []Event{{Moved: true}}},
 			} {
 				time.Sleep(time.Minute + time.Millisecond) // off the ticks
 				_ = c.take()
@@ -135,12 +138,61 @@ func TestAddresses(t *testing.T) {
 				}
 				time.Sleep(within)
 				synctest.Wait()
-				if got := c.take(); slices.Contains(got, Event{Moved: true}) != step.moved || len(got) > 1 {
-					t.Errorf("notice %v, step %d: %+v", notice, i, got)
+				got := c.take()
+				for j := range got {
+					// Two steps lay between the loss and the return.
+					if without := got[j].Without; without > 0 && (i != 5 || (without-2*time.Minute).Abs() > 2*tick) {
+						t.Errorf("notice %v, step %d: without a way for %v", notice, i, without)
+					} else if i == 5 && without == 0 {
+						t.Errorf("notice %v: nobody knows for how long there was no way", notice)
+					}
+					got[j].Without = 0
+				}
+				if !slices.Equal(got, step.want) {
+					t.Errorf("notice %v, step %d: %+v, want %+v", notice, i, got, step.want)
 				}
 			}
 		})
 	}
+}
+
+// TestAsleepAndAway: a sleep during which the way to the world went is told as
+// such, and the return of the way by itself.
+func TestAsleepAndAway(t *testing.T) {
+	home := netip.MustParseAddr("10.0.0.1")
+	synctest.Test(t, func(t *testing.T) {
+		c := watched(t)
+		c.set(func() { c.ahead, c.addrs = time.Hour, Addresses{home: false} })
+		time.Sleep(tick)
+		synctest.Wait()
+		if got := c.take(); !slices.Equal(got, []Event{{Slept: time.Hour, ClockSet: true, Moved: true, Away: true}}) {
+			t.Errorf("after the sleep: %+v", got)
+		}
+		time.Sleep(8 * time.Second)
+		c.set(func() { c.addrs = Addresses{home: true} })
+		c.notices <- struct{}{}
+		time.Sleep(settling)
+		synctest.Wait()
+		if got := c.take(); !slices.Equal(got, []Event{{Moved: true, Without: 8*time.Second + settling}}) {
+			t.Errorf("the address came back: %+v", got)
+		}
+	})
+}
+
+// TestNeverConnected: a computer that never had a way to the world has not lost
+// it.
+func TestNeverConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := watched(t, Addresses{})
+		for range 2 {
+			c.set(func() { c.ahead += time.Hour })
+			time.Sleep(tick)
+			synctest.Wait()
+			if got := c.take(); !slices.Equal(got, []Event{{Slept: time.Hour, ClockSet: true}}) {
+				t.Errorf("noticed %+v", got)
+			}
+		}
+	})
 }
 
 // TestThisComputer: the watcher of a real computer starts, is quiet, and ends.

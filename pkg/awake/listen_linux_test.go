@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,8 +16,8 @@ import (
 // its own.
 const inNamespace = "AWAKE_TEST_IN_NAMESPACE"
 
-// TestKernelTells: on a Linux system a new address, and a new way out, are
-// noticed within a moment. The test runs itself again in a network namespace.
+// TestKernelTells: on a Linux system a new address, a new way out and its
+// loss are noticed within a moment. The test runs itself again in a network namespace.
 func TestKernelTells(t *testing.T) {
 	if os.Getenv(inNamespace) == "" {
 		again := exec.Command(os.Args[0], "-test.run=^TestKernelTells$", "-test.v")
@@ -46,6 +47,9 @@ func TestKernelTells(t *testing.T) {
 		}
 	}
 	run("link", "set", "lo", "up")
+	run("link", "add", "here", "type", "veth", "peer", "name", "there")
+	run("link", "set", "here", "up")
+	run("link", "set", "there", "up")
 
 	events := make(chan Event, 8)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -62,22 +66,32 @@ func TestKernelTells(t *testing.T) {
 	}()
 	defer func() { cancel(); <-done }()
 	<-looked
-	for i, change := range [][]string{
-		{"addr", "add", "10.9.8.6/32", "dev", "lo"}, // the watcher may not listen yet
-		{"addr", "add", "10.9.8.7/32", "dev", "lo"},
-		{"route", "add", "default", "dev", "lo", "src", "10.9.8.7"},
-		{"addr", "del", "10.9.8.6/32", "dev", "lo"},
-		{"addr", "del", "10.9.8.7/32", "dev", "lo"},
+	for i, tt := range []struct {
+		change string
+		want   Event
+	}{
+		{"addr add 10.9.8.6/32 dev lo", Event{Moved: true}}, // the watcher may not listen yet
+		{"addr add 10.9.8.7/32 dev lo", Event{Moved: true}},
+		{"route add default dev lo src 10.9.8.7", Event{Moved: true}},
+		{"addr del 10.9.8.6/32 dev lo", Event{Moved: true}},
+		{"addr del 10.9.8.7/32 dev lo", Event{Moved: true, Away: true}},
+		{"addr add 10.9.9.1/24 dev here", Event{Moved: true, Away: true}},
+		{"route add default dev here", Event{Moved: true}},
+		{"link set there down", Event{Moved: true, Away: true}}, // a cable is pulled
+		{"link set there up", Event{Moved: true}},
+		{"link set here down", Event{Moved: true, Away: true}},
+		{"link del here", Event{Moved: true, Away: true}},
 	} {
 		start := time.Now()
-		run(change...)
+		run(strings.Fields(tt.change)...)
 		select {
 		case e := <-events:
-			if took := time.Since(start); e != (Event{Moved: true}) || i > 0 && took > tick-time.Second {
-				t.Errorf("%v: %+v after %v", change, e, took)
+			e.Without = 0
+			if took := time.Since(start); e != tt.want || i > 0 && took > tick-time.Second {
+				t.Errorf("%v: %+v after %v, want %+v", tt.change, e, took, tt.want)
 			}
 		case <-time.After(2 * tick):
-			t.Errorf("%v was not noticed", change)
+			t.Errorf("%v was not noticed", tt.change)
 		}
 	}
 	if seen := Current(); len(seen) > 0 {

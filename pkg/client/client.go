@@ -332,10 +332,10 @@ func (c *Client) woke(e awake.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for g := range c.leaving {
-		g.fleet.woke()
+		g.fleet.woke(e)
 	}
-	c.now.fleet.woke()
-	c.opt.Log.Debug("awake", "slept", e.Slept.String(), "clockSet", e.ClockSet, "moved", e.Moved)
+	c.now.fleet.woke(e)
+	c.opt.Log.Debug("awake", "slept", e.Slept.String(), "clockSet", e.ClockSet, "moved", e.Moved, "away", e.Away)
 }
 
 func rebind(cfg *config.Client) (*handover, error) {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"vmess-local/pkg/awake"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/netaddr"
@@ -289,7 +290,7 @@ func (f *fleet) try(m *member) {
 
 // woke has the servers looked at anew after a sleep or a change of networks:
 // what failed on another network may work on this one.
-func (f *fleet) woke() {
+func (f *fleet) woke(e awake.Event) {
 	f.mu.Lock()
 	members := f.members
 	now := time.Now()
@@ -299,7 +300,7 @@ func (f *fleet) woke() {
 	f.mu.Unlock()
 	f.comeback.forget()
 	for _, m := range members {
-		m.guard.woke()
+		m.guard.woke(e)
 	}
 }
 

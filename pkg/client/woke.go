@@ -1,11 +1,18 @@
 package client
 
-import "time"
+import (
+	"time"
+
+	"vmess-local/pkg/awake"
+)
 
 const (
 	// wokenCheck is how long a tunnel may take to show that it has outlived a
 	// sleep, or a change of networks.
 	wokenCheck = 5 * time.Second
+	// mostPatience is how much longer it may take after a loss of the network:
+	// pings tell by then.
+	mostPatience = time.Minute
 	// wokenMeasure is when a clock that was found wrong is measured then: the
 	// network may still be coming up.
 	wokenMeasure = 3 * time.Second
@@ -16,9 +23,16 @@ const (
 // end with a named cause if they are dead; new sessions get new tunnels. What
 // was learnt of the way is learnt again. A server that was known is waited for,
 // because the network may take a while to come up.
-func (g *guard) woke() {
+//
+// While there is no way to the world no tunnel could pass its test, though it
+// may outlive the loss: the test is made when there is one again. TCP doubles
+// the pauses between its attempts, so that the next one may come as late as the
+// loss was long, and the test waits for it.
+func (g *guard) woke(e awake.Event) {
 	g.pool.Drop()
-	g.way.tunnels.Check(wokenCheck)
+	if !e.Away {
+		g.way.tunnels.Check(wokenCheck + min(e.Without, mostPatience))
+	}
 	if g.packets.sessions != nil {
 		g.packets.sessions.Retire()
 	}
