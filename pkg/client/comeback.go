@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/transport"
 )
 
@@ -38,6 +39,55 @@ type comeback struct {
 	away     error     // why the last attempt missed it; nil: it is not known to be away
 	pause    time.Duration
 	next     time.Time // when it may be tried again
+	now      *era      // nil: nobody has tried yet
+}
+
+// An era is the time between two changes of networks. It ends the attempts
+// that were made in it, whose way may be gone.
+type era struct {
+	ctx context.Context
+	end context.CancelCauseFunc
+}
+
+// errMoved ends the attempts of an era.
+var errMoved = errors.New("this computer's network changed")
+
+// over reports whether it has ended.
+func (e *era) over() bool { return e.ctx.Err() != nil }
+
+// bound returns a context that ends with the era, too.
+func (e *era) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(e.ctx, func() { cancel(errMoved) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// era returns the era of now.
+func (c *comeback) era() *era {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.present()
+}
+
+// present is era with the lock held.
+func (c *comeback) present() *era {
+	if c.now == nil {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		c.now = &era{ctx, cancel}
+	}
+	return c.now
+}
+
+// moved ends the attempts under way and has the next one made at once.
+func (c *comeback) moved() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now != nil {
+		c.now.end(errMoved)
+		c.now = nil
+	}
+	c.dialling = 0 // those that end do not count any more
+	c.clear()
 }
 
 // A wait says why an attempt must wait, and for what.
@@ -47,9 +97,9 @@ type wait struct {
 	pause   time.Duration // 0: only for a change
 }
 
-// enter reports whether an attempt may be made now. It ends by leave. proven
-// says that the server is there.
-func (c *comeback) enter(proven bool) (w wait, ok bool) {
+// enter reports whether an attempt may be made now, bound to an era. It ends by
+// leave. proven says that the server is there.
+func (c *comeback) enter(proven bool) (e *era, w wait) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
@@ -60,7 +110,7 @@ func (c *comeback) enter(proven bool) (w wait, ok bool) {
 	case c.away == nil && (proven || c.dialling < unproven),
 		c.away != nil && c.dialling == 0 && !now.Before(c.next):
 		c.dialling++
-		return wait{}, true
+		return c.present(), wait{}
 	}
 	if c.changed == nil {
 		c.changed = make(chan struct{})
@@ -69,7 +119,7 @@ func (c *comeback) enter(proven bool) (w wait, ok bool) {
 	if c.away != nil && c.dialling == 0 {
 		w.pause = c.next.Sub(now)
 	}
-	return w, false
+	return nil, w
 }
 
 // An attempted is how an attempt ended.
@@ -81,10 +131,14 @@ const (
 	cutShort                  // nobody knows: the time was over, or who made it gave up
 )
 
-// leave ends an attempt; err is why it failed, if it did.
-func (c *comeback) leave(how attempted, err error) {
+// leave ends an attempt; err is why it failed, if it did. What was found before
+// this computer moved counts no more.
+func (c *comeback) leave(e *era, how attempted, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if e.over() {
+		return
+	}
 	c.dialling--
 	if err != nil && !errors.Is(err, context.Canceled) {
 		c.failed = err
@@ -103,6 +157,11 @@ func (c *comeback) leave(how attempted, err error) {
 func (c *comeback) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.clear()
+}
+
+// clear is forget with the lock held.
+func (c *comeback) clear() {
 	c.away, c.pause, c.reached = nil, 0, time.Time{}
 	c.tell()
 }
@@ -144,7 +203,7 @@ func (w wait) until(ctx context.Context) {
 }
 
 // An attempt is one try to reach a server. again says that a request may be
-// sent by another attempt when this one failed.
+// sent by another attempt when this one failed, or was ended.
 type attempt func(ctx context.Context) (how attempted, again bool, err error)
 
 // await makes attempts until one ends otherwise than by missing a server that
@@ -156,8 +215,8 @@ func (c *comeback) await(outer context.Context, limit time.Duration, proven func
 	defer cancel()
 	var told error
 	for ctx.Err() == nil {
-		w, ok := c.enter(proven())
-		if !ok {
+		e, w := c.enter(proven())
+		if e == nil {
 			if w.away == nil {
 				w.until(outer) // the attempts of others end in time
 				continue
@@ -166,8 +225,13 @@ func (c *comeback) await(outer context.Context, limit time.Duration, proven func
 			w.until(ctx)
 			continue
 		}
-		how, again, err := try(ctx)
-		c.leave(how, err)
+		bound, done := e.bound(ctx)
+		how, again, err := try(bound)
+		done()
+		c.leave(e, how, err)
+		if err != nil && again && e.over() && ctx.Err() == nil {
+			continue // on the new network
+		}
 		if err == nil || how != missed || !again {
 			if err != nil && told != nil && ctx.Err() != nil {
 				break // it was cut short
@@ -208,8 +272,14 @@ func (g *guard) proven() bool {
 // reach makes a tunnel. Where the server went away a moment ago that is told
 // at once, and then it waits for its return within limits.dial.
 func (g *guard) reach(ctx context.Context, first []byte) (conn transport.StreamConn, err error) {
-	if !g.patient() {
-		conn, err = g.link.ConnectStream(ctx, first)
+	limited, cancel := context.WithTimeout(ctx, g.dialTime)
+	defer cancel()
+	for !g.patient() {
+		e := g.comeback.era()
+		conn, err = g.connect(limited, e, first)
+		if err != nil && e.over() && limited.Err() == nil && unsent(err, first) {
+			continue // on the new network
+		}
 		if err == nil {
 			g.comeback.forget()
 		}
@@ -219,7 +289,7 @@ func (g *guard) reach(ctx context.Context, first []byte) (conn transport.StreamC
 		conn, err = g.link.ConnectStream(ctx, first)
 		switch {
 		case err != nil && ctx.Err() != nil:
-			return cutShort, false, err
+			return cutShort, unsent(err, first), err
 		case err != nil && g.restarting(err, nil):
 			return missed, g.restarting(err, first), err
 		}
@@ -229,6 +299,20 @@ func (g *guard) reach(ctx context.Context, first []byte) (conn transport.StreamC
 		return nil, err
 	}
 	return conn, nil
+}
+
+// connect makes one attempt to reach the server, within an era.
+func (g *guard) connect(ctx context.Context, e *era, first []byte) (transport.StreamConn, error) {
+	ctx, done := e.bound(ctx)
+	defer done()
+	return g.link.ConnectStream(ctx, first)
+}
+
+// unsent reports whether a request whose way was given up with err cannot have
+// been carried out: it travels behind TCP and TLS.
+func unsent(err error, first []byte) bool {
+	var below *netdial.Error
+	return len(first) == 0 || errors.As(err, &below)
 }
 
 // news tells a failure of the way, unless it has the cause that the request told
@@ -246,18 +330,19 @@ func (g *guard) news(ctx context.Context, err, told error) error {
 // ahead makes a tunnel for which nobody waits: at once or not at all.
 func (g *guard) ahead(ctx context.Context, first []byte) (transport.StreamConn, error) {
 	if !g.patient() {
-		return g.link.ConnectStream(ctx, first)
+		return g.connect(ctx, g.comeback.era(), first)
 	}
-	if _, ok := g.comeback.enter(g.proven()); !ok {
+	e, _ := g.comeback.enter(g.proven())
+	if e == nil {
 		return nil, errNotNow
 	}
-	conn, err := g.link.ConnectStream(ctx, first)
+	conn, err := g.connect(ctx, e, first)
 	if err != nil {
 		g.doubt()
-		g.comeback.leave(cutShort, nil) // requests find out, and tell
+		g.comeback.leave(e, cutShort, nil) // requests find out, and tell
 		return nil, err
 	}
-	g.comeback.leave(reached, nil)
+	g.comeback.leave(e, reached, nil)
 	return conn, nil
 }
 

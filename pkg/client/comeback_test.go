@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vmess-local/pkg/awake"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/netdial"
@@ -244,6 +245,74 @@ func TestComebackHangs(t *testing.T) {
 			t.Errorf("%d attempts", n)
 		}
 	})
+}
+
+// TestComebackMoved: when this computer moves, requests that wait for attempts
+// on the old network, and those that made them, go by the new one at once. So do
+// those to a server that nobody has heard of for long.
+func TestComebackMoved(t *testing.T) {
+	for name, idle := range map[string]time.Duration{"a moment ago": wellFor, "long ago": 2 * comebackFor} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newComebackLab(t)
+				time.Sleep(idle)
+				l.fault = &netdial.Error{Step: netdial.StepTCP, Err: context.DeadlineExceeded}
+				l.leaveFor(time.Hour)
+				l.hangs.Store(true)
+				const moved = time.Second
+				var all sync.WaitGroup
+				for range 10 {
+					all.Go(func() {
+						if took, err := l.ask(t.Context()); err != nil || took != moved {
+							t.Errorf("%v after %v", err, took)
+						}
+					})
+				}
+				time.Sleep(moved)
+				synctest.Wait()
+				l.back.Store(0)
+				l.guard.woke(awake.Event{Moved: true})
+				if took, err := l.ask(t.Context()); err != nil || took > 0 {
+					t.Errorf("asked then: %v after %v", err, took)
+				}
+				all.Wait()
+				l.guard.voice.close()
+				if said := l.text.take(); said != "" {
+					t.Errorf("said %q", said)
+				}
+			})
+		})
+	}
+}
+
+// TestComebackMovedInVain: a move gives nobody more time, and what may have been
+// sent already is not sent again.
+func TestComebackMovedInVain(t *testing.T) {
+	for name, fault := range map[string]error{
+		"below the upgrade": &netdial.Error{Step: netdial.StepTLS, Err: context.DeadlineExceeded},
+		"in the upgrade":    &wsconn.TimeoutError{},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newComebackLab(t)
+				time.Sleep(wellFor)
+				l.fault = fault
+				l.leaveFor(time.Hour)
+				l.hangs.Store(true)
+				for at := range 3 {
+					move := time.AfterFunc(time.Duration(at+1)*3*time.Second, func() { l.guard.woke(awake.Event{Moved: true}) })
+					defer move.Stop()
+				}
+				want, attempts := l.guard.dialTime, int64(5) // one for the next request
+				if name == "in the upgrade" {
+					want, attempts = 3*time.Second, 2
+				}
+				if took, err := l.ask(t.Context()); err == nil || took != want || l.attempts.Load() != attempts {
+					t.Errorf("%v after %v, %d attempts", err, took, l.attempts.Load())
+				}
+			})
+		})
+	}
 }
 
 // TestComebackIsNoNews: what was found of a server a while ago is not told to

@@ -275,12 +275,18 @@ func (f *fleet) choose(why string) {
 func (f *fleet) try(m *member) {
 	ctx, cancel := context.WithTimeout(m.guard.ctx, trialTime)
 	defer cancel()
+	e := m.guard.comeback.era()
+	ctx, done := e.bound(ctx)
+	defer done()
 	ok := accepts(m.guard.prober.Ask(ctx, m.guard.account.Mode(), m.guard.account.Offset()))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m.tried = false
 	now := time.Now()
-	if !ok {
+	switch {
+	case !ok && e.over():
+		return // of this network nothing was found
+	case !ok:
 		f.lay(m, now)
 		return
 	}

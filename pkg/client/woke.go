@@ -21,7 +21,8 @@ const (
 // woke does what is due after this computer slept, its clock was set or its
 // addresses changed. Unused tunnels are dropped; those in use are tested, and
 // end with a named cause if they are dead; new sessions get new tunnels. What
-// was learnt of the way is learnt again. A server that was known is waited for,
+// was learnt of the way is learnt again, and attempts under way are made anew,
+// for they may wait for a network that is gone. A server that was known is waited for,
 // because the network may take a while to come up.
 //
 // While there is no way to the world no tunnel could pass its test, though it
@@ -41,7 +42,7 @@ func (g *guard) woke(e awake.Event) {
 	if g.known() {
 		g.worked.Store(g.now().UnixNano())
 	}
-	g.comeback.forget()
+	g.comeback.moved()
 	g.looking.Lock()
 	g.looked = time.Time{}
 	g.looking.Unlock()
