@@ -137,7 +137,9 @@ func TestEyeballs(t *testing.T) {
 		{
 			name: "the family of the first address comes first", addrs: []string{"192.0.2.1", "192.0.2.2", "2001:db8::1"},
 			fates: map[string]fate{"192.0.2.1": {after: never}, "192.0.2.2": {after: never}, "2001:db8::1": {after: never}},
-			dials: "192.0.2.1@0 2001:db8::1@250 192.0.2.2@500", took: 10 * time.Second,
+			dials: "192.0.2.1@0 2001:db8::1@250 192.0.2.2@500" + // and afresh, after 1, 2, 4 and 8 s
+				" 192.0.2.1@1000 2001:db8::1@1250 192.0.2.2@1500 192.0.2.1@2000 2001:db8::1@2250 192.0.2.2@2500" +
+				" 192.0.2.1@4000 2001:db8::1@4250 192.0.2.2@4500 192.0.2.1@8000 2001:db8::1@8250 192.0.2.2@8500", took: 10 * time.Second,
 			err: []error{context.DeadlineExceeded},
 		},
 		{
@@ -199,6 +201,131 @@ func TestEyeballs(t *testing.T) {
 						t.Errorf("reported %v as the winner", got)
 					}
 					_ = conn.Close()
+				}
+			})
+		})
+	}
+}
+
+// A lab for what comes after a silence.
+func silentAt(fates map[string]fate, addrs ...string) (*fakeNet, *netdial.Dialer) {
+	network := newNet(fates)
+	return network, &netdial.Dialer{Resolver: answers(addrs...), DialTCP: network.dial, Timeout: 19 * time.Second}
+}
+
+// TestSilentHostComesBack: an address that stays silent is tried afresh beside
+// the attempt under way, so that a host that comes back is met; the losers are
+// closed.
+func TestSilentHostComesBack(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		back  time.Duration
+		fate  fate // then, of a fresh attempt
+		dials string
+		took  time.Duration
+		err   error
+	}{
+		{"in time for the first", 0, fate{}, "192.0.2.1@0", 0, nil},
+		{"at once", time.Millisecond, fate{}, "192.0.2.1@0 192.0.2.1@1000", time.Second, nil},
+		{"after 7.6 s", 7600 * time.Millisecond, fate{}, "192.0.2.1@0 192.0.2.1@1000 192.0.2.1@2000 192.0.2.1@4000 192.0.2.1@8000", 8 * time.Second, nil},
+		{"after 15 s", 15 * time.Second, fate{}, "192.0.2.1@0 192.0.2.1@1000 192.0.2.1@2000 192.0.2.1@4000 192.0.2.1@8000 192.0.2.1@12000 192.0.2.1@16000", 16 * time.Second, nil},
+		{"and its service not yet", 3 * time.Second, fate{err: syscall.ECONNREFUSED}, "192.0.2.1@0 192.0.2.1@1000 192.0.2.1@2000 192.0.2.1@4000", 4 * time.Second, syscall.ECONNREFUSED},
+		{"but no files are left", 3 * time.Second, fate{err: syscall.EMFILE}, "192.0.2.1@0 192.0.2.1@1000 192.0.2.1@2000 192.0.2.1@4000 192.0.2.1@8000 192.0.2.1@12000 192.0.2.1@16000", 19 * time.Second, context.DeadlineExceeded},
+		{"never", time.Hour, fate{}, "192.0.2.1@0 192.0.2.1@1000 192.0.2.1@2000 192.0.2.1@4000 192.0.2.1@8000 192.0.2.1@12000 192.0.2.1@16000", 19 * time.Second, context.DeadlineExceeded},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network, d := silentAt(map[string]fate{"192.0.2.1": {after: never}}, "192.0.2.1")
+				d.Server = addr(t, "server.example:443")
+				if c.back == 0 {
+					network.set("192.0.2.1", c.fate)
+				}
+				back := time.AfterFunc(c.back, func() { network.set("192.0.2.1", c.fate) })
+				defer back.Stop()
+				began := time.Now()
+				conn, err := d.ConnectStream(t.Context(), nil)
+				if took := time.Since(began); took != c.took || !errors.Is(err, c.err) {
+					t.Errorf("%v after %v, want %v after %v", err, took, c.err, c.took)
+				}
+				var open int
+				if err == nil {
+					defer conn.Close()
+					open = 1
+				} else if n := strings.Count(err.Error(), "192.0.2.1"); n != 1 {
+					t.Errorf("it names the address %d times: %v", n, err)
+				}
+				time.Sleep(time.Minute)
+				if got := network.dialled(); got != c.dials {
+					t.Errorf("dialled %s, want %s", got, c.dials)
+				}
+				if left := network.left(); len(left) != open {
+					t.Errorf("open connections: %v", left)
+				}
+			})
+		})
+	}
+}
+
+// TestSilentHostIsNotHammered: a crowd to a host that is silent makes few
+// attempts beside those that it would make anyway, whatever the time is.
+func TestSilentHostIsNotHammered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const crowd = 1000
+		network, d := silentAt(map[string]fate{"192.0.2.1": {after: never}}, "192.0.2.1")
+		d.Server = addr(t, "server.example:443")
+		var all sync.WaitGroup
+		for range crowd {
+			all.Go(func() {
+				if conn, err := d.ConnectStream(t.Context(), nil); err == nil {
+					_ = conn.Close()
+				}
+			})
+		}
+		all.Wait()
+		if n := len(strings.Fields(network.dialled())); n != crowd+16 {
+			t.Errorf("%d attempts by %d", n, crowd)
+		}
+	})
+}
+
+// TestSilenceIsTold: who asks hears, once, that nobody takes the connection,
+// while the attempt goes on.
+func TestSilenceIsTold(t *testing.T) {
+	const after = 2500 * time.Millisecond
+	for name, c := range map[string]struct {
+		fate fate
+		told bool
+	}{
+		"answers":        {fate{after: 2 * time.Second}, false},
+		"answers late":   {fate{after: 3 * time.Second}, true},
+		"never":          {fate{after: never}, true},
+		"refuses before": {fate{err: syscall.ECONNREFUSED}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, d := silentAt(map[string]fate{"192.0.2.1": c.fate}, "192.0.2.1")
+				d.Server = addr(t, "server.example:443")
+				began := time.Now()
+				var told []*netdial.Error
+				conn, err := d.ConnectStream(netdial.WithSilence(t.Context(), after, func(e *netdial.Error) {
+					if took := time.Since(began); took != after || e.Took != after {
+						t.Errorf("told after %v: %v", took, e)
+					}
+					told = append(told, e)
+				}), nil)
+				if err == nil {
+					_ = conn.Close()
+				}
+				if (err == nil) != (c.fate.err == nil && c.fate.after != never) {
+					t.Errorf("ended with %v", err)
+				}
+				if len(told) > 1 || c.told != (len(told) == 1) {
+					t.Fatalf("told %v", told)
+				}
+				for _, e := range told {
+					if e.Step != netdial.StepTCP || e.Addr != "server.example:443" || !e.Timeout() {
+						t.Errorf("told %v", e)
+					}
 				}
 			})
 		})

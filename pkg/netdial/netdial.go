@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vmess-local/pkg/netaddr"
@@ -56,6 +57,8 @@ type Dialer struct {
 	// OnStep is told when a step begins and when it ends, in order within one
 	// attempt, from the goroutine that called ConnectStream. It must not block.
 	OnStep func(Progress)
+
+	beside atomic.Int32 // attempts beside others to the same address
 
 	mu       sync.Mutex
 	known    []netip.Addr // the last answer of the resolver that led all the way
@@ -149,7 +152,7 @@ func (d *Dialer) settle(hop landing, err error) {
 	case err == nil:
 		d.last = hop.remote
 		if hop.stale == nil {
-			d.known = hop.addrs[:min(len(hop.addrs), maxAddresses)]
+			d.known = hop.addrs[:min(len(hop.addrs), maxAttempts)]
 		}
 	case d.last == hop.remote && !errors.Is(err, context.Canceled):
 		d.last = netip.Addr{}

@@ -80,16 +80,15 @@ func (r *stepRun) end(ctx context.Context, err error) error {
 	r.facts.Done = true
 	r.facts.Took = time.Since(r.began)
 	if err != nil {
-		r.facts.Err = &Error{
-			Step:     r.facts.Step,
-			Addr:     r.facts.Addr,
-			Upstream: r.facts.Upstream,
-			Took:     r.facts.Took,
-			Err:      withContext(ctx, err),
-		}
+		r.facts.Err = r.failure(withContext(ctx, err))
 	}
 	r.report()
 	return r.facts.Err
+}
+
+// failure is what the step's failure by err is, or would be, at this moment.
+func (r *stepRun) failure(err error) *Error {
+	return &Error{Step: r.facts.Step, Addr: r.facts.Addr, Upstream: r.facts.Upstream, Took: time.Since(r.began), Err: err}
 }
 
 // An Error is the failure of an attempt. It unwraps to what happened:
