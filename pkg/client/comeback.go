@@ -24,6 +24,10 @@ const (
 	// unproven is how many connections are made at once to a server of which
 	// nobody knows at that moment whether it is there.
 	unproven = 4
+	// unheard is how long a server that worked a moment ago may leave a TCP
+	// connection without an answer until that is told: so long takes a SYN that
+	// was lost twice.
+	unheard = 2500 * time.Millisecond
 )
 
 // A comeback is what all requests know together of a server that went away a
@@ -147,10 +151,25 @@ func (c *comeback) leave(e *era, how attempted, err error) {
 	case how == reached:
 		c.away, c.pause, c.reached = nil, 0, now
 	case how == missed && (c.away == nil || !now.Before(c.next)):
-		c.pause = min(max(2*c.pause, firstPause), lastPause)
-		c.away, c.next = err, now.Add(c.pause*3/4+rand.N(c.pause/2))
+		c.miss(now, err)
 	}
 	c.tell()
+}
+
+// miss takes note, with the lock held, that the server is away.
+func (c *comeback) miss(now time.Time, err error) {
+	c.pause = min(max(2*c.pause, firstPause), lastPause)
+	c.away, c.next = err, now.Add(c.pause*3/4+rand.N(c.pause/2))
+}
+
+// silent takes note that an attempt hears nothing, and goes on.
+func (c *comeback) silent(e *era, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !e.over() && c.away == nil {
+		c.miss(time.Now(), err)
+		c.tell()
+	}
 }
 
 // forget has the next attempt made at once.
@@ -203,17 +222,39 @@ func (w wait) until(ctx context.Context) {
 }
 
 // An attempt is one try to reach a server. again says that a request may be
-// sent by another attempt when this one failed, or was ended.
-type attempt func(ctx context.Context) (how attempted, again bool, err error)
+// sent by another attempt when this one failed, or was ended. An attempt to which
+// nobody answers may call silent, and go on.
+type attempt func(ctx context.Context, silent func(err error)) (how attempted, again bool, err error)
+
+// A story is what one request tells of a server that is away.
+type story struct {
+	news func(err, told error) error
+	mu   sync.Mutex
+	told error // what news returned last
+}
+
+// add tells why the server was missed, and returns when that is told.
+func (s *story) add(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = s.news(err, s.told)
+}
+
+// end returns what was told last.
+func (s *story) end() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.told
+}
 
 // await makes attempts until one ends otherwise than by missing a server that
-// is away, for up to limit. news is told at once why one missed it, or why
-// those of others did, and what it returned before; the last that it returned
-// is the error in the end.
+// is away, for up to limit. news is told at once why one missed it, or hears
+// nothing, or why those of others did, and what it returned before; the last
+// that it returned is the error in the end.
 func (c *comeback) await(outer context.Context, limit time.Duration, proven func() bool, try attempt, news func(err, told error) error) error {
 	ctx, cancel := context.WithTimeout(outer, limit)
 	defer cancel()
-	var told error
+	s := &story{news: news}
 	for ctx.Err() == nil {
 		e, w := c.enter(proven())
 		if e == nil {
@@ -221,25 +262,29 @@ func (c *comeback) await(outer context.Context, limit time.Duration, proven func
 				w.until(outer) // the attempts of others end in time
 				continue
 			}
-			told = news(w.away, told)
+			s.add(w.away)
 			w.until(ctx)
 			continue
 		}
 		bound, done := e.bound(ctx)
-		how, again, err := try(bound)
+		how, again, err := try(bound, func(err error) {
+			c.silent(e, err)
+			go s.add(err) // which may take a look
+		})
 		done()
 		c.leave(e, how, err)
 		if err != nil && again && e.over() && ctx.Err() == nil {
 			continue // on the new network
 		}
 		if err == nil || how != missed || !again {
-			if err != nil && told != nil && ctx.Err() != nil {
+			if err != nil && ctx.Err() != nil && s.end() != nil {
 				break // it was cut short
 			}
 			return err
 		}
-		told = news(err, told)
+		s.add(err)
 	}
+	told := s.end()
 	switch why := c.why(); {
 	case told != nil:
 		return told
@@ -285,7 +330,8 @@ func (g *guard) reach(ctx context.Context, first []byte) (conn transport.StreamC
 		}
 		return conn, err
 	}
-	err = g.comeback.await(ctx, g.dialTime, g.proven, func(ctx context.Context) (how attempted, again bool, err error) {
+	err = g.comeback.await(ctx, g.dialTime, g.proven, func(ctx context.Context, silent func(error)) (how attempted, again bool, err error) {
+		ctx = netdial.WithSilence(ctx, unheard, func(err *netdial.Error) { silent(err) })
 		conn, err = g.link.ConnectStream(ctx, first)
 		switch {
 		case err != nil && ctx.Err() != nil:
@@ -353,7 +399,7 @@ var errNotNow = errors.New("nobody knows whether the server is there")
 func (g *guard) restarting(err error, first []byte) bool {
 	v, _ := diagnose.Way(err, g.setting, diagnose.WayFacts{})
 	switch v.Cause {
-	case diagnose.TCPRefused, diagnose.TCPReset, diagnose.TCPUnreachable:
+	case diagnose.TCPRefused, diagnose.TCPReset, diagnose.TCPUnreachable, diagnose.TCPTimeout:
 		return true
 	case diagnose.WSBadGateway, diagnose.WSReset:
 		return len(first) == 0 || !g.way.early.Load()

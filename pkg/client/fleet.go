@@ -106,7 +106,9 @@ func (f *fleet) dial(ctx context.Context, first []byte, dial func(ctx context.Co
 		return err
 	}
 	return f.comeback.await(ctx, f.patience, func() bool { return true },
-		func(ctx context.Context) (how attempted, again bool, err error) { return f.round(ctx, first, dial) },
+		func(ctx context.Context, _ func(error)) (how attempted, again bool, err error) {
+			return f.round(ctx, first, dial)
+		},
 		func(err, _ error) error { return err }) // the guards have told
 }
 
