@@ -199,11 +199,11 @@ func (c *comeback) why() error {
 	return c.failed
 }
 
-// since reports whether the server was reached after t.
+// since reports whether the server was reached after t, by the wall clock.
 func (c *comeback) since(t time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reached.After(t)
+	return c.reached.Round(0).After(t)
 }
 
 // until waits for a change, the end of the pause or that of ctx.
@@ -295,10 +295,14 @@ func (c *comeback) await(outer context.Context, limit time.Duration, proven func
 	}
 }
 
-// lately reports whether the server worked a moment ago.
+// lately reports whether the server worked a moment ago. A sleep in between does
+// not count: what was left open is there in the morning, and its server, too.
 func (g *guard) lately() bool {
-	ago := g.now().Add(-comebackFor)
-	return g.since(ago) || time.Unix(0, g.worked.Load()).After(ago)
+	at := g.account.Answered()
+	if worked := g.worked.Load(); worked != nil && worked.After(at) {
+		at = *worked
+	}
+	return g.now().Sub(at) < comebackFor
 }
 
 // patient reports whether a request waits here for the server's return: where

@@ -198,6 +198,30 @@ func TestComebackOfUsed(t *testing.T) {
 	})
 }
 
+// TestComebackAfterSleep: a moment ago is meant by the clock that stands still
+// while this computer sleeps, where there is one. No test can make the clocks
+// differ, so this one looks that those times have that clock's reading.
+func TestComebackAfterSleep(t *testing.T) {
+	for name, tt := range map[string]struct {
+		works func(l *comebackLab)
+		at    func(g *guard) time.Time
+	}{
+		"an answer": {func(*comebackLab) {}, func(g *guard) time.Time { return g.account.Answered() }},
+		"a tunnel": {func(l *comebackLab) {
+			l.guard.endings.add(diagnose.TunnelFacts{Err: syscall.ECONNRESET, Answered: true, IdleFor: time.Second}, nil)
+		}, func(g *guard) time.Time { return *g.worked.Load() }},
+		"a resume": {func(l *comebackLab) { l.guard.woke(awake.Event{Slept: time.Hour}) }, func(g *guard) time.Time { return *g.worked.Load() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newComebackLab(t) // in no bubble: there is one clock only
+			tt.works(l)
+			if at := tt.at(l.guard); at == at.Round(0) || !l.guard.lately() {
+				t.Errorf("%v is by the wall clock alone", at)
+			}
+		})
+	}
+}
+
 // TestComebackForsaken: who gives up is let go at once, and another request
 // takes over.
 func TestComebackForsaken(t *testing.T) {

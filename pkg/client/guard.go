@@ -78,9 +78,9 @@ type guard struct {
 	comeback  comeback
 	endings   endings
 	names     nameWatch
-	resent    atomic.Int64 // requests sent again
-	doubted   atomic.Int64 // when something failed last, Unix nanoseconds
-	worked    atomic.Int64 // when a tunnel that has ended worked last, Unix nanoseconds
+	resent    atomic.Int64              // requests sent again
+	doubted   atomic.Int64              // when something failed last, Unix nanoseconds
+	worked    atomic.Pointer[time.Time] // when a tunnel that has ended worked last
 
 	round   sync.Mutex // held during a round of probes
 	next    time.Time  // until when the last round's outcome stands
@@ -125,7 +125,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 		alone: len(cfg.Servers) <= 1,
 	}
 	g.pool = warm.NewPool(transport.EndpointFunc(g.reach), warm.Options{
-		Max: cfg.Warm.Max, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead),
+		Max: cfg.Warm.Max, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead), Now: opt.Now,
 	})
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
 	g.voice.board = opt.board
@@ -278,15 +278,16 @@ func (g *guard) well() bool {
 	if g.pool.Ready() {
 		return true
 	}
-	at := g.account.Answered()
+	at := g.account.Answered().Round(0) // before a sleep is long ago
 	return time.Since(at) < wellFor && at.UnixNano() > g.doubted.Load()
 }
 
 // fresh reports whether it has lately.
 func (g *guard) fresh() bool { return g.since(g.now().Add(-freshness)) }
 
-// since reports whether the server answered anybody after t.
-func (g *guard) since(t time.Time) bool { return g.account.Answered().After(t) }
+// since reports whether the server answered anybody after t, by the wall clock:
+// before a sleep is long ago.
+func (g *guard) since(t time.Time) bool { return g.account.Answered().Round(0).After(t) }
 
 func (g *guard) now() time.Time { return time.Now() }
 

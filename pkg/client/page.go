@@ -140,7 +140,7 @@ func (p page) State() any {
 // condition says in words how things are; moved is when data came last.
 func (g *generation) condition(failures []pageFailure, moved time.Time) (state, words string) {
 	now := g.fleet.current()
-	at := now.account.Answered()
+	at := now.account.Answered().Round(0)
 	switch {
 	case len(failures) > 0 && time.Since(failures[0].Time) < failingFor && failures[0].Time.After(at):
 		return "failing", failures[0].Sentence

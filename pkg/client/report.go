@@ -87,7 +87,8 @@ type endings struct {
 // sessions, each of which adds it.
 func (e *endings) add(f diagnose.TunnelFacts, shared *mux.TunnelError) {
 	if f.Answered {
-		e.guard.worked.Store(time.Now().Add(-f.IdleFor).UnixNano())
+		at := time.Now().Add(-f.IdleFor)
+		e.guard.worked.Store(&at)
 	}
 	e.guard.doubt()
 	e.mu.Lock()

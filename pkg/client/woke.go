@@ -40,7 +40,8 @@ func (g *guard) woke(e awake.Event) {
 	g.way.forget()
 	g.doubt()
 	if g.known() {
-		g.worked.Store(g.now().UnixNano())
+		now := g.now()
+		g.worked.Store(&now)
 	}
 	g.comeback.moved()
 	g.looking.Lock()

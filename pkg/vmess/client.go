@@ -64,11 +64,11 @@ type Client struct {
 	cmdKey [16]byte
 	authID cipher.Block
 
-	mode       atomic.Uint32 // Mode
-	offset     atomic.Int64  // of the server's clock to ours, nanoseconds
-	answeredAt atomic.Int64  // Unix nanoseconds of the last authentic answer
-	kind       atomic.Uint32 // Kind
-	marking    atomic.Bool   // the server, a V2Ray, has marked the end of an answer
+	mode       atomic.Uint32             // Mode
+	offset     atomic.Int64              // of the server's clock to ours, nanoseconds
+	answeredAt atomic.Pointer[time.Time] // of the last authentic answer
+	kind       atomic.Uint32             // Kind
+	marking    atomic.Bool               // the server, a V2Ray, has marked the end of an answer
 }
 
 // NewClient returns a Client; the configuration is not kept.
@@ -135,10 +135,12 @@ func (c *Client) Now() time.Time { return c.clock().Add(c.Offset()) }
 func (c *Client) Kind() Kind { return Kind(c.kind.Load()) }
 
 // Answered returns when the server last proved by an authentic answer that it
-// accepts this client; the zero time when it never did.
+// accepts this client; the zero time when it never did. It holds both clocks: by
+// the monotonic one it is as long ago as this computer has been awake since, where
+// that clock stands still during sleep; Round(0) leaves the wall clock's.
 func (c *Client) Answered() time.Time {
-	if n := c.answeredAt.Load(); n != 0 {
-		return time.Unix(0, n)
+	if at := c.answeredAt.Load(); at != nil {
+		return *at
 	}
 	return time.Time{}
 }
@@ -221,7 +223,8 @@ func (c *Client) readResponse(conn *Conn, h *requestHeader, keys responseKeys) e
 		return noAnswer(&conn.reader.in, err)
 	}
 	kind := kindOf(option)
-	c.answeredAt.Store(time.Now().UnixNano())
+	now := time.Now()
+	c.answeredAt.Store(&now)
 	c.kind.Store(uint32(kind)) // of the server now behind the address
 	conn.answered.Store(true)
 	conn.hold.learn(kind == KindOwn)

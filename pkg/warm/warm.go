@@ -6,6 +6,7 @@ package warm
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,9 @@ type Options struct {
 	// Ahead connects the streams that are made ready, for which nobody waits
 	// yet; nil means the Pool's own endpoint.
 	Ahead transport.StreamEndpoint
+	// Now is the wall clock; nil means time.Now. Timers stand still while the
+	// computer sleeps, so streams expire by this clock, too.
+	Now func() time.Time
 }
 
 // Stats are a Pool's counters since its start.
@@ -50,6 +54,7 @@ type Pool struct {
 	endpoint transport.StreamEndpoint
 	ahead    transport.StreamEndpoint
 	max      int
+	now      func() time.Time
 
 	ctx    context.Context // ends the making of streams
 	cancel context.CancelFunc
@@ -71,9 +76,12 @@ var _ transport.StreamEndpoint = (*Pool)(nil)
 
 // NewPool returns a Pool of endpoint.
 func NewPool(endpoint transport.StreamEndpoint, o Options) *Pool {
-	p := &Pool{endpoint: endpoint, ahead: o.Ahead, max: o.Max, life: o.Idle}
+	p := &Pool{endpoint: endpoint, ahead: o.Ahead, max: o.Max, life: o.Idle, now: o.Now}
 	if p.ahead == nil {
 		p.ahead = endpoint
+	}
+	if p.now == nil {
+		p.now = time.Now
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
@@ -110,7 +118,7 @@ func (p *Pool) Expect() {
 func (p *Pool) Ready() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.ready) > 0
+	return slices.ContainsFunc(p.ready, func(s *stream) bool { return !p.old(s) })
 }
 
 // Stats returns the counters.
@@ -178,16 +186,24 @@ func (p *Pool) next() *stream {
 }
 
 func (p *Pool) pop() *stream {
-	if len(p.ready) == 0 {
-		return nil
+	for len(p.ready) > 0 {
+		s := p.ready[0]
+		p.ready[0], p.ready = nil, p.ready[1:]
+		if p.old(s) {
+			p.making.Go(func() { p.waste(s) }) // which may take a while
+			continue
+		}
+		s.expiry.Stop()
+		s.expiry = nil // a tunnel in use is light
+		p.used.Add(1)
+		return s
 	}
-	s := p.ready[0]
-	p.ready[0], p.ready = nil, p.ready[1:]
-	s.expiry.Stop()
-	s.expiry = nil // a tunnel in use is light
-	p.used.Add(1)
-	return s
+	return nil
 }
+
+// old reports whether a stream is beyond its life though its timer has not
+// fired: this computer slept.
+func (p *Pool) old(s *stream) bool { return p.now().Round(0).Sub(s.seen) > p.life }
 
 func recent(takes []time.Time, now time.Time) []time.Time {
 	for len(takes) > 0 && now.Sub(takes[0]) > demandWindow {
@@ -227,6 +243,7 @@ func (p *Pool) make() {
 		return
 	}
 	s := newStream(conn)
+	s.seen = p.now().Round(0)
 	p.ready = append(p.ready, s)
 	s.expiry = time.AfterFunc(p.life, func() { p.drop(s, false) })
 	p.mu.Unlock()
@@ -282,6 +299,7 @@ type stream struct {
 	transport.StreamConn
 	waiter  transport.ReadWaiter // of StreamConn; nil when it cannot wait
 	made    time.Time
+	seen    time.Time     // the same by the wall clock alone
 	expiry  *time.Timer   // nil once handed out
 	watched chan struct{} // closed when the watcher has ended; nil once the reader knows that
 }

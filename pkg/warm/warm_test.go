@@ -288,3 +288,41 @@ func TestDrop(t *testing.T) {
 		_ = p.Close()
 	})
 }
+
+// TestSleep: streams that this computer slept through are not handed out, though
+// their timers stood still meanwhile.
+func TestSleep(t *testing.T) {
+	for name, tt := range map[string]struct {
+		slept time.Duration
+		good  bool
+	}{
+		"a nap": {30 * time.Second, true}, "a night": {8 * time.Hour, false}, "the clock is put back": {-time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var slept atomic.Int64
+				f := &far{takes: 100 * time.Millisecond}
+				p := NewPool(f, Options{Max: 1, Idle: 45 * time.Second, Now: func() time.Time {
+					return time.Now().Add(time.Duration(slept.Load()))
+				}})
+				p.Expect()
+				time.Sleep(time.Second)
+				expect(t, p, Stats{Ready: 1})
+				slept.Store(int64(tt.slept))
+				if p.Ready() != tt.good {
+					t.Errorf("ready: %v", p.Ready())
+				}
+				c := connect(t, p, "x")
+				if f.made("x") == nil != tt.good {
+					t.Errorf("the old one was used: %v", !tt.good)
+				}
+				synctest.Wait()
+				if wasted := p.Stats().Wasted; wasted > 0 == tt.good {
+					t.Errorf("%d were wasted", wasted)
+				}
+				_ = c.Close()
+				_ = p.Close()
+			})
+		})
+	}
+}
