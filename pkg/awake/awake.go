@@ -1,8 +1,9 @@
 // Package awake notices that this computer slept, that its clock was set, and
 // that its network addresses changed: moments after which connections may be
 // dead though nobody has said so. A [Watcher] runs on one ticker and, on
-// Linux, on the kernel's notices (netlink(7), rtnetlink(7)); elsewhere it looks
-// at the addresses with each tick.
+// Linux, on the kernel's notices (rtnetlink(7), and timerfd_create(2), which
+// tells of a resume and of a clock that is set); elsewhere it looks at clocks
+// and addresses with each tick.
 package awake
 
 import (
@@ -53,7 +54,8 @@ type Watcher struct {
 	// computer.
 	Addresses func() Addresses
 	// Notices, when it is set, is received from when the addresses may have
-	// changed; nil means the kernel's, where there are any.
+	// changed, or this computer slept, or its clock was set; nil means the
+	// kernel's, where there are any.
 	Notices <-chan struct{}
 }
 
@@ -101,7 +103,11 @@ func (w *Watcher) Watch(ctx context.Context, tell func(Event)) {
 			return
 		case <-notices:
 			settled.Reset(settling)
-			continue
+			now := w.read()
+			if e = clocks.until(now); e == (Event{}) {
+				continue
+			}
+			clocks = now
 		case <-settled.C:
 		case <-ticker.C:
 			now := w.read()
@@ -150,10 +156,10 @@ func (w *Watcher) read() reading {
 	return reading{now.Round(0), now}
 }
 
-// until compares two readings that should lie a tick apart.
+// until compares two readings that should lie no more than a tick apart.
 func (r reading) until(next reading) (e Event) {
 	wall, mono := next.wall.Sub(r.wall), next.mono.Sub(r.mono)
-	if late := max(wall, mono) - tick; late > slack {
+	if late := max(wall, mono) - min(mono, tick); late > slack {
 		e.Slept = late
 	}
 	e.ClockSet = (wall - mono).Abs() > slack

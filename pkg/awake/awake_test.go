@@ -89,6 +89,39 @@ func TestClocks(t *testing.T) {
 	}
 }
 
+// TestClocksAtOnce: where the kernel says so nobody waits for the tick, and the
+// tick does not tell it again. Notices of something else tell nothing.
+func TestClocksAtOnce(t *testing.T) {
+	for _, tt := range []struct {
+		jump time.Duration
+		want []Event
+	}{
+		{0, nil},
+		{slack, nil},
+		{time.Minute, []Event{{Slept: time.Minute, ClockSet: true}}},
+		{-time.Minute, []Event{{ClockSet: true}}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := watched(t)
+			time.Sleep(time.Minute + time.Second) // off the ticks
+			c.set(func() { c.ahead = tt.jump })
+			c.notices <- struct{}{}
+			synctest.Wait()
+			if got := c.take(); !slices.Equal(got, tt.want) {
+				t.Errorf("noticed %+v at once, want %+v", got, tt.want)
+			}
+			for range 60 {
+				time.Sleep(time.Second)
+				c.notices <- struct{}{}
+			}
+			synctest.Wait()
+			if got := c.take(); got != nil {
+				t.Errorf("noticed it again: %+v", got)
+			}
+		})
+	}
+}
+
 // TestLateTick: where the monotonic clock goes on during sleep, the tick is
 // late by both clocks.
 func TestLateTick(t *testing.T) {

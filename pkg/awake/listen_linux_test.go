@@ -99,6 +99,28 @@ func TestKernelTells(t *testing.T) {
 	}
 }
 
+// TestClockTimer: the timer that is cancelled when the clock jumps is taken by
+// the kernel, and what ends its wait is noticed, again and again. Here it ends in
+// time, for no test may set the clock.
+func TestClockTimer(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	notices, done := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		listenClock(ctx, time.Millisecond, notices)
+	}()
+	defer func() { cancel(); <-done }()
+	for range 3 {
+		select {
+		case <-notices:
+		case <-done:
+			t.Fatal("the kernel does not take it")
+		case <-time.After(10 * time.Second):
+			t.Fatal("it was not noticed")
+		}
+	}
+}
+
 // lacking leaves out a test that cannot be done here, or fails it with CI=true.
 func lacking(t *testing.T, what string) {
 	t.Helper()
