@@ -10,8 +10,10 @@ import (
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/mux"
+	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/vmess"
 )
 
 // reporter tells of each request's end what is worth it: a failure of the
@@ -50,6 +52,10 @@ func (r *reporter) tell(p dispatch.Report) {
 	}
 	facts := diagnose.TunnelFacts{
 		Err: p.Err, Age: p.Duration, IdleFor: p.Quiet, Up: p.Up, Down: p.Down, Answered: p.Down > 0,
+		Core: g.account.Kind() == vmess.KindV2Ray,
+	}
+	if errors.Is(p.Err, vmess.ErrUnmarked) {
+		g.endings.givenUp(&facts, p.Request.Destination)
 	}
 	if _, ok := diagnose.Tunnel(facts, g.setting); ok {
 		g.endings.add(facts, tunnel)
@@ -62,11 +68,37 @@ const (
 	together = 300 * time.Millisecond
 	// callTime bounds the look whether the server is still there.
 	callTime = 2 * time.Second
-	// idleKept is how many silences are remembered, and idleBlur how far two
+	// idleKept is how many ends are remembered, and idleBlur how far two
 	// of the same timer may lie apart.
 	idleKept = 8
 	idleBlur = 400 * time.Millisecond
 )
+
+// pastEnds are the last tunnels of a kind that ended, which are remembered by
+// their silence before.
+type pastEnds []pastEnd
+
+type pastEnd struct {
+	idleFor time.Duration
+	to      netaddr.Addr // where destinations are told apart
+	at      time.Time
+}
+
+// compare counts those that are like the end of a tunnel to a destination, and not
+// of the same moment.
+func (s pastEnds) compare(f *diagnose.TunnelFacts, to netaddr.Addr) {
+	for _, one := range s {
+		if (one.idleFor-f.IdleFor).Abs() < idleBlur && time.Since(one.at) > together {
+			f.SeenBefore++
+			f.Elsewhere = f.Elsewhere || one.to != to
+		}
+	}
+}
+
+// add keeps one more.
+func (s *pastEnds) add(idleFor time.Duration, to netaddr.Addr) {
+	*s = append((*s)[max(0, len(*s)-idleKept+1):], pastEnd{idleFor, to, time.Now()})
+}
 
 // endings gathers tunnels that failed, and tells those of one moment together.
 type endings struct {
@@ -77,10 +109,23 @@ type endings struct {
 	count  int                       // how many they are
 	shared map[*mux.TunnelError]bool // those of them that had sessions
 	timer  *time.Timer
-	called time.Time       // when the server was last looked for
-	idle   []time.Duration // the silences after which earlier ones ended
+	called time.Time // when the server was last looked for
+	cut    pastEnds  // that were told
+	given  pastEnds  // that the server gave up in order
 	closed bool
 	told   sync.WaitGroup // what is being told
+}
+
+// givenUp compares a tunnel that the server gave up in order to earlier ones. It
+// may be no failure; when it comes again it is.
+func (e *endings) givenUp(f *diagnose.TunnelFacts, to netaddr.Addr) {
+	if f.IdleFor < diagnose.LeastConnIdle {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.given.compare(f, to)
+	e.given.add(f.IdleFor, to)
 }
 
 // add gathers a tunnel that failed; shared is the error of one that has
@@ -119,8 +164,8 @@ func (e *endings) tell() {
 		f.ServerRefusesNow = e.guard.refusesNow()
 	}
 	e.mu.Lock()
-	if !f.ServerRefusesNow {
-		e.idle = append(e.idle[max(0, len(e.idle)-idleKept+1):], f.IdleFor)
+	if !f.ServerRefusesNow && !errors.Is(f.Err, vmess.ErrUnmarked) {
+		e.cut.add(f.IdleFor, netaddr.Addr{})
 	}
 	e.mu.Unlock()
 	if v, ok := diagnose.Tunnel(f, e.guard.setting); ok {
@@ -136,8 +181,8 @@ func (e *endings) take() (f diagnose.TunnelFacts, call bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	f, f.OthersEnded = e.first, e.count-1
-	for _, d := range e.idle {
-		f.SeenBefore = f.SeenBefore || (d-f.IdleFor).Abs() < idleBlur
+	if !errors.Is(f.Err, vmess.ErrUnmarked) {
+		e.cut.compare(&f, netaddr.Addr{})
 	}
 	e.count = 0
 	clear(e.shared)

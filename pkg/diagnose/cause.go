@@ -310,7 +310,7 @@ func Causes() []CauseInfo {
 		},
 		{
 			TunnelIdleCut, "Something on the way ends connections that are idle.",
-			"The end comes without a word, a known time after the last byte: 60 s nginx, 100 s CDN, 300 or 600 s V2Ray.",
+			"The end comes without a word, a known time after the last byte: 60 s nginx, 100 s CDN, 300 or 600 s V2Ray, or the same as before.",
 			"Set `ws.ping` to \"30s\"; in nginx raise `proxy_read_timeout`, in V2Ray the policy's `connIdle`.",
 		},
 		{

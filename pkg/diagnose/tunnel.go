@@ -26,8 +26,13 @@ type TunnelFacts struct {
 	OthersEnded int
 	// ServerRefusesNow: a connection attempt made since is refused.
 	ServerRefusesNow bool
-	// SeenBefore: an earlier tunnel ended after the same idle time.
-	SeenBefore bool
+	// SeenBefore is how many earlier tunnels ended after the same idle time, in
+	// the same manner.
+	SeenBefore int
+	// Elsewhere: one of them led to another destination.
+	Elsewhere bool
+	// Core: the server is V2Ray or Xray.
+	Core bool
 }
 
 // Tunnel judges the end of an established connection. ok is false for an
@@ -51,11 +56,16 @@ func ordinary(err error) bool {
 		errors.As(err, &side) && side.Side == transport.Local
 }
 
+// LeastConnIdle is the shortest silence that may be V2Ray's timer's where its
+// length is not known.
+const LeastConnIdle = 10 * time.Second
+
 // connIdle recognises V2Ray's timer of that name among the reasons for which a
-// server gives a stream up in order. The others are the destination's.
+// server gives a stream up in order: by its usual length, or because it comes
+// again. The others are failures of the destination's; V2Ray marks its ends.
 func connIdle(f TunnelFacts) bool {
 	cut, found := cutterOf(f.IdleFor)
-	return found && cut.core
+	return found && cut.core || f.Core && f.SeenBefore > 0 && f.IdleFor >= LeastConnIdle
 }
 
 func tunnel(f TunnelFacts, s Setting) Verdict {
@@ -108,6 +118,8 @@ func tunnelReset(s Setting, sentence string, c Confidence) Verdict {
 	}
 }
 
+const raiseConnIdle = `raise "connIdle" in the policy of the server's V2Ray`
+
 // A cutter is something on the way that ends idle connections.
 type cutter struct {
 	after time.Duration
@@ -120,8 +132,8 @@ func cutters() []cutter {
 	return []cutter{
 		{60 * time.Second, "nginx's proxy_read_timeout is 60 s", "raise proxy_read_timeout in nginx", false},
 		{100 * time.Second, "Cloudflare and other CDNs allow 100 s", "", false},
-		{300 * time.Second, "V2Ray's connIdle is 300 s", `raise "connIdle" in the policy of the server's V2Ray`, true},
-		{600 * time.Second, "V2Ray ends tunnels after 600 s (twice its connIdle)", `raise "connIdle" in the policy of the server's V2Ray`, true},
+		{300 * time.Second, "V2Ray's connIdle is 300 s", raiseConnIdle, true},
+		{600 * time.Second, "V2Ray ends tunnels after 600 s (twice its connIdle)", raiseConnIdle, true},
 	}
 }
 
@@ -144,7 +156,7 @@ func looksIdle(f TunnelFacts) bool {
 	switch {
 	case errors.As(f.Err, &closed):
 		return false
-	case f.SeenBefore:
+	case f.SeenBefore > 0:
 		return f.IdleFor >= time.Second
 	case f.OthersEnded > 0:
 		_, found := cutterOf(f.IdleFor)
@@ -162,14 +174,34 @@ func idleCut(f TunnelFacts, s Setting) Verdict {
 	switch {
 	case found:
 		v.Sentence = fmt.Sprintf("the connection to %s was ended after %s of silence: %s", s.server(), spoken(c.after), c.who)
-	case !f.SeenBefore:
+	case errors.Is(f.Err, vmess.ErrUnmarked):
+		return ownConnIdle(f, s)
+	case f.SeenBefore == 0:
 		v.Confidence = Possible
 		v.Sentence = fmt.Sprintf("the connection to %s was ended after %s of silence", s.server(), spoken(f.IdleFor))
 	}
-	if f.SeenBefore {
+	if f.SeenBefore > 0 {
 		v.Confidence, v.Basis = Certain, "again"
 	}
 	v.Fix = wakeful(c, f.IdleFor, s)
+	return v
+}
+
+// ownConnIdle names a timer of V2Ray's that somebody has set. One destination
+// alone may have such a limit of its own, which it enforces by resets.
+func ownConnIdle(f TunnelFacts, s Setting) Verdict {
+	v := Verdict{
+		Cause: TunnelIdleCut, Confidence: Possible, Basis: "again",
+		Sentence: fmt.Sprintf("the connection to %s was ended after %s of silence, as before: V2Ray's connIdle, or a limit of the destination's", s.server(), spoken(f.IdleFor)),
+	}
+	if f.Elsewhere {
+		v.Confidence = Likely
+		v.Sentence = fmt.Sprintf("V2Ray on %s ends connections after %s of silence, whatever the destination: its connIdle", s.server(), spoken(f.IdleFor))
+		if f.SeenBefore > 1 {
+			v.Confidence = Certain
+		}
+	}
+	v.Fix = wakeful(cutter{fix: raiseConnIdle, core: true}, f.IdleFor, s)
 	return v
 }
 
