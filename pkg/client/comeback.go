@@ -323,6 +323,7 @@ func (g *guard) proven() bool {
 func (g *guard) reach(ctx context.Context, first []byte) (conn transport.StreamConn, err error) {
 	limited, cancel := context.WithTimeout(ctx, g.dialTime)
 	defer cancel()
+	start := g.now()
 	for !g.patient() {
 		e := g.comeback.era()
 		conn, err = g.connect(limited, e, first)
@@ -334,7 +335,7 @@ func (g *guard) reach(ctx context.Context, first []byte) (conn transport.StreamC
 		}
 		return conn, err
 	}
-	err = g.comeback.await(ctx, g.dialTime, g.proven, func(ctx context.Context, silent func(error)) (how attempted, again bool, err error) {
+	err = g.comeback.await(ctx, g.dialTime-g.now().Sub(start), g.proven, func(ctx context.Context, silent func(error)) (how attempted, again bool, err error) {
 		ctx = netdial.WithSilence(ctx, unheard, func(err *netdial.Error) { silent(err) })
 		conn, err = g.link.ConnectStream(ctx, first)
 		switch {

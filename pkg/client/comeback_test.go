@@ -312,27 +312,37 @@ func TestComebackMoved(t *testing.T) {
 // TestComebackMovedInVain: a move gives nobody more time, and what may have been
 // sent already is not sent again.
 func TestComebackMovedInVain(t *testing.T) {
-	for name, fault := range map[string]error{
-		"below the upgrade": &netdial.Error{Step: netdial.StepTLS, Err: context.DeadlineExceeded},
-		"in the upgrade":    &wsconn.TimeoutError{},
+	below, upgrade := &netdial.Error{Step: netdial.StepTLS, Err: context.DeadlineExceeded}, &wsconn.TimeoutError{}
+	const every = 3 * time.Second
+	for name, tt := range map[string]struct {
+		idle     time.Duration
+		fault    error
+		attempts int64
+		took     time.Duration
+	}{
+		"below the upgrade":           {wellFor, below, 4, 0},
+		"in the upgrade":              {wellFor, upgrade, 1, every},
+		"below the upgrade, long ago": {2 * comebackFor, below, 4, 0},
+		"in the upgrade, long ago":    {2 * comebackFor, upgrade, 1, every},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newComebackLab(t)
-				time.Sleep(wellFor)
-				l.fault = fault
+				time.Sleep(tt.idle)
+				l.fault = tt.fault
 				l.leaveFor(time.Hour)
 				l.hangs.Store(true)
 				for at := range 3 {
-					move := time.AfterFunc(time.Duration(at+1)*3*time.Second, func() { l.guard.woke(awake.Event{Moved: true}) })
+					move := time.AfterFunc(time.Duration(at+1)*every, func() { l.guard.woke(awake.Event{Moved: true}) })
 					defer move.Stop()
 				}
-				want, attempts := l.guard.dialTime, int64(5) // one for the next request
-				if name == "in the upgrade" {
-					want, attempts = 3*time.Second, 2
+				want := tt.took
+				if want == 0 {
+					want = l.guard.dialTime
 				}
-				if took, err := l.ask(t.Context()); err == nil || took != want || l.attempts.Load() != attempts {
-					t.Errorf("%v after %v, %d attempts", err, took, l.attempts.Load())
+				took, err := l.ask(t.Context())
+				if n := l.attempts.Load() - 1; err == nil || took != want || n != tt.attempts { // one was for the next request
+					t.Errorf("%v after %v, %d attempts", err, took, n)
 				}
 			})
 		})

@@ -51,7 +51,9 @@ type Dialer struct {
 	Resolver Resolver
 
 	// DialTCP connects to an "ip:port" on network "tcp" and obeys ctx, which
-	// must not affect the connection afterwards. nil dials with keep-alive.
+	// must not affect the connection afterwards. It is called again for an
+	// address that stays silent, beside the call before. nil dials with
+	// keep-alive.
 	DialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// OnStep is told when a step begins and when it ends, in order within one
