@@ -92,7 +92,7 @@ func TestSilentReboot(t *testing.T) {
 				near, host := newPipeListener(), &rebooting{pipeListener: newPipeListener()}
 				var serving sync.WaitGroup
 				defer serving.Wait()
-				s, err := server.New(inMemoryServer(t), server.Options{Listener: host, Dialer: echoes{&serving}})
+				s, err := server.New(inMemoryServer(t), server.Options{Listener: host, Dialer: destination{&serving, echo}})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -108,7 +108,7 @@ func TestNetworkLost(t *testing.T) {
 				near, between := newPipeListener(), newPipeListener()
 				var serving sync.WaitGroup
 				defer serving.Wait()
-				s, err := server.New(inMemoryServer(t), server.Options{Listener: between, Dialer: echoes{&serving}})
+				s, err := server.New(inMemoryServer(t), server.Options{Listener: between, Dialer: destination{&serving, echo}})
 				if err != nil {
 					t.Fatal(err)
 				}
