@@ -119,7 +119,7 @@ func TestRestartFor30s(t *testing.T) {
 			tt.far.proc.kill()
 			gone := time.Now()
 			var all sync.WaitGroup
-			for at := time.Duration(0); at < away; at += every {
+			for at := every; at < away; at += every {
 				all.Go(func() {
 					time.Sleep(at) // an application of its own, which asks then
 					r := askVia(l.addr, origin, "hello\n", 6, away)
