@@ -206,11 +206,11 @@ func (k *checker) refused(ctx context.Context, start time.Time, badAnswer bool) 
 	g.round.Lock()
 	o := g.act(sig)
 	g.round.Unlock()
-	if o.fine {
+	if o.fine && !o.healed && o.verdict.IsZero() {
 		k.report.Add(diagnose.StepAccount, diagnose.Pass, time.Since(start), "the server accepts the id by "+k.mode()+", at the second try")
 		return true
 	}
-	k.report.Verdict = diagnose.Account(sig, g.setting)
+	k.report.Verdict = diagnose.Account(sig.AccountSignals, g.setting)
 	if !o.healed {
 		k.report.Add(diagnose.StepAccount, diagnose.Fail, time.Since(start), "")
 		return false

@@ -177,7 +177,21 @@ func (w *way) ConnectStream(ctx context.Context, first []byte) (transport.Stream
 // taken.
 func (w *way) doubtful(c *vmess.Conn) bool {
 	ws, ok := c.Carrier().(*wsconn.Conn)
-	return ok && w.early.Load() && !w.earlyTaken.Load() && !ws.EarlyDataEchoed()
+	return ok && ws.SentEarlyData() && !w.earlyTaken.Load() && !ws.EarlyDataEchoed()
+}
+
+// left returns when the first flight of c, whose dial had begun then, was
+// written, or a little before: a tunnel that was ready takes it at once, a new
+// one in the upgrade or behind it.
+func (w *way) left(c *vmess.Conn, begun time.Time) time.Time {
+	ws, ok := c.Carrier().(*wsconn.Conn)
+	switch {
+	case !ok:
+		return begun
+	case ws.SentEarlyData():
+		return ws.Handshake().Sent
+	}
+	return ws.Handshake().Received
 }
 
 // through bounds a dialer by limits.dial.

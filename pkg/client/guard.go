@@ -34,6 +34,12 @@ const (
 	// sent again, and mostTries how often one is for whatever reason.
 	maxTries  = 2
 	mostTries = 4
+	// refusalTime, with three round trips, is how long after its flight a
+	// refusal may come. V2Ray's shortest timer that ends what it carries out,
+	// connIdle, takes 2 s at the least.
+	refusalTime = 1500 * time.Millisecond
+	// longTrip is the most that counts as a round trip.
+	longTrip = time.Second
 	// skewLimit is the difference of clocks from which on it is set right; the
 	// server allows 120 s.
 	skewLimit = 90 * time.Second
@@ -89,9 +95,8 @@ type guard struct {
 	measure *time.Timer
 	closed  bool
 
-	gauging  sync.Mutex // held while a clock that was found wrong is measured again
-	gauged   time.Time  // when that was
-	adjusted time.Time  // and when it had changed
+	gauging sync.Mutex // held while a clock that was found wrong is measured again
+	gauged  time.Time  // when that was
 
 	looking sync.Mutex
 	looked  time.Time
@@ -146,10 +151,19 @@ func (g *guard) tunnel(ctx context.Context, first []byte) (transport.StreamConn,
 // An outcome is what a round of probes found.
 type outcome struct {
 	verdict diagnose.Verdict
-	healed  bool // requests may be sent again
-	fine    bool // the server accepts us: nothing is wrong with the account
+	fine    bool // the server accepts us, as we ask now: nothing is wrong with the account
 	cut     bool // no probe came through
 	account diagnose.ProbeResult
+	healed  bool // requests are sent otherwise now
+	// What was wrong with requests that were sent before, if anything was.
+	refused *signature // those signed so were refused
+	early   bool       // those that began as early data were lost
+}
+
+// failed reports whether a request is known to have failed by the way it was
+// sent: it was not carried out.
+func (o *outcome) failed(f flight) bool {
+	return o.early && f.early || o.refused != nil && *o.refused == f.signed
 }
 
 // A decision is what becomes of a request without an answer.
@@ -184,7 +198,7 @@ func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 	if g.packets.sessions != nil {
 		return g.packets.sessions.DialStream(ctx, dst, first)
 	}
-	return g.open(ctx, dst, first, func(ctx context.Context, first []byte) (*vmess.Conn, error) {
+	return g.open(ctx, dst, true, first, func(ctx context.Context, first []byte) (*vmess.Conn, error) {
 		conn, err := g.dialer.DialStream(ctx, dst, first)
 		if err != nil {
 			return nil, err
@@ -193,27 +207,31 @@ func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 	})
 }
 
-// tunnelFor opens a Mux.Cool tunnel, guarded as a request is.
+// tunnelFor opens a Mux.Cool tunnel for sessions, guarded as a request is.
 func (g *guard) tunnelFor(ctx context.Context, first []byte) (transport.StreamConn, error) {
-	return g.open(ctx, netaddr.Addr{}, first, g.dialer.DialMux)
+	return g.open(ctx, netaddr.Addr{}, true, first, g.dialer.DialMux)
+}
+
+// packetTunnel opens a Mux.Cool tunnel for XUDP, guarded alike.
+func (g *guard) packetTunnel(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	return g.open(ctx, netaddr.Addr{}, false, first, g.dialer.DialMux)
 }
 
 // An opener opens a request whose first payload is first.
 type opener func(ctx context.Context, first []byte) (*vmess.Conn, error)
 
-// open opens a request to dst and guards it.
-func (g *guard) open(ctx context.Context, dst netaddr.Addr, first []byte, open opener) (transport.StreamConn, error) {
+// open opens a request to dst and guards it; named is as in a request.
+func (g *guard) open(ctx context.Context, dst netaddr.Addr, named bool, first []byte, open opener) (transport.StreamConn, error) {
 	start, cold := g.now(), !g.known()
 	if v, ok := g.bar.holds(start, g.account.Answered()); ok {
 		return nil, g.refuses(v, vmess.ErrNoAnswer).err
 	}
-	c, err := open(ctx, first)
+	c, f, err := g.launch(ctx, open, first)
 	if err != nil {
-		return nil, g.wayFailed(ctx, err)
+		return nil, err
 	}
 	x := &guarded{open: open, request: request{
-		guard: g, dst: dst, start: start, cold: cold,
-		page: inWords(ctx), early: len(first) > 0 && g.way.doubtful(c),
+		guard: g, dst: dst, start: start, cold: cold, flight: f, page: inWords(ctx), named: named,
 	}}
 	x.self = x
 	x.conn.Store(c)
@@ -228,6 +246,22 @@ func (g *guard) open(ctx context.Context, dst netaddr.Addr, first []byte, open o
 	}
 	return x, nil
 }
+
+// launch opens a request; its flight has left where there is something in first.
+func (g *guard) launch(ctx context.Context, open opener, first []byte) (*vmess.Conn, flight, error) {
+	f, begun := flight{signed: g.signature()}, g.now()
+	c, err := open(ctx, first)
+	if err != nil {
+		return nil, f, g.wayFailed(ctx, err)
+	}
+	if len(first) > 0 {
+		f.at, f.early = g.way.left(c, begun), g.way.doubtful(c)
+	}
+	return c, f, nil
+}
+
+// signature returns how requests are signed now.
+func (g *guard) signature() signature { return signature{g.account.Mode(), g.account.Offset()} }
 
 // wayFailed names a failure on the way to the server.
 func (g *guard) wayFailed(ctx context.Context, err error) error {
@@ -291,20 +325,24 @@ func (g *guard) since(t time.Time) bool { return g.account.Answered().Round(0).A
 
 func (g *guard) now() time.Time { return time.Now() }
 
-// refused decides on a request whose connection ended without an answer.
-func (g *guard) refused(x *request, err error) decision {
-	bad := errors.Is(err, vmess.ErrBadResponse)
-	if g.known() && !bad && !x.early {
-		if d, ok := g.refusedThough(x, err); ok {
+// refused decides on a request whose connection ended, then, without an answer.
+func (g *guard) refused(x *request, err error, ended time.Time) decision {
+	bad, f := errors.Is(err, vmess.ErrBadResponse), x.sending()
+	late := g.late(x, f, ended)
+	if g.known() && !bad && !f.early {
+		if d, ok := g.refusedThough(x, err, late); ok {
 			return d
 		}
 	}
 	o := g.probe(x, bad)
 	switch {
-	case o.healed && x.attempts() < mostTries:
+	case o.healed && o.failed(f) && x.attempts() < mostTries:
 		return decision{again: true}
+	case o.failed(f):
 	case diagnose.IsReset(err) && (o.fine || o.cut):
 		return g.brokeOff(x, err) // a server that refuses a request says goodbye
+	case o.fine && late:
+		return g.gaveUp(x, o.account, err)
 	case o.fine && g.tells():
 		return g.mistaken(err)
 	case o.fine:
@@ -313,14 +351,31 @@ func (g *guard) refused(x *request, err error) decision {
 	return g.refuses(o.verdict, err)
 }
 
+// late reports whether a connection to V2Ray ended, then, too late to be that of
+// a request that was refused by mistake. Flights are filled up so that V2Ray has
+// drained what it refuses once it has arrived; later, or a second after the end
+// mark, it closes, alike, what it carried out and gave up.
+func (g *guard) late(x *request, f flight, ended time.Time) bool {
+	switch {
+	case f.at.IsZero(), !g.tells(), g.kind() != vmess.KindV2Ray:
+		return false
+	case x.self.over():
+		return true
+	}
+	trip := min(time.Duration(g.way.trip.Load()), longTrip)
+	// One clock stands still while this computer sleeps, the other is set.
+	age := max(ended.Sub(f.at), ended.Round(0).Sub(f.at.Round(0)))
+	return age >= refusalTime+3*trip
+}
+
 // refusedThough decides on a request that got no answer though the server has
 // accepted us before, where that can be decided without asking.
 //
 // V2Ray's replay filter takes one honest request in hundreds for a replay; such
-// a request was drained, not carried out, and closed in order. sing-box and
-// mihomo close alike when they tried and failed, and what broke off may have
-// been carried out too.
-func (g *guard) refusedThough(x *request, err error) (d decision, ok bool) {
+// a request was drained, not carried out, and closed in order and promptly.
+// sing-box and mihomo close alike when they tried and failed, and what broke off
+// may have been carried out too.
+func (g *guard) refusedThough(x *request, err error, late bool) (d decision, ok bool) {
 	lately := g.since(g.now().Add(-accepting))
 	switch kind, inOrder := g.account.Kind(), errors.Is(err, io.EOF); {
 	case !inOrder && kind != vmess.KindSing:
@@ -329,6 +384,10 @@ func (g *guard) refusedThough(x *request, err error) (d decision, ok bool) {
 		if lately {
 			return g.beyond(x, diagnose.NoWord, diagnose.ProbeNotTried, err), true
 		}
+	case late && g.account.Legacy() && !g.since(x.sentAt()):
+		// It is not filled up, and may have been refused.
+	case late:
+		return g.gaveUp(x, diagnose.ProbeNotTried, err), true
 	case g.remeasured(x):
 		return decision{again: true}, true
 	case kind == vmess.KindOwn || g.account.Legacy(): // which refuse nobody by mistake
@@ -348,8 +407,16 @@ func (g *guard) refusedThough(x *request, err error) (d decision, ok bool) {
 // tells reports whether the server is one that answers all that it accepts,
 // whatever the destination does.
 func (g *guard) tells() bool {
-	kind := g.account.Kind()
+	kind := g.kind()
 	return g.kindShows && (kind == vmess.KindV2Ray || kind == vmess.KindOwn)
+}
+
+// kind returns what sort of server answered last, if only a probe.
+func (g *guard) kind() vmess.Kind {
+	if kind := g.account.Kind(); kind != vmess.KindUnknown {
+		return kind
+	}
+	return g.prober.Kind()
 }
 
 // mistaken names a refusal by a server that accepts us.
@@ -379,17 +446,39 @@ func (g *guard) name(v diagnose.Verdict, err error) decision {
 
 // brokeOff names the end of a connection that was no refusal, but the tunnel's.
 func (g *guard) brokeOff(x *request, err error) decision {
-	age := g.now().Sub(x.start)
-	facts := diagnose.TunnelFacts{Err: io.ErrUnexpectedEOF, Age: age, IdleFor: age}
+	how := io.ErrUnexpectedEOF
 	if diagnose.IsReset(err) {
-		facts.Err = err
+		how = err
 	}
-	v, ok := diagnose.Tunnel(facts, g.setting)
-	if !ok {
+	if d, ok := g.endedBy(x, how, err); ok {
+		return d
+	}
+	return decision{err: err}
+}
+
+// gaveUp names the orderly end of a request that V2Ray had accepted: by its
+// connIdle, where the time fits, or because the destination was silent for
+// longer than it waits otherwise.
+func (g *guard) gaveUp(x *request, account diagnose.ProbeResult, err error) decision {
+	if !x.named {
 		return decision{err: err}
 	}
-	g.endings.add(facts, nil)
-	return decision{err: &VerdictError{v, err}}
+	if d, ok := g.endedBy(x, vmess.ErrUnmarked, err); ok {
+		return d
+	}
+	return g.unanswered(x, diagnose.GivenUp, account, err)
+}
+
+// endedBy names the end of a request's tunnel, if it is worth it.
+func (g *guard) endedBy(x *request, how, err error) (d decision, ok bool) {
+	now := g.now()
+	facts := diagnose.TunnelFacts{Err: how, Age: now.Sub(x.start), IdleFor: x.idle(now)}
+	v, ok := diagnose.Tunnel(facts, g.setting)
+	if ok {
+		g.endings.add(facts, nil)
+		d.err = &VerdictError{v, err}
+	}
+	return d, ok
 }
 
 // beyond names a failure behind a server that accepts us. The destination is
@@ -398,6 +487,11 @@ func (g *guard) beyond(x *request, end diagnose.End, account diagnose.ProbeResul
 	if !x.dst.IsValid() {
 		return decision{err: err} // a tunnel of many destinations
 	}
+	return g.unanswered(x, end, account, err)
+}
+
+// unanswered names that nothing came from the destination.
+func (g *guard) unanswered(x *request, end diagnose.End, account diagnose.ProbeResult, err error) decision {
 	facts := diagnose.DestinationFacts{End: end, After: g.now().Sub(x.start), Account: account, To: x.dst}
 	g.voice.say(diagnose.Destination(facts, g.setting))
 	facts.Show = true
@@ -406,18 +500,20 @@ func (g *guard) beyond(x *request, end diagnose.End, account diagnose.ProbeResul
 
 // silent decides on a request that stays unanswered.
 func (g *guard) silent(x *request) decision {
-	if g.since(x.sentAt()) && !x.early {
+	f := x.sending()
+	if g.since(x.sentAt()) && !f.early {
 		return decision{wait: true} // it is the destination that takes its time
 	}
 	known := g.known()
 	o := g.probe(x, false)
 	switch {
-	case o.healed && x.attempts() < mostTries:
+	case o.healed && o.failed(f) && x.attempts() < mostTries:
 		return decision{again: true}
+	case o.failed(f):
 	case o.fine && !known:
 		g.beyond(x, diagnose.StillSilent, o.account, nil)
 		return decision{wait: true}
-	case o.fine, o.healed:
+	case o.fine:
 		return decision{wait: true}
 	}
 	g.bar.close(o.verdict, g.now())

@@ -55,7 +55,7 @@ func (x *guarded) Read(p []byte) (int, error) {
 // answered ends the guarding by an answer, to early data too where there was
 // some.
 func (x *guarded) answered(c *vmess.Conn) {
-	if x.early && x.attempts() == 0 && c.Answered() {
+	if c.Answered() && x.sending().early {
 		x.guard.way.earlyTaken.Store(true)
 	}
 	if x.cold && !x.settled.Load() && c.Answered() {
@@ -66,6 +66,9 @@ func (x *guarded) answered(c *vmess.Conn) {
 
 // current implements sender.
 func (x *guarded) current() any { return x.conn.Load() }
+
+// over implements sender.
+func (x *guarded) over() bool { return x.conn.Load().Ended() }
 
 // forget implements sender.
 func (x *guarded) forget() { x.sent = nil }
@@ -87,11 +90,11 @@ func (x *guarded) resend() error {
 	case x.lost:
 		return errNotKept
 	}
-	c, err := x.dial(ctx)
+	c, f, err := x.dial(ctx)
 	if err != nil {
 		return err
 	}
-	x.tries, x.last = x.tries+1, x.guard.now()
+	x.tries, x.flight = x.tries+1, f
 	x.conn.Store(c)
 	if x.timer != nil {
 		x.timer.Reset(silence)
@@ -101,12 +104,13 @@ func (x *guarded) resend() error {
 
 // dial connects again and says what was said so far. It is called with the
 // lock held.
-func (x *guarded) dial(ctx context.Context) (*vmess.Conn, error) {
-	c, err := x.open(ctx, x.sent)
+func (x *guarded) dial(ctx context.Context) (*vmess.Conn, flight, error) {
+	c, f, err := x.guard.launch(ctx, x.open, x.sent)
 	if err != nil {
-		return nil, x.guard.wayFailed(ctx, err)
+		return nil, f, err
 	}
 	if len(x.sent) == 0 {
+		f.at = x.guard.now()
 		_, err = c.Write(nil)
 	}
 	if err == nil && x.ended {
@@ -114,9 +118,9 @@ func (x *guarded) dial(ctx context.Context) (*vmess.Conn, error) {
 	}
 	if err != nil {
 		_ = c.Reset()
-		return nil, err
+		return nil, f, err
 	}
-	return c, nil
+	return c, f, nil
 }
 
 // WaitRead implements transport.ReadWaiter.
@@ -156,6 +160,7 @@ func (x *guarded) keep(p []byte) bool {
 	} else {
 		x.sent = append(x.sent, p...)
 	}
+	x.speaks()
 	x.watch()
 	return !x.lost
 }
@@ -163,7 +168,7 @@ func (x *guarded) keep(p []byte) bool {
 // watch starts the clock of the first flight, where nobody knows whether the
 // server takes it. It is called with the lock held.
 func (x *guarded) watch() {
-	if x.timer == nil && (x.early || !x.guard.fresh()) {
+	if x.timer == nil && (x.flight.early || !x.guard.fresh()) {
 		x.timer = time.AfterFunc(silence, x.silent)
 	}
 }
@@ -174,6 +179,7 @@ func (x *guarded) CloseWrite() error {
 	defer x.mu.Unlock()
 	x.ended = true
 	x.asked.Store(false)
+	x.speaks()
 	err := x.conn.Load().CloseWrite()
 	if err != nil && !x.settled.Load() && !x.lost {
 		return nil // as in Write

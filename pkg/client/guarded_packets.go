@@ -44,21 +44,23 @@ func (g *guard) openPackets(ctx context.Context, open packetOpener) (transport.P
 	if v, ok := g.bar.holds(x.start, g.account.Answered()); ok {
 		return nil, g.refuses(v, vmess.ErrNoAnswer).err
 	}
-	c, err := x.dial(ctx)
+	c, f, err := x.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	x.self = x
+	x.self, x.flight = x, f
 	x.conn.Store(c)
 	return x, nil
 }
 
-func (x *guardedPackets) dial(ctx context.Context) (*vmess.PacketConn, error) {
+// dial connects; the request is sent with the first datagram.
+func (x *guardedPackets) dial(ctx context.Context) (*vmess.PacketConn, flight, error) {
+	f := flight{signed: x.guard.signature()}
 	c, err := x.open(ctx)
 	if err != nil {
-		return nil, x.guard.wayFailed(ctx, err)
+		return nil, f, x.guard.wayFailed(ctx, err)
 	}
-	return c.(*vmess.PacketConn), nil
+	return c.(*vmess.PacketConn), f, nil
 }
 
 // ReadPacketLazy implements transport.LazyPacketReader.
@@ -100,6 +102,7 @@ func (x *guardedPackets) WritePacket(p []byte, to netaddr.Addr) error {
 	if x.fatal != nil {
 		return x.fatal
 	}
+	x.speaks()
 	err := x.conn.Load().WritePacket(p, to)
 	if x.closed.Load() || x.settled.Load() || transport.PacketLost(err) {
 		return err
@@ -138,6 +141,9 @@ func (x *guardedPackets) keep(p []byte, to netaddr.Addr) {
 // current implements sender.
 func (x *guardedPackets) current() any { return x.conn.Load() }
 
+// over implements sender: the end mark is sent by Close.
+func (x *guardedPackets) over() bool { return false }
+
 // forget implements sender.
 func (x *guardedPackets) forget() { x.sent = nil }
 
@@ -158,9 +164,12 @@ func (x *guardedPackets) resend() error {
 	case x.lost:
 		return errNotKept
 	}
-	c, err := x.dial(ctx)
+	c, f, err := x.dial(ctx)
 	if err != nil {
 		return err
+	}
+	if len(x.sent) > 0 {
+		f.at = x.guard.now()
 	}
 	for _, d := range x.sent {
 		if err := c.WritePacket(d.payload, d.to); err != nil {
@@ -168,7 +177,7 @@ func (x *guardedPackets) resend() error {
 			return err
 		}
 	}
-	x.tries, x.last = x.tries+1, x.guard.now()
+	x.tries, x.flight = x.tries+1, f
 	x.conn.Store(c)
 	if x.timer != nil {
 		x.timer.Reset(silence)

@@ -125,7 +125,7 @@ func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.P
 	}
 	switch form {
 	case packetsXUDP:
-		return p.xudp(p.guard.tunnelFor).DialPacket(ctx, dst)
+		return p.xudp(p.guard.packetTunnel).DialPacket(ctx, dst)
 	case packetsAddr:
 		return p.addressed(ctx, dst)
 	case packetsPlain:

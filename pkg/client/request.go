@@ -33,27 +33,43 @@ type request struct {
 	cold  bool // nobody had been accepted when it was dialled
 
 	page  bool // the application is told failures in words
-	early bool // it began as early data, and nothing proved that the server takes it
+	named bool // that nothing answers is named: it is none of datagrams
 
 	settled atomic.Bool // answered, or failed for good: the connection stays what it is
 	closed  atomic.Bool
 
-	mu    sync.Mutex
-	lost  bool      // more was sent than is kept
-	tries int       // how often it was sent again
-	last  time.Time // when it was sent last
-	fatal error     // what reads and writes get once it failed for good
-	timer *time.Timer
+	mu     sync.Mutex
+	flight flight    // the last
+	said   time.Time // when the application said something last
+	lost   bool      // more was sent than is kept
+	tries  int       // how often it was sent again
+	fatal  error     // what reads and writes get once it failed for good
+	timer  *time.Timer
 
 	judging sync.Mutex                         // one judgement at a time
 	redial  atomic.Pointer[context.CancelFunc] // ends a resend under way
 }
 
-// A sender is what a request travels by. But for current, its methods are
-// called when no other judgement is under way.
+// A flight is one sending of a request.
+type flight struct {
+	signed signature
+	at     time.Time // when its first bytes were written, or a little before; zero: not yet
+	early  bool      // it began as early data, and nothing proved that the server takes it
+}
+
+// A signature is how a request vouches for its user.
+type signature struct {
+	mode   vmess.Mode
+	offset time.Duration
+}
+
+// A sender is what a request travels by. But for current and over, its methods
+// are called when no other judgement is under way.
 type sender interface {
 	// current is the connection, which can be compared.
 	current() any
+	// over reports whether the connection's end mark is out.
+	over() bool
 	// resend puts a fresh connection in its place, and says what was said.
 	resend() error
 	// cut frees the connection's reader.
@@ -66,6 +82,7 @@ type sender interface {
 // judge decides what becomes of a request whose connection c ended without an
 // answer: nil when another connection has taken its place.
 func (x *request) judge(c any, err error) error {
+	ended := x.guard.now()
 	x.judging.Lock()
 	defer x.judging.Unlock()
 	x.mu.Lock()
@@ -83,7 +100,7 @@ func (x *request) judge(c any, err error) error {
 		x.settle()
 		return err
 	}
-	return x.act(x.guard.refused(x, err))
+	return x.act(x.guard.refused(x, err, ended))
 }
 
 // act does what the guard decided.
@@ -168,14 +185,40 @@ func (x *request) attempts() int {
 	return x.tries
 }
 
-// sentAt returns when the request was sent last.
-func (x *request) sentAt() time.Time {
+// sending returns how the request was sent last.
+func (x *request) sending() flight {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.last.IsZero() {
-		return x.start
+	return x.flight
+}
+
+// sentAt returns when the request was sent last; what was never sent counts
+// from its dial.
+func (x *request) sentAt() time.Time {
+	if at := x.sending().at; !at.IsZero() {
+		return at
 	}
-	return x.last
+	return x.start
+}
+
+// idle returns for how long the application has been waiting in silence.
+func (x *request) idle(now time.Time) time.Duration {
+	x.mu.Lock()
+	said := x.said
+	x.mu.Unlock()
+	if at := x.sentAt(); at.After(said) {
+		said = at
+	}
+	return now.Sub(said)
+}
+
+// speaks takes note that the application says something. It is called with the
+// lock held, before that is written.
+func (x *request) speaks() {
+	x.said = x.guard.now()
+	if x.flight.at.IsZero() {
+		x.flight.at = x.said
+	}
 }
 
 // repeatable reports whether the request can be sent again, which it may be so

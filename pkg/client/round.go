@@ -15,19 +15,16 @@ func (g *guard) probe(x *request, badResponse bool) outcome {
 	g.round.Lock()
 	defer g.round.Unlock()
 	now := g.now()
-	// What was healed is no news to a request that was sent afterwards.
-	stale := g.found.healed && x.sentAt().After(g.ended)
-	switch {
-	case g.closed, now.Before(g.next) && !stale:
+	// A request that was sent after a healing shows, in time, that it failed.
+	stale := g.found.healed && x.sentAt().After(g.ended) && now.Sub(g.ended) >= healedPause
+	if g.closed || now.Before(g.next) && !stale {
 		return g.found
-	case stale && now.Sub(g.ended) < healedPause:
-		return outcome{verdict: diagnose.Account(diagnose.AccountSignals{Configured: diagnose.ProbeRefused}, g.setting)}
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, roundTime)
 	defer cancel()
 	sig := g.ask(ctx, badResponse)
 	if x.start.After(g.account.Answered()) && ctx.Err() != nil {
-		return outcome{verdict: diagnose.Account(sig, g.setting)} // cut short: it does not stand
+		return outcome{verdict: diagnose.Account(sig.AccountSignals, g.setting)} // cut short: it does not stand
 	}
 	g.found, g.ended = g.act(sig), g.now()
 	g.next = g.ended.Add(roundPause)
@@ -37,16 +34,20 @@ func (g *guard) probe(x *request, badResponse bool) outcome {
 	return g.found
 }
 
+// signals are what a round of probes heard.
+type signals struct {
+	diagnose.AccountSignals
+	signed signature            // of the probes in the configured mode
+	early  diagnose.ProbeResult // of one that began as early data
+}
+
 // ask gathers the signals that tell why the account is refused, side by side.
-func (g *guard) ask(ctx context.Context, badResponse bool) diagnose.AccountSignals {
+func (g *guard) ask(ctx context.Context, badResponse bool) signals {
 	ctx, decided := context.WithCancel(ctx)
 	defer decided()
-	sig := diagnose.AccountSignals{BadResponse: badResponse}
-	mode, offset := g.account.Mode(), g.account.Offset()
-	var (
-		all   sync.WaitGroup
-		early = diagnose.ProbeNotTried
-	)
+	sig := signals{AccountSignals: diagnose.AccountSignals{BadResponse: badResponse}, signed: g.signature()}
+	mode, offset := sig.signed.mode, sig.signed.offset
+	var all sync.WaitGroup
 	answered := make(chan struct{}) // in the configured mode
 	all.Go(func() {
 		defer close(answered)
@@ -64,7 +65,7 @@ func (g *guard) ask(ctx context.Context, badResponse bool) diagnose.AccountSigna
 		}
 	})
 	if g.way.early.Load() {
-		all.Go(func() { early = g.prober.AskEarly(ctx, mode, offset) })
+		all.Go(func() { sig.early = g.prober.AskEarly(ctx, mode, offset) })
 	}
 	all.Go(func() {
 		skew, err := g.prober.Skew(ctx)
@@ -81,7 +82,7 @@ func (g *guard) ask(ctx context.Context, badResponse bool) diagnose.AccountSigna
 		both.Wait()
 	})
 	all.Wait()
-	sig.EarlyDataLost = earlyDataLost(sig.Configured, early)
+	sig.EarlyDataLost = earlyDataLost(sig.Configured, sig.early)
 	return sig
 }
 
@@ -121,30 +122,40 @@ func accepts(r diagnose.ProbeResult) bool {
 }
 
 // act heals what may be healed.
-func (g *guard) act(sig diagnose.AccountSignals) outcome {
+func (g *guard) act(sig signals) outcome {
 	alone := g.setting.AlterID > 0 && !g.setting.AEADDisabled // MD5 by an old link, not by the user's word
+	resigned := outcome{fine: true, healed: true, refused: &sig.signed}
 	switch {
 	case sig.EarlyDataLost:
-		if g.heal.EarlyData {
-			g.way.early.Store(false)
-			g.voice.healed(diagnose.WSEarlyDataRefused, diagnose.HealedEarlyData(g.setting))
-			return outcome{healed: true}
+		// Others than those that began as early data are fine. One whose upgrade
+		// came about is lost if a probe was whose upgrade did, too.
+		o := outcome{fine: true, account: sig.Configured, early: sig.early != diagnose.ProbeFailed}
+		if !g.heal.EarlyData {
+			o.verdict = diagnose.Account(sig.AccountSignals, g.setting)
+			return o
 		}
+		o.healed = true
+		g.way.early.Store(false)
+		g.voice.healed(diagnose.WSEarlyDataRefused, diagnose.HealedEarlyData(g.setting))
+		return o
 	case sig.Configured == diagnose.ProbeFailed, sig.BadResponse:
 	case accepts(sig.Configured):
 		return outcome{fine: true, account: sig.Configured}
 	case accepts(sig.Other) && alone && g.heal.AEAD:
+		resigned.account = sig.Other
 		g.useAEAD()
-		return outcome{healed: true}
+		return resigned
 	case accepts(sig.ServerTime) && g.heal.Clock:
+		resigned.account = sig.ServerTime
 		g.useServerTime(*sig.Skew)
-		return outcome{healed: true}
+		return resigned
 	case accepts(sig.OtherServerTime) && alone && g.heal.AEAD && g.heal.Clock:
+		resigned.account = sig.OtherServerTime
 		g.useAEAD()
 		g.useServerTime(*sig.Skew)
-		return outcome{healed: true}
+		return resigned
 	}
-	return outcome{verdict: diagnose.Account(sig, g.setting), cut: sig.Configured == diagnose.ProbeFailed}
+	return outcome{verdict: diagnose.Account(sig.AccountSignals, g.setting), cut: sig.Configured == diagnose.ProbeFailed}
 }
 
 func (g *guard) useAEAD() {
@@ -182,7 +193,7 @@ func (g *guard) remeasured(x *request) bool {
 	switch {
 	case !x.repeatable(mostTries):
 		return false
-	case g.adjusted.After(x.sentAt()):
+	case x.sending().signed.offset != g.account.Offset():
 		return true
 	case g.account.Offset() == 0 || g.now().Sub(g.gauged) < lookPause:
 		return false
@@ -202,7 +213,6 @@ func (g *guard) follow() bool {
 	if g.closed || err != nil || (skew+g.account.Offset()).Abs() < skewBlur {
 		return false
 	}
-	g.adjusted = g.gauged
 	if skew.Abs() < skewLimit {
 		g.account.SetOffset(0)
 		return true

@@ -103,6 +103,7 @@ func destinationCases(t *testing.T) []judged {
 	add("no data, a local name", facts{End: diagnose.NoData, To: addr("printer"), Show: true}, diagnose.DestinationUnresolvable, likely)
 	add("no data, a local name untold", facts{End: diagnose.NoWord, To: addr("nas.local")}, diagnose.DestinationUnresolvable, likely)
 	add("no data, home.arpa", facts{End: diagnose.NoData, To: addr("nas.home.arpa.")}, diagnose.DestinationUnresolvable, likely)
+	add("given up", facts{End: diagnose.GivenUp, After: 11 * time.Second, To: addr("192.168.1.1")}, diagnose.DestinationNoAnswer, likely)
 	add("no word, known account", facts{End: diagnose.NoWord, To: addr("www.example.net")}, diagnose.DestinationRefused, possible)
 	add("no word, probed", facts{End: diagnose.NoWord, Account: diagnose.ProbeAccepted}, diagnose.DestinationRefused, likely)
 	add("silent", facts{After: 12 * time.Second, To: addr("www.example.net"), Show: true}, diagnose.DestinationNoAnswer, likely)

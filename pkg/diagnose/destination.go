@@ -15,6 +15,7 @@ const (
 	StillSilent End = iota // nothing has come back yet, or ever did
 	NoData                 // an authentic answer that ended without data
 	NoWord                 // closed without any answer
+	GivenUp                // closed without any answer, by a server that waited for one in vain
 )
 
 // DestinationFacts are what is known of a request that the server accepted.
@@ -67,6 +68,13 @@ func destination(f DestinationFacts) Verdict {
 			Cause: DestinationNoAnswer, Confidence: Likely,
 			Sentence: "the server accepted the request; " + what + " does not answer" + since(f.After),
 			Fix:      "try another destination; if all are silent, look at the server's own connection",
+		}
+	case f.End == GivenUp:
+		return Verdict{
+			Cause: DestinationNoAnswer, Confidence: Likely,
+			Sentence: "the server accepted the request and gave it up after " + spoken(f.After) + ": " + what + " had not answered",
+			Fix: `try another destination; if its answers take that long, raise "connIdle" (where the application ends its side first: "downlinkOnly") ` +
+				"in the policy of the server's V2Ray",
 		}
 	case local:
 		return Verdict{

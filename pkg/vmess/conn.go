@@ -36,11 +36,11 @@ type Conn struct {
 	writer   bodyWriter
 	pending  []byte // header to send with the first bytes
 	closing  bool   // only the end mark may follow
-	ended    bool   // the end mark is out, or there is none and nothing more may come
 	writeErr error  // of the carrier; part of a chunk may be out, so nothing may follow
 
 	hold   *endHold    // a client's held-back end mark; nil on the server
 	closed atomic.Bool // the carrier is closed
+	ended  atomic.Bool // the end mark is out, or there is none and nothing more may come; set by the writer's side
 
 	answered atomic.Bool // a client's: the response's header was authentic
 }
@@ -83,6 +83,10 @@ func (c *Conn) readPrologue() error {
 // Answered reports whether an authentic response's header was read: the server
 // has accepted the request. It is a client's to ask.
 func (c *Conn) Answered() bool { return c.answered.Load() }
+
+// Ended reports whether the end mark went out, or is about to: a V2Ray server
+// then gives up an answer that is silent for a second (section 14).
+func (c *Conn) Ended() bool { return c.ended.Load() }
 
 // Carrier returns what the stream travels in.
 func (c *Conn) Carrier() transport.StreamConn { return c.carrier }
@@ -167,10 +171,10 @@ func (c *Conn) sendEnd() error {
 
 // end is sendEnd for who holds the lock.
 func (c *Conn) end() error {
-	if c.ended {
+	if c.ended.Swap(true) {
 		return nil
 	}
-	c.closing, c.ended = true, true
+	c.closing = true
 	if out := c.writer.sealEnd(append(make([]byte, 0, 512), c.pending...)); len(out) > 0 {
 		if err := c.send(out); err != nil {
 			return err

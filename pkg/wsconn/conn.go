@@ -54,12 +54,16 @@ type Conn struct {
 	ping     *pinger // nil when off
 	group    *Group  // nil without
 	upgraded Handshake
+	ahead    bool // early data travelled in the upgrade
 	echoed   bool
 }
 
 // Handshake returns what is remembered of the upgrade; it is zero on a
 // server's Conn.
 func (c *Conn) Handshake() Handshake { return c.upgraded }
+
+// SentEarlyData reports whether the upgrade request carried early data.
+func (c *Conn) SentEarlyData() bool { return c.ahead }
 
 // EarlyDataEchoed reports whether the server echoed the early data in
 // Sec-WebSocket-Protocol, which proves that it used it. A server that uses it

@@ -83,6 +83,7 @@ func (d *Dialer) ConnectStream(ctx context.Context, first []byte) (transport.Str
 type upgradeRequest struct {
 	url    string // of which only the path and query count
 	header http.Header
+	early  bool   // it carries early data
 	echo   string // the Sec-WebSocket-Protocol that holds early data, or ""
 	rest   []byte // the first message
 }
@@ -100,7 +101,7 @@ func (d *Dialer) request(first []byte) (*upgradeRequest, error) {
 		header.Set("User-Agent", defaultUserAgent)
 	}
 	early := first[:min(len(first), max(d.EarlyData, 0))]
-	req := &upgradeRequest{header: header, rest: first[len(early):]}
+	req := &upgradeRequest{header: header, early: len(early) > 0, rest: first[len(early):]}
 	target := "/" + strings.TrimPrefix(d.Path, "/")
 	switch {
 	case len(early) == 0:
@@ -142,6 +143,7 @@ func (d *Dialer) upgrade(ctx context.Context, below net.Conn, req *upgradeReques
 	}
 	if disarm() && err == nil {
 		c.remember(a, resp, d.secrets())
+		c.ahead = req.early
 		c.echoed = req.echo != "" && resp.Header.Get(protocolHeader) == req.echo
 		c.open(d.Ping, d.Group)
 		return c, nil
