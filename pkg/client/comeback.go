@@ -402,6 +402,9 @@ var errNotNow = errors.New("nobody knows whether the server is there")
 // restarting reports whether err is what a server gives that restarts, or what
 // stands before it, to a request that cannot have been carried out.
 func (g *guard) restarting(err error, first []byte) bool {
+	if len(first) > 0 && errors.Is(err, transport.ErrPartSent) {
+		return false
+	}
 	v, _ := diagnose.Way(err, g.setting, diagnose.WayFacts{})
 	switch v.Cause {
 	case diagnose.TCPRefused, diagnose.TCPReset, diagnose.TCPUnreachable, diagnose.TCPTimeout:

@@ -146,7 +146,7 @@ func (f *fleet) leaves(m *member, err error) bool {
 // been carried out.
 func (g *guard) untouched(err error, first []byte) bool {
 	var v *VerdictError
-	if !errors.As(err, &v) {
+	if !errors.As(err, &v) || errors.Is(err, transport.ErrPartSent) {
 		return false
 	}
 	early := len(first) > 0 && g.way.early.Load()

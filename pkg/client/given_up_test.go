@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/transporttest"
 	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/wsconn"
 )
 
 // newV2Ray returns a far end that has answered once, as V2Ray does, and a guard
@@ -239,4 +241,26 @@ func TestOnlyWhatFailedIsSentAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPartSentIsNotSentAgain: a request of which a part may have arrived goes
+// neither to the server that returns nor to another.
+func TestPartSentIsNotSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, part := range []bool{false, true} {
+			l := newComebackLab(t)
+			if l.fault = wsconn.ErrClosedEarly; part {
+				l.fault = fmt.Errorf("%w (%w)", l.fault, transport.ErrPartSent)
+			}
+			time.Sleep(wellFor)
+			l.leaveFor(time.Second)
+			_, err := l.ask(t.Context())
+			if n := l.attempts.Load(); (err != nil) != part || part && n != 1 {
+				t.Errorf("a part was sent: %v; %v after %d attempts in vain", part, err, n)
+			}
+			if part && l.guard.untouched(err, []byte("hello")) {
+				t.Error("another server may carry it out")
+			}
+		}
+	})
 }

@@ -212,10 +212,11 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	defer c.writing.Unlock()
 	for len(p)-n > maxPlaintext {
 		part := p[n:min(len(p), n+corkedText)]
-		if err := c.writeTogether(part); err != nil {
+		m, err := c.writeTogether(part)
+		n += m
+		if err != nil {
 			return n, err
 		}
-		n += len(part)
 	}
 	if n > 0 && n == len(p) {
 		return n, nil
@@ -224,14 +225,19 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	return n + m, err
 }
 
-func (c *Conn) writeTogether(p []byte) error {
+// writeTogether writes p; of what did not go out as a whole, n is the most that
+// may have.
+func (c *Conn) writeTogether(p []byte) (n int, err error) {
 	c.records.collect()
-	_, err := c.secure.Write(p)
-	sent := c.records.release()
-	if err != nil {
-		return err
+	_, err = c.secure.Write(p)
+	sent, lost := c.records.release()
+	if err == nil {
+		err = lost
 	}
-	return sent
+	if err != nil {
+		return min(sent, len(p)), err
+	}
+	return len(p), nil
 }
 
 // CloseWrite sends close_notify. TCP's direction stays open.

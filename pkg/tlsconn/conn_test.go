@@ -375,6 +375,9 @@ func TestWriteErrorsAreFinal(t *testing.T) {
 			if sent > 8<<10 {
 				t.Errorf("%d bytes are said to be written to a pipe of 8 KiB", sent)
 			}
+			if sent == 0 {
+				t.Error("none are said to be written, but some can be read")
+			}
 			_ = client.SetWriteDeadline(time.Time{})
 			_, err = io.CopyN(io.Discard, far, 8<<10) // there is room again
 			if err != nil {

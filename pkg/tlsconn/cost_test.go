@@ -50,7 +50,7 @@ func TestRecordsAllocateNothing(t *testing.T) {
 		for range 5 {
 			_, _ = r.Write(record)
 		}
-		if err := r.release(); err != nil {
+		if _, err := r.release(); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 0 && !raceEnabled {

@@ -66,6 +66,7 @@ type records struct {
 	writing  sync.Mutex
 	cork     *corkBuffer // not nil while writes are collected
 	corked   int         // bytes in it
+	uncorked int         // bytes sent since it was lent
 	writeErr error       // the first; final
 }
 
@@ -254,17 +255,18 @@ func (r *records) Write(b []byte) (int, error) {
 func (r *records) collect() {
 	r.writing.Lock()
 	defer r.writing.Unlock()
-	r.cork = corks.Get().(*corkBuffer)
+	r.cork, r.uncorked = corks.Get().(*corkBuffer), 0
 }
 
-// release sends what was collected.
-func (r *records) release() error {
+// release sends what was collected, and returns how many bytes went out since
+// collect.
+func (r *records) release() (sent int, err error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	r.flush()
 	corks.Put(r.cork)
 	r.cork = nil
-	return r.writeErr
+	return r.uncorked, r.writeErr
 }
 
 func (r *records) flush() {
@@ -276,6 +278,7 @@ func (r *records) flush() {
 
 func (r *records) send(b []byte) (n int, err error) {
 	n, err = r.conn.Write(b)
+	r.uncorked += n
 	r.writeErr = err
 	return n, err
 }

@@ -14,6 +14,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 
@@ -30,6 +31,11 @@ type StreamConn interface {
 	// direction alone returns an error that is errors.ErrUnsupported.
 	CloseWrite() error
 }
+
+// ErrPartSent is wrapped by the error of a first Write, or of a dial, that failed
+// when a part of what it was given had gone out: that may have arrived, and been
+// acted upon, so nothing of it may be sent in another stream.
+var ErrPartSent = errors.New("a part was sent")
 
 // A ReadWaiter can wait without a buffer: WaitRead blocks until a Read would
 // return something (bytes or an error) at once. Idle connections hold no

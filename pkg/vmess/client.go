@@ -303,7 +303,7 @@ func (d *Dialer) dialWith(ctx context.Context, conn *Conn, first []byte) (*Conn,
 	}
 	if err := writeRest(ctx, conn, first[n:]); err != nil {
 		_ = conn.Reset()
-		return nil, err
+		return nil, fmt.Errorf("%w (%w)", err, transport.ErrPartSent)
 	}
 	return conn, nil
 }

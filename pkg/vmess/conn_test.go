@@ -629,3 +629,20 @@ func TestThroughRelays(t *testing.T) {
 		return app, far
 	})
 }
+
+// TestPartSent: a dial that failed when the first flight was out tells it.
+func TestPartSent(t *testing.T) {
+	near, far := transporttest.Pipe(1 << 20)
+	d := Dialer{
+		Client: NewClient(ClientConfig{ID: testID, Method: gcm.method}),
+		Endpoint: transport.EndpointFunc(func(_ context.Context, first []byte) (transport.StreamConn, error) {
+			if _, err := near.Write(first); err != nil {
+				return nil, err
+			}
+			return near, far.Reset()
+		}),
+	}
+	if _, err := d.DialStream(t.Context(), destination, make([]byte, firstFlight+1)); !errors.Is(err, transport.ErrPartSent) {
+		t.Errorf("got %v", err)
+	}
+}

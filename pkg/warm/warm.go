@@ -6,6 +6,7 @@ package warm
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -94,12 +95,14 @@ func (p *Pool) ConnectStream(ctx context.Context, first []byte) (transport.Strea
 		if len(first) == 0 {
 			return s, nil
 		}
-		// A write fails only on a stream that had ended before: nothing of
-		// first has arrived then.
-		if _, err := s.Write(first); err == nil {
+		_, err := s.Write(first)
+		if err == nil {
 			return s, nil
 		}
 		_ = s.Close()
+		if errors.Is(err, transport.ErrPartSent) {
+			return nil, err
+		}
 	}
 	return p.endpoint.ConnectStream(ctx, first)
 }

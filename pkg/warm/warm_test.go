@@ -3,6 +3,7 @@ package warm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -179,18 +180,14 @@ func TestDeadOnesAreReplaced(t *testing.T) {
 	})
 }
 
-// dying fails its first write, as a stream does whose end was not seen yet.
-type dying struct{ *transporttest.Conn }
-
-func (d dying) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
-
 func TestFailedFirstWriteConnectsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, made := &far{}, new(atomic.Bool)
 		p := NewPool(transport.EndpointFunc(func(ctx context.Context, first []byte) (transport.StreamConn, error) {
 			c, err := f.ConnectStream(ctx, first)
 			if len(first) == 0 && made.CompareAndSwap(false, true) {
-				c = dying{c.(*transporttest.Conn)} // the first that is made ahead
+				// The first that is made ahead, whose end was not seen yet.
+				c = breaking{c.(*transporttest.Conn), errors.New("broken pipe")}
 			}
 			return c, err
 		}), Options{Max: 1, Idle: 45 * time.Second})
@@ -213,6 +210,40 @@ func TestFailedFirstWriteConnectsAnew(t *testing.T) {
 		_ = p.Close()
 	})
 }
+
+// TestPartSentIsNotSentAgain: a stream that broke when a part of a request had
+// gone out may have brought it to somebody who acted upon it.
+func TestPartSentIsNotSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &far{}
+		part := fmt.Errorf("reset (%w)", transport.ErrPartSent)
+		p := NewPool(f, Options{Max: 1, Idle: 45 * time.Second, Ahead: transport.EndpointFunc(
+			func(ctx context.Context, first []byte) (transport.StreamConn, error) {
+				c, err := f.ConnectStream(ctx, first)
+				return breaking{c.(*transporttest.Conn), part}, err
+			})})
+		a := connect(t, p, "one")
+		synctest.Wait()
+		before := f.count()
+		if _, err := p.ConnectStream(t.Context(), []byte("two")); !errors.Is(err, part) {
+			t.Errorf("a request of which a part was sent: %v", err)
+		}
+		synctest.Wait()
+		if f.made("two") != nil || f.count() > before+1 { // which is ready for the next
+			t.Error("it was sent again")
+		}
+		_ = a.Close()
+		_ = p.Close()
+	})
+}
+
+// breaking fails its writes.
+type breaking struct {
+	*transporttest.Conn
+	err error
+}
+
+func (b breaking) Write([]byte) (int, error) { return 0, b.err }
 
 func TestServerThatWantsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

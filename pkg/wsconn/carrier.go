@@ -358,6 +358,9 @@ func (c *carrier) Write(b []byte) (int, error) {
 	n, err := c.conn.Write(b)
 	if err != nil {
 		first := err // so that only errors cost an allocation
+		if n > 0 {
+			first = fmt.Errorf("%w (%w)", err, transport.ErrPartSent)
+		}
 		c.writeErr.CompareAndSwap(nil, &first)
 	}
 	if c.answer != nil {

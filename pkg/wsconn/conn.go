@@ -227,7 +227,8 @@ func (c *Conn) readEnd(err error) error {
 
 // Write writes p as one binary message, or several when it is longer than
 // 66 KiB; nothing when p is empty. Calls from several goroutines follow one
-// another. Every error is final, that of a passed deadline too.
+// another. Every error is final, that of a passed deadline too; it is
+// [transport.ErrPartSent] where a part of p may arrive.
 func (c *Conn) Write(p []byte) (n int, err error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -237,16 +238,17 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	for n < len(p) {
 		part := p[n:min(len(p), n+maxMessage)]
 		if err := c.ws.WriteMessage(websocket.BinaryMessage, part); err != nil {
-			return n, c.writeEnd(err)
+			return n, c.writeEnd(n, err)
 		}
 		n += len(part)
 	}
 	return n, nil
 }
 
-// writeEnd turns an error of gorilla's into the stream's.
-func (c *Conn) writeEnd(err error) error {
+// writeEnd turns an error of gorilla's, after n bytes, into the stream's.
+func (c *Conn) writeEnd(n int, err error) error {
 	below := c.carrier.writeErr.Load()
+	part := n > 0 || below != nil && errors.Is(*below, transport.ErrPartSent)
 	switch {
 	case c.unheard.Load():
 		err = ErrPingTimeout
@@ -256,6 +258,9 @@ func (c *Conn) writeEnd(err error) error {
 		err = *below // gorilla hides what it is
 	case errors.Is(err, websocket.ErrCloseSent):
 		err = ErrEnded
+	}
+	if part && !errors.Is(err, transport.ErrPartSent) {
+		err = fmt.Errorf("%w (%w)", err, transport.ErrPartSent)
 	}
 	return fmt.Errorf("websocket write: %w", err)
 }

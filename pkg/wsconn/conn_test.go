@@ -552,6 +552,36 @@ func TestWriteDeadlineFreesWriter(t *testing.T) {
 	})
 }
 
+// TestPartSent: an error tells whether the far end may have got a part.
+func TestPartSent(t *testing.T) {
+	for name, tt := range map[string]struct {
+		takes int // of the first message, by the far end
+		part  bool
+	}{"nothing": {0, false}, "a part": {1000, true}, "the first frame": {80 << 10, true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hold := make(chan struct{})
+				endpoint := overPipe(func(p *rawPeer) {
+					_, _ = io.ReadFull(p.Conn, make([]byte, tt.takes))
+					<-hold
+				})
+				c := dial(t, endpoint)
+				_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+				_, err := c.Write(pattern(100 << 10))
+				if !errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, transport.ErrPartSent) != tt.part {
+					t.Errorf("Write: %v", err)
+				}
+				_, err = (&Dialer{Endpoint: endpoint, Host: "h", Timeout: time.Second}).ConnectStream(t.Context(), pattern(100<<10))
+				var late *TimeoutError
+				if !errors.As(err, &late) || errors.Is(err, transport.ErrPartSent) != tt.part {
+					t.Errorf("with the dial: %v", err)
+				}
+				close(hold)
+			})
+		})
+	}
+}
+
 // A deadline set once holds for all frames that follow.
 func TestWriteDeadlineStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

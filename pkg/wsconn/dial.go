@@ -61,7 +61,8 @@ type Dialer struct {
 // ConnectStream implements [transport.StreamEndpoint]; the connection is a
 // [*Conn]. What of first does not travel as early data is the first message.
 // Errors of Endpoint are returned as they are. Others are [*HandshakeError],
-// [*ProtocolError], [*TimeoutError], [ErrClosedEarly] or the ctx's cause.
+// [*ProtocolError], [*TimeoutError], [ErrClosedEarly] or the ctx's cause; they
+// are [transport.ErrPartSent], too, where a part of that message may arrive.
 func (d *Dialer) ConnectStream(ctx context.Context, first []byte) (transport.StreamConn, error) {
 	req, err := d.request(first)
 	if err != nil {
@@ -149,19 +150,24 @@ func (d *Dialer) upgrade(ctx context.Context, below net.Conn, req *upgradeReques
 		return c, nil
 	}
 	c.carrier.drained()
+	part := upgraded && len(req.rest) > 0 && (err == nil || errors.Is(err, transport.ErrPartSent))
 	var refused *HandshakeError
 	switch {
 	case errors.As(err, &refused):
 		return nil, err
 	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, fmt.Errorf("websocket upgrade: %w", context.Cause(ctx))
+		err = fmt.Errorf("websocket upgrade: %w", context.Cause(ctx))
 	case limited.Err() != nil:
-		return nil, &TimeoutError{After: time.Since(start)}
-	}
-	if upgraded { // but the first message could not be sent
+		err = &TimeoutError{After: time.Since(start)}
+	case upgraded: // but the first message could not be sent
 		return nil, fmt.Errorf("websocket upgrade: %w", err)
+	default:
+		return nil, c.carrier.upgradeError(a, err)
 	}
-	return nil, c.carrier.upgradeError(a, err)
+	if part {
+		err = fmt.Errorf("%w (%w)", err, transport.ErrPartSent)
+	}
+	return nil, err
 }
 
 func (d *Dialer) timeout() time.Duration {
