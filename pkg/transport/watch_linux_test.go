@@ -45,12 +45,14 @@ func TestRelayLocalGoneBehindStuckUpload(t *testing.T) {
 // TestRelayLeavesStuckUpload: one who has sent all and has read the whole
 // answer may leave in order, and what it sent arrives, however late.
 func TestRelayLeavesStuckUpload(t *testing.T) {
-	app, local := streamPair(t)
+	a, b := tcpPair(t)
 	remote, far := tcpPair(t)
 	const few, sent = 32 << 10, 192 << 10 // so that some is read, and watched, some not
-	if err := errors.Join(remote.SetWriteBuffer(few), far.SetReadBuffer(few)); err != nil {
+	const many = 4 * sent                 // so that the end is there, whatever is read
+	if err := errors.Join(b.SetReadBuffer(many), remote.SetWriteBuffer(few), far.SetReadBuffer(few)); err != nil {
 		t.Fatal(err)
 	}
+	app, local := transport.NewTCP(a), transport.NewTCP(b)
 	d := startOn(t, transport.Relay{Idle: time.Hour}, app, local, transport.NewTCP(remote), transport.NewTCP(far))
 	if _, err := app.Write(make([]byte, sent)); err != nil {
 		t.Fatal(err)
