@@ -106,9 +106,25 @@ func newFallback(dir string) (http.Handler, error) {
 			http.NotFound(w, r)
 			return
 		}
-		serve.ServeHTTP(w, r)
+		serve.ServeHTTP(patientWriter{w}, r)
 	}), nil
 }
+
+// fallbackPatience is how long a visitor may take to make room for a piece of
+// an answer. The system's buffers make that come in leaps, of some hundred KiB.
+const fallbackPatience = time.Minute
+
+// A patientWriter is for answers that may take long, as long as they move.
+type patientWriter struct{ http.ResponseWriter }
+
+// Write implements io.Writer.
+func (w patientWriter) Write(p []byte) (int, error) {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(fallbackPatience))
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (w patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func orDot(name string) string {
 	if name == "" {

@@ -193,12 +193,14 @@ func (s *Server) Run(ctx context.Context) error {
 	s.ws.Context = streams
 	handshake := time.Duration(s.limits.Handshake)
 	h := &http.Server{
-		Handler:           &s.ws,
-		ReadHeaderTimeout: handshake,
-		IdleTimeout:       handshake,
-		MaxHeaderBytes:    32 << 10, // early data included
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		Protocols:         new(http.Protocols),
+		Handler: &s.ws,
+		// With the body, which nobody wants; upgrading takes all deadlines off.
+		ReadTimeout:    handshake,
+		WriteTimeout:   2 * handshake, // from the head on: the body may be waited for; the fallback has its own
+		IdleTimeout:    handshake,
+		MaxHeaderBytes: 32 << 10, // early data included
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Protocols:      new(http.Protocols),
 	}
 	h.Protocols.SetHTTP1(true)
 	stop := context.AfterFunc(ctx, func() { _ = h.Close() })

@@ -9,9 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -21,6 +24,7 @@ import (
 	"vmess-local/pkg/mux"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/transporttest"
 	"vmess-local/pkg/vmess"
 	"vmess-local/pkg/wsconn"
 )
@@ -317,4 +321,61 @@ func TestNewFails(t *testing.T) {
 			t.Errorf("%s: the error shows the id", name)
 		}
 	}
+}
+
+// Who withholds a body or takes no answer is not waited for without end.
+func TestHTTPIsBounded(t *testing.T) {
+	const handshake = 3 * time.Second
+	port := func(t *testing.T, fallback, target string) transporttest.HTTPPort {
+		ln, cfg := transporttest.NewPipeListener(16), testConfig()
+		cfg.Limits.Handshake, cfg.Fallback = config.Duration(handshake), fallback
+		serve(t, cfg, Options{Listener: ln})
+		return transporttest.HTTPPort{Dial: ln.Dial, Room: 16, Target: target, Fields: "Host: x\r\n", Within: 3 * handshake}
+	}
+	for _, target := range []string{"/", "/ray", "/x"} {
+		t.Run(target, func(t *testing.T) {
+			transporttest.TestHTTPPort(t, func(t *testing.T) transporttest.HTTPPort { return port(t, "", target) })
+		})
+	}
+	t.Run("fallback", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "big"), make([]byte, 1<<17), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		transporttest.TestHTTPPort(t, func(t *testing.T) transporttest.HTTPPort {
+			p := port(t, dir, "/big")
+			p.Pace, p.Within = time.Second, fallbackPatience+3*handshake
+			return p
+		})
+	})
+}
+
+// The bounds of HTTP are not those of a tunnel.
+func TestTunnelOutlivesHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln, cfg := transporttest.NewPipeListener(1<<12), testConfig()
+		cfg.Limits.Handshake = config.Duration(3 * time.Second)
+		far, way := transporttest.Pipe(1 << 10)
+		s, _ := serve(t, cfg, Options{Listener: ln, Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) { return way, nil })})
+		d := dialer(t, s)
+		d.Endpoint.(*wsconn.Dialer).Endpoint = transport.EndpointFunc(func(context.Context, []byte) (transport.StreamConn, error) {
+			return ln.Dial().(*transporttest.Conn), nil
+		})
+		dst, _ := netaddr.FromHost("example.com", 80)
+		conn, err := d.DialStream(t.Context(), dst, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for range 3 {
+			if _, err := far.Write([]byte("y")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		_ = far.Close()
+	})
 }
