@@ -55,6 +55,8 @@ const (
 	eventPause = time.Second
 	maxEvents  = 16 // pages that watch at one time
 	checkTime  = time.Minute
+	// patience is how long a request with its body may take, and an answer then.
+	patience = 10 * time.Second
 )
 
 // A Page serves the status page on a listener.
@@ -92,7 +94,7 @@ func (p *Page) Close() error { return p.listener.Close() }
 // Run serves until ctx is done.
 func (p *Page) Run(ctx context.Context) error {
 	server := &http.Server{
-		Handler: p.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		Handler: p.Handler(), ReadTimeout: patience, WriteTimeout: 2 * patience, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10, BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
@@ -217,7 +219,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
-	control := http.NewResponseController(w)
+	pieces := inPieces(w, r)
 	tick := time.NewTicker(eventPause)
 	defer tick.Stop()
 	for {
@@ -225,8 +227,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		_ = control.SetWriteDeadline(time.Now().Add(10 * eventPause))
-		if _, err := fmt.Fprintf(w, "data: %s\n\n", data); err != nil || control.Flush() != nil {
+		if _, err := fmt.Fprintf(pieces, "data: %s\n\n", data); err != nil {
 			return
 		}
 		select {
@@ -235,6 +236,33 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		case <-tick.C:
 		}
 	}
+}
+
+// pieces is an answer whose every piece is sent at once and may take patience.
+type pieces struct {
+	http.ResponseWriter
+	control *http.ResponseController
+}
+
+// inPieces begins an answer that may take longer than patience.
+func inPieces(w http.ResponseWriter, r *http.Request) pieces {
+	c := http.NewResponseController(w)
+	if r.Body == http.NoBody {
+		// net/http reads on, to notice that the client leaves: the deadline
+		// would look like that. That of a body, which is not read, must stay.
+		_ = c.SetReadDeadline(time.Time{})
+	}
+	return pieces{w, c}
+}
+
+// Write implements io.Writer.
+func (p pieces) Write(piece []byte) (int, error) {
+	_ = p.control.SetWriteDeadline(time.Now().Add(patience))
+	n, err := p.ResponseWriter.Write(piece)
+	if err == nil {
+		err = p.control.Flush()
+	}
+	return n, err
 }
 
 func (p *Page) link(w http.ResponseWriter, r *http.Request) {
@@ -251,11 +279,8 @@ func (p *Page) check(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkTime)
 	defer cancel()
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	control := http.NewResponseController(w)
-	tell := func(step any) {
-		_ = json.NewEncoder(w).Encode(step)
-		_ = control.Flush()
-	}
+	pieces := inPieces(w, r)
+	tell := func(step any) { _ = json.NewEncoder(pieces).Encode(step) }
 	if err := p.source.Check(ctx, tell); err != nil {
 		tell(map[string]string{"error": err.Error()})
 	}

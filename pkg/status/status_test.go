@@ -10,9 +10,12 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"vmess-local/pkg/transport/transporttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -65,16 +68,8 @@ func serve(t *testing.T) *site {
 	}
 	s := &site{source: &shown{acted: make(chan string, 10)}, base: "http://" + ln.Addr().String()}
 	s.Page = New(ln, s.source, "")
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		http.DefaultClient.CloseIdleConnections()
-	})
+	runPage(t, s.Page)
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	return s
 }
 
@@ -270,4 +265,75 @@ func TestEvents(t *testing.T) {
 	if more.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("one too many: %d", more.StatusCode)
 	}
+}
+
+// Who withholds a body or takes no answer is not waited for without end, with
+// or without the token.
+func TestHTTPIsBounded(t *testing.T) {
+	for target, host := range map[string]string{
+		"/": "evil.example", "/page.js": "127.0.0.1:1081", "/api/act": "127.0.0.1:1081",
+		"/api/state?token=t": "127.0.0.1:1081", "/api/events?token=t": "127.0.0.1:1081",
+		"/api/check?token=t": "127.0.0.1:1081", "/api/act?what=cut&which=1&token=t": "127.0.0.1:1081",
+	} {
+		t.Run(target, func(t *testing.T) {
+			transporttest.TestHTTPPort(t, func(t *testing.T) transporttest.HTTPPort {
+				ln := transporttest.NewPipeListener(16)
+				p := New(ln, &shown{acted: make(chan string, 1)}, "t")
+				runPage(t, p)
+				return transporttest.HTTPPort{Dial: ln.Dial, Room: 16, Target: target, Fields: "Host: " + host + "\r\n", Within: 3 * patience}
+			})
+		})
+	}
+}
+
+// What takes its time is not cut by the bounds of what does not.
+func TestLongCallsGoOn(t *testing.T) {
+	for call, want := range map[string]string{"GET /api/events": "data: ", "POST /api/check": "slow"} {
+		t.Run(call, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ln := transporttest.NewPipeListener(16)
+				runPage(t, New(ln, &slowCheck{}, "t"))
+				c := ln.Dial()
+				defer c.Close()
+				go func() { _, _ = io.WriteString(c, call+"?token=t HTTP/1.1\r\nHost: 127.0.0.1:1081\r\n\r\n") }()
+				start, got := time.Now(), 0
+				for lines := bufio.NewScanner(c); got < 50 && lines.Scan(); {
+					if strings.Contains(lines.Text(), want) {
+						got++
+					}
+				}
+				if took := time.Since(start); got < 50 || took < 45*time.Second {
+					t.Errorf("it told %d times within %s", got, took)
+				}
+			})
+		})
+	}
+}
+
+// slowCheck tells something once a second while it is asked to.
+type slowCheck struct{ shown }
+
+func (*slowCheck) Check(ctx context.Context, tell func(any)) error {
+	for {
+		tell("slow")
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// runPage runs a page until the test ends.
+func runPage(t *testing.T, p *Page) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
