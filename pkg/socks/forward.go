@@ -43,34 +43,140 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, h *httpConn, pr
 	if h.origins == nil {
 		h.origins = s.newOrigins()
 	}
-	ctx := context.WithValue(r.Context(), errandKey{}, errand{r.Context(), dst})
+	body := newRequestBody(r.Body, h, s.idle())
+	ctx := context.WithValue(r.Context(), errandKey{}, errand{r.Context(), dst, body})
 	r = r.WithContext(ctx)
-	if r.ProtoAtLeast(1, 1) && r.Header.Get("Upgrade") == "" {
-		proxy.ServeHTTP(bareWriter{w}, r) // lengths or chunks tell the client where the answer ends
-		return
+	if r.Body != http.NoBody {
+		r.Body = body
 	}
-	forwardFrail(w, r, h, proxy)
+	h.patience.Store(int64(s.idle()))
+	h.moves.Store(true)
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex() // an answer need not wait for the body
+	// Lengths or chunks tell a client where the answer ends, but for one that may
+	// be told that by nothing but the end of its connection. An answer that breaks
+	// off panics, and what was upgraded is closed by the proxy without CloseWrite,
+	// if the origin did not end it.
+	frail := !r.ProtoAtLeast(1, 1) || r.Header.Get("Upgrade") != ""
+	if frail {
+		h.frail(true)
+	}
+	whole := false
+	defer func() {
+		if !whole {
+			h.lost.Store(true)
+		}
+	}()
+	proxy.ServeHTTP(bareWriter{w}, r)
+	bodied := r.Body != http.NoBody
+	switch {
+	case h.hijacked || !frail && !bodied:
+		whole = true
+	case control.Flush() == nil:
+		if frail {
+			h.frail(false)
+		}
+		whole = !bodied || body.finish(s.handshake())
+	default:
+		whole = !bodied
+	}
 }
 
-// forwardFrail is for a client that may be told where its answer ends by nothing
-// but the end of its connection. An answer that breaks off panics, and what was
-// upgraded is closed by the proxy without CloseWrite, if the origin did not end it.
-func forwardFrail(w http.ResponseWriter, r *http.Request, h *httpConn, proxy http.Handler) {
-	h.frail(true)
-	proxy.ServeHTTP(bareWriter{w}, r)
-	if h.hijacked {
-		return
+// A requestBody is a request's body on its way to an origin. Its client may
+// take its time as long as something moves.
+type requestBody struct {
+	io.ReadCloser
+	conn *httpConn
+	idle time.Duration
+
+	mu       sync.Mutex
+	read     sync.Cond // told when reading has become false
+	deadline time.Time
+	reading  bool
+	finished bool // no longer for an origin
+	over     bool // read to its end
+	silent   bool // nothing came for too long
+}
+
+func newRequestBody(body io.ReadCloser, conn *httpConn, idle time.Duration) *requestBody {
+	b := &requestBody{ReadCloser: body, conn: conn, idle: idle}
+	b.read.L = &b.mu
+	return b
+}
+
+// Read is called by http.Transport, which may outlive the request.
+func (b *requestBody) Read(p []byte) (int, error) {
+	if !b.begin() {
+		return 0, http.ErrBodyReadAfterClose
 	}
-	if err := http.NewResponseController(w).Flush(); err == nil {
-		h.frail(false)
+	n, err := b.ReadCloser.Read(p)
+	b.end(err)
+	return n, err
+}
+
+// begin moves the deadline, now and then.
+func (b *requestBody) begin() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.finished {
+		return false
 	}
+	if now := time.Now(); b.deadline.Sub(now) < b.idle {
+		b.deadline = now.Add(b.idle + b.idle/8)
+		_ = b.conn.SetReadDeadline(b.deadline)
+	}
+	b.reading = true
+	return true
+}
+
+func (b *requestBody) end(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = false
+	b.read.Broadcast()
+	switch {
+	case isTimeout(err):
+		b.silent = true
+	case err == io.EOF && !b.over:
+		b.over = true
+		_ = b.conn.SetReadDeadline(time.Time{}) // the answer may take longer
+	}
+}
+
+// wasSilent reports whether nothing came for too long. That ends ctx, which may
+// be known before the Read returns.
+func (b *requestBody) wasSilent(ctx context.Context) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.reading && ctx.Err() != nil {
+		b.read.Wait()
+	}
+	return b.silent
+}
+
+// finish takes what is left of a body whose request was answered, for so long
+// at most. It reports whether that was all, or so much that net/http ends the
+// connection.
+func (b *requestBody) finish(within time.Duration) bool {
+	b.mu.Lock()
+	b.finished = true
+	if !b.over && !b.silent {
+		_ = b.conn.SetReadDeadline(time.Now().Add(within))
+	}
+	for b.reading {
+		b.read.Wait()
+	}
+	over, silent := b.over, b.silent
+	b.mu.Unlock()
+	return over || !silent && b.ReadCloser.Close() == nil
 }
 
 // An errand is what a dial must know of the request it is for: http.Transport
 // detaches a dial's context from the request's and keeps its values only.
 type errand struct {
-	ctx context.Context
-	dst netaddr.Addr
+	ctx  context.Context
+	dst  netaddr.Addr
+	body *requestBody
 }
 
 type errandKey struct{}
@@ -118,10 +224,13 @@ func (s *Server) newForwarder() http.Handler {
 		FlushInterval: -1,
 		ErrorLog:      log.New(io.Discard, "", 0),
 		BufferPool:    new(bufferPool),
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			status := statusOf(err)
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			status, text := statusOf(err), publicText(err)
+			if r.Context().Value(errandKey{}).(errand).body.wasSilent(r.Context()) {
+				status, text = http.StatusRequestTimeout, textSilent
+			}
 			clear(w.Header()) // of an answer that could not be passed on
-			writeText(w, status, publicText(err))
+			writeText(w, status, text)
 		},
 	}
 }

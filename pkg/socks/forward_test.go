@@ -496,3 +496,164 @@ func TestPathOf(t *testing.T) {
 		}
 	}
 }
+
+// Who withholds a body or takes no answer is not waited for without end, before
+// the password as behind it; what is slow and moves goes on.
+func TestHTTPIsBounded(t *testing.T) {
+	const (
+		handshake = 5 * time.Second
+		idle      = 20 * time.Second
+	)
+	// The body of an answer is a while behind its head: ReverseProxy flushes the
+	// head aside, holding a lock, which stops the fake clock if it cannot.
+	answer := func(c *transporttest.Conn, length int, text string) {
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", length)
+		time.Sleep(time.Second)
+		_, _ = io.WriteString(c, text)
+	}
+	long := strings.Repeat("long", 1<<13)
+	for _, c := range []struct {
+		name, target string
+		auth         bool
+		origin       func(c *transporttest.Conn)
+		idle, pace   time.Duration
+	}{
+		{name: "origin form", target: "/"},
+		{name: "another scheme", target: "ftp://one.example/"},
+		{name: "bad destination", target: "http://one.example:0/"},
+		{name: "without the password", target: "http://one.example/", auth: true},
+		{name: "an origin that answers at once", target: "http://one.example/", origin: func(c *transporttest.Conn) {
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				answer(c, len(long), long)
+			}
+		}},
+		{name: "an origin that breaks off", target: "http://one.example/", origin: func(c *transporttest.Conn) {
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				answer(c, len(long)+1, long)
+			}
+		}},
+		{name: "an origin that takes the body", target: "http://one.example/", idle: idle, pace: idle / 2, origin: func(c *transporttest.Conn) {
+			r, err := http.ReadRequest(bufio.NewReader(c))
+			if err != nil {
+				return
+			}
+			if body, err := io.ReadAll(r.Body); err == nil {
+				answer(c, len(body)+len(long), string(body)+long)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			transporttest.TestHTTPPort(t, func(t *testing.T) transporttest.HTTPPort {
+				s := &Server{Handshake: handshake, Idle: idle}
+				if c.auth {
+					s.Auth = &Auth{Username: "anna", Password: "x"}
+				}
+				s.Dialer = transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+					near, far := transporttest.Pipe(1 << 10)
+					go func() { defer far.Close(); c.origin(far) }()
+					return near, nil
+				})
+				room, within := 16, 2*handshake+time.Second
+				if c.origin != nil {
+					room, within = 512, 2*idle+2*handshake+keepAliveTime
+				}
+				ln := transporttest.NewPipeListener(room)
+				openOn(t, s, ln)
+				return transporttest.HTTPPort{
+					Dial: ln.Dial, Room: room, Target: c.target, Fields: "Host: x\r\n", Within: within, Idle: c.idle, Pace: c.pace,
+				}
+			})
+		})
+	}
+}
+
+// An answer that does not wait for the body reaches the client at once.
+func TestAnswerBeforeBody(t *testing.T) {
+	for name, answer := range map[string]string{
+		"with a text": "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+		"without":     "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Server{Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+				near, far := transporttest.Pipe(1 << 10)
+				go func() {
+					defer far.Close()
+					r := bufio.NewReader(far)
+					for {
+						if _, err := http.ReadRequest(r); err != nil {
+							return
+						}
+						_, _ = io.WriteString(far, answer)
+						_, _ = io.CopyN(io.Discard, r, 4)
+					}
+				}()
+				return near, nil
+			})}
+			inBubble(t, s, func(t *testing.T, _ *door, ln *memListener) {
+				c := ln.dial()
+				defer c.Close()
+				r := bufio.NewReader(c)
+				for range 2 { // the connection stays
+					write(t, c, "POST http://one.example/ HTTP/1.1\r\nHost: one.example\r\nContent-Length: 4\r\n\r\n")
+					start := time.Now()
+					if resp := readResponse(t, r); resp.StatusCode != 200 || time.Since(start) > time.Second {
+						t.Errorf("answered %s after %s", resp.Status, time.Since(start))
+					}
+					write(t, c, "body")
+					synctest.Wait()
+				}
+			})
+		})
+	}
+}
+
+// A body that stops coming is the client's fault, and told so.
+func TestSilentBody(t *testing.T) {
+	s := &Server{Idle: 20 * time.Second, Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+		near, far := transporttest.Pipe(1 << 10)
+		go func() {
+			_, _ = io.Copy(io.Discard, far)
+			_ = far.Close()
+		}()
+		return near, nil
+	})}
+	inBubble(t, s, func(t *testing.T, _ *door, ln *memListener) {
+		c := ln.dial()
+		defer c.Close()
+		write(t, c, "POST http://one.example/ HTTP/1.1\r\nHost: one.example\r\nContent-Length: 9\r\n\r\nsome")
+		start := time.Now()
+		resp := readResponse(t, bufio.NewReader(c))
+		if took := time.Since(start); resp.StatusCode != http.StatusRequestTimeout || resp.text != textSilent || took < s.Idle || took > 2*s.Idle {
+			t.Errorf("answered %s %q after %s", resp.Status, resp.text, took)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the connection goes on: %v", err)
+		}
+	})
+}
+
+// The rest of a body that came too late is no request.
+func TestLateBodyIsNoRequest(t *testing.T) {
+	s := &Server{Idle: 20 * time.Second, Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+		near, far := transporttest.Pipe(1 << 10)
+		go func() {
+			defer far.Close()
+			_, _ = http.ReadRequest(bufio.NewReader(far))
+			_, _ = io.WriteString(far, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+		}()
+		return near, nil
+	})}
+	const smuggled = "CONNECT evil.example:443 HTTP/1.1\r\n\r\n"
+	inBubble(t, s, func(t *testing.T, d *door, ln *memListener) {
+		c := ln.dial()
+		defer c.Close()
+		write(t, c, fmt.Sprintf("POST http://one.example/ HTTP/1.1\r\nHost: one.example\r\nContent-Length: %d\r\n\r\n", len(smuggled)))
+		readResponse(t, bufio.NewReader(c))
+		time.Sleep(45 * time.Second)
+		_, _ = io.WriteString(c, smuggled)
+		synctest.Wait()
+		if n := len(d.asked()); n != 0 {
+			t.Errorf("%d requests were made of a body", n)
+		}
+	})
+}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"vmess-local/pkg/transport"
@@ -32,6 +33,7 @@ const (
 	textAuth     = "This proxy needs a user name and a password.\n"
 	textLoop     = "The address asked for is this proxy itself.\n"
 	textMore     = "More is in what vmess-local printed, and on its status page.\n"
+	textSilent   = "The rest of the request did not come.\n"
 )
 
 // An httpConn is a client that speaks HTTP. net/http owns it until over is
@@ -41,7 +43,14 @@ type httpConn struct {
 	*client
 	once sync.Once
 	over chan struct{}
-	idle time.Duration
+	// patience is how long a write may take, a time.Duration: net/http cannot
+	// give it a deadline, as its WriteTimeout is that of a whole answer.
+	patience atomic.Int64
+	// moves: that is how long a write may stand still.
+	moves atomic.Bool
+	// lost: the rest of a body was not waited for, so that what comes next is
+	// no request.
+	lost atomic.Bool
 
 	hijacked bool
 	reached  bool  // a whole request arrived
@@ -51,6 +60,9 @@ type httpConn struct {
 }
 
 func (h *httpConn) Read(p []byte) (int, error) {
+	if h.lost.Load() {
+		return 0, net.ErrClosed
+	}
 	n, err := h.client.Read(p)
 	if err != nil {
 		h.readErr = err
@@ -58,15 +70,14 @@ func (h *httpConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write has a deadline, which net/http cannot give it: its WriteTimeout is
-// that of a whole answer.
-func (h *httpConn) Write(p []byte) (int, error) {
-	patience := lingerTime // for the answer to a broken head
-	if h.reached {
-		patience = h.idle
+func (h *httpConn) Write(p []byte) (written int, err error) {
+	for {
+		_ = h.SetWriteDeadline(time.Now().Add(time.Duration(h.patience.Load())))
+		n, err := h.client.Write(p[written:])
+		if written += n; n == 0 || !isTimeout(err) || !h.moves.Load() {
+			return written, err
+		}
 	}
-	_ = h.SetWriteDeadline(time.Now().Add(patience))
-	return h.client.Write(p)
 }
 
 // CloseWrite ends an upgraded connection's way down in order, as the origin did.
@@ -160,7 +171,8 @@ func (p panicReporter) Write(line []byte) (int, error) {
 // serveHTTP serves the client's plain requests until it leaves, or up to a
 // CONNECT, which it returns.
 func (s *Server) serveHTTP(ctx context.Context, c *client) (*transport.Request, error) {
-	h := &httpConn{client: c, over: make(chan struct{}), idle: s.idle()}
+	h := &httpConn{client: c, over: make(chan struct{})}
+	h.patience.Store(int64(lingerTime)) // for the answer to a broken head
 	defer func() { h.closeOrigins() }()
 	_ = c.SetDeadline(time.Time{}) // net/http sets its own
 	sole := &soleListener{ctx: ctx, conn: h}
@@ -178,6 +190,12 @@ func (s *Server) serveHTTP(ctx context.Context, c *client) (*transport.Request, 
 func (s *Server) serveRequest(w http.ResponseWriter, r *http.Request, proxy http.Handler) {
 	h := httpConnOf(r)
 	h.reached = true
+	h.patience.Store(int64(s.handshake()))
+	h.moves.Store(false)
+	if r.Body != http.NoBody {
+		// net/http waits for the body of a request that is refused.
+		_ = h.SetReadDeadline(time.Now().Add(s.handshake()))
+	}
 	defer func() {
 		if h.hijacked {
 			h.finish()
@@ -304,7 +322,8 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	if status == http.StatusBadRequest {
+	switch status {
+	case http.StatusBadRequest, http.StatusRequestTimeout:
 		h.Set("Connection", "close") // whoever asks like that has nothing better to ask
 	}
 	w.WriteHeader(status)
