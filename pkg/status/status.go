@@ -51,6 +51,9 @@ type Source interface {
 // ErrUnknown is returned by a Source that does not know what it is asked for.
 var ErrUnknown = errors.New("no such thing")
 
+// MaxConns is how many connections a page has at most.
+const MaxConns = 64
+
 const (
 	eventPause = time.Second
 	maxEvents  = 16 // pages that watch at one time
@@ -91,14 +94,17 @@ func (p *Page) URL() string { return "http://" + p.listener.Addr().String() + "/
 // Close gives the port back. It is for a page that was not run.
 func (p *Page) Close() error { return p.listener.Close() }
 
-// Run serves until ctx is done.
+// Run serves until ctx is done. Of more than [MaxConns] connections, one that
+// waits for a request makes room for the next.
 func (p *Page) Run(ctx context.Context) error {
+	ln := &bounded{Listener: p.listener}
 	server := &http.Server{
-		Handler: p.Handler(), ReadTimeout: patience, WriteTimeout: 2 * patience, IdleTimeout: time.Minute,
+		ConnState: ln.changed,
+		Handler:   p.Handler(), ReadTimeout: patience, WriteTimeout: 2 * patience, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10, BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(p.listener); ctx.Err() == nil {
+	if err := server.Serve(ln); ctx.Err() == nil {
 		return fmt.Errorf("status page: %w", err)
 	}
 	return nil

@@ -286,6 +286,50 @@ func TestHTTPIsBounded(t *testing.T) {
 	}
 }
 
+// Who opens connections and asks for nothing takes no place from the page, and
+// those that are served go on.
+func TestConnectionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := transporttest.NewPipeListener(1 << 10)
+		runPage(t, New(ln, &shown{}, "t"))
+		ask := func(path string) (net.Conn, string) {
+			c := ln.Dial()
+			_, _ = io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: 127.0.0.1:1081\r\n\r\n")
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			return c, line
+		}
+		const ok = "HTTP/1.1 200 OK\r\n"
+		watching, line := ask("/api/events?token=t")
+		defer watching.Close()
+		if line != ok {
+			t.Fatalf("answered %q", line)
+		}
+		silent := make([]net.Conn, 3*MaxConns)
+		for i := range silent {
+			silent[i] = ln.Dial()
+			defer silent[i].Close()
+		}
+		c, line := ask("/healthz")
+		defer c.Close()
+		if line != ok {
+			t.Errorf("beside silent ones: %q", line)
+		}
+		synctest.Wait()
+		open := 0
+		for _, c := range silent {
+			if _, err := c.Write([]byte("G")); err == nil {
+				open++
+			}
+		}
+		if open != MaxConns-2 {
+			t.Errorf("%d silent ones are open beside two that were served, want %d", open, MaxConns-2)
+		}
+		if n, err := watching.Read(make([]byte, 1)); n != 1 || err != nil {
+			t.Errorf("the one that watches: %v", err)
+		}
+	})
+}
+
 // What takes its time is not cut by the bounds of what does not.
 func TestLongCallsGoOn(t *testing.T) {
 	for call, want := range map[string]string{"GET /api/events": "data: ", "POST /api/check": "slow"} {
