@@ -70,6 +70,7 @@ type Options struct {
 	PageToken string
 
 	board *stats.Board // the Client's
+	room  *room        // likewise
 }
 
 // A Client is an assembled vmess-local. Its port is bound from New on.
@@ -135,7 +136,8 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if opt.Watcher == nil {
 		opt.Watcher = &awake.Watcher{Now: opt.Now}
 	}
-	opt.board = stats.NewBoard()
+	opt.board, opt.room = stats.NewBoard(), newRoom()
+	opt.room.fit(cfg)
 	g, err := newGeneration(cfg, opt)
 	if err != nil {
 		return nil, err
@@ -282,6 +284,7 @@ func (c *Client) Reload(cfg *config.Client) error {
 		_ = c.listener.Listener.Close()
 	}
 	old.stop()
+	c.opt.room.fit(cfg)
 	c.now, c.listener = next, ln
 	next.local, next.again = ln.Addr().String(), true
 	next.sayHello()

@@ -14,7 +14,6 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
-	"vmess-local/pkg/limit"
 	"vmess-local/pkg/socks"
 	"vmess-local/pkg/udp"
 )
@@ -56,8 +55,8 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 		Dialer:    wording{d},
 		Handshake: time.Duration(cfg.Limits.Handshake),
 		Idle:      time.Duration(cfg.Limits.Idle),
-		MaxConns:  limit.Connections(cfg.Limits.Connections, 2),
 		Report:    g.localFault,
+		Room:      opt.room.conns, OriginRoom: opt.room.files,
 	}
 	if cfg.UDP.Mode != "off" {
 		g.associations = &udp.Server{
@@ -66,9 +65,10 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 			DialTimeout: time.Duration(cfg.Limits.Dial),
 			Report:      g.packetFault,
 			Watcher:     datagramWatcher{opt.board},
+			Room:        opt.room.ways,
 		}
 		for _, one := range guards {
-			one.packets.plain.Dropped = g.associations.Drop
+			one.packets.plain.Dropped, one.packets.plain.Room = g.associations.Drop, opt.room.ends
 		}
 		g.front.Associator = g.associations
 	}
@@ -129,7 +129,7 @@ func (g *generation) guards() ([]*guard, error) {
 }
 
 func (g *generation) sayHello() {
-	for _, l := range g.hello {
+	for _, l := range append(g.hello, g.opt.room.hello(g.cfg)...) {
 		g.opt.Log.Log(context.Background(), l.level, l.msg, l.attrs...)
 	}
 }
@@ -176,33 +176,46 @@ func (g *generation) localFault(err error, source netip.AddrPort) {
 		{socks.ErrTLS, diagnose.FaultTLS, ""},
 		{socks.ErrHandshakeTimeout, diagnose.FaultSilence, ""},
 		{socks.ErrBadAuth, diagnose.FaultAuth, "auth"},
-		{socks.ErrTooMany, diagnose.FaultTooMany, "limits.connections"},
 		{socks.ErrCommand, diagnose.FaultCommand, ""},
 		{socks.ErrLoop, diagnose.FaultLoop, ""},
 		{socks.ErrBadHandshake, diagnose.FaultNoise, ""},
 	}
 	for _, f := range faults {
-		if !errors.Is(err, f.err) {
-			continue
+		if errors.Is(err, f.err) {
+			g.sayLocal(f.fault, f.key, source)
+			return
 		}
-		facts := diagnose.LocalFacts{Listen: g.local, Limit: g.front.MaxConns}
-		if source.IsValid() {
-			facts.Client = source.Addr().String()
-		}
-		if f.key != "" {
-			facts.Place = strings.TrimPrefix(place(g.cfg, f.key), " at ")
-		}
-		g.fleet.current().voice.say(diagnose.Local(f.fault, facts))
-		return
 	}
-	g.opt.Log.Warn("local side", "err", err)
+	switch {
+	case errors.Is(err, socks.ErrTooMany) && g.opt.room.conns.Full():
+		g.sayLocal(diagnose.FaultTooMany, "limits.connections", source)
+	case errors.Is(err, socks.ErrTooMany), diagnose.OutOfFiles(err):
+		g.sayLocal(diagnose.FaultFiles, "limits.connections", source)
+	default:
+		g.opt.Log.Warn("local side", "err", err)
+	}
+}
+
+func (g *generation) sayLocal(fault diagnose.LocalFault, key string, source netip.AddrPort) {
+	facts := diagnose.LocalFacts{Listen: g.local, Limit: g.opt.room.conns.Most()}
+	if source.IsValid() {
+		facts.Client = source.Addr().String()
+	}
+	if key != "" {
+		facts.Place = strings.TrimPrefix(place(g.cfg, key), " at ")
+	}
+	g.fleet.current().voice.say(diagnose.Local(fault, facts))
 }
 
 // packetFault tells which datagrams are dropped. What is wrong with the way to
 // the server has been told in its own words.
-func (g *generation) packetFault(err error, _ netip.AddrPort) {
+func (g *generation) packetFault(err error, source netip.AddrPort) {
 	level := slog.LevelWarn
-	if errors.Is(err, udp.ErrForeign) && !errors.Is(err, udp.ErrOtherUser) || errors.Is(err, udp.ErrNoTunnel) || errors.Is(err, udp.ErrReply) {
+	switch {
+	case errors.Is(err, udp.ErrTooMany), diagnose.OutOfFiles(err):
+		g.sayLocal(diagnose.FaultFiles, "limits.connections", source)
+		return
+	case errors.Is(err, udp.ErrForeign) && !errors.Is(err, udp.ErrOtherUser), errors.Is(err, udp.ErrNoTunnel), errors.Is(err, udp.ErrReply):
 		level = slog.LevelDebug
 	}
 	g.opt.Log.Log(context.Background(), level, "UDP", "err", err)

@@ -102,6 +102,7 @@ const (
 	FaultCommand                   // a SOCKS command that is not supported
 	FaultLoop                      // it asked for this very proxy
 	FaultWebPage                   // a web page of the proxy's port was asked for
+	FaultFiles                     // the limit of open files is reached
 )
 
 // LocalFacts are what is known of the program.
@@ -146,6 +147,8 @@ func Local(fault LocalFault, f LocalFacts) Verdict {
 	case FaultWebPage:
 		v.Sentence = who + " asked for a web page at " + proxy + ", which is a proxy"
 		v.Fix = "enter " + proxy + " as SOCKS5 or HTTP proxy in the settings, not as a web address"
+	case FaultFiles:
+		return limitOfFiles(placed(`"limits.connections"`, f.Place))
 	default:
 		v.Sentence = who + " speaks neither SOCKS nor HTTP proxy"
 	}
@@ -166,6 +169,9 @@ func HintBareAddresses() string {
 	return `hint: a program resolves names itself before it asks the proxy, so its DNS sees what you visit: ` +
 		`let it use "socks5h", or turn on "proxy DNS" there`
 }
+
+// OutOfFiles reports whether err says that the system allows no more open files.
+func OutOfFiles(err error) bool { return isErrno(err, tooManyFiles) }
 
 // limitOfFiles is the verdict for the system's limit of open files.
 func limitOfFiles(key string) Verdict {

@@ -53,6 +53,7 @@ func localCases() []judged {
 	local("web page", diagnose.FaultWebPage, f, diagnose.LocalBadHandshake)
 	local("password", diagnose.FaultAuth, diagnose.LocalFacts{Client: f.Client, Place: "config.json:3:11"}, diagnose.LocalBadAuth)
 	local("too many", diagnose.FaultTooMany, diagnose.LocalFacts{Limit: 512}, diagnose.LimitConnections)
+	local("no more files", diagnose.FaultFiles, diagnose.LocalFacts{Place: "config.json:1:2"}, diagnose.LimitConnections)
 	return cases
 }
 

@@ -32,8 +32,8 @@ const (
 	crowd = 9000
 	// crowdBurst how many come at once on top of them,
 	crowdBurst = 800
-	// and crowdMost how many there is room for.
-	crowdMost = (clientFiles - 128) / 2
+	// and crowdMost how many there is room for, beside 8 ready tunnels.
+	crowdMost = (clientFiles - 128 - 8) / 2
 	// tunnelMemory is the most that an idle tunnel may take of the client: the
 	// table in docs/performance.md, and half as much for the crowd's arrival.
 	tunnelMemory = 31 << 10

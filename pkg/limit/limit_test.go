@@ -1,19 +1,86 @@
 package limit
 
-import "testing"
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
 
 func TestConnections(t *testing.T) {
-	allowed := Connections(0, 2)
-	if allowed < 1 {
-		t.Fatalf("the system allows %d connections", allowed)
+	for _, c := range []struct{ configured, files, each, want int }{
+		{0, 200, 2, 100}, {1, 200, 2, 1}, {101, 200, 2, 100}, {0, 1, 2, 1}, {0, 201, 20, 10},
+	} {
+		if got := Connections(c.configured, c.files, c.each); got != c.want {
+			t.Errorf("Connections(%d, %d, %d) = %d, want %d", c.configured, c.files, c.each, got, c.want)
+		}
 	}
-	if got := Connections(1, 2); got != 1 {
-		t.Errorf("1 configured: %d", got)
+}
+
+func TestFiles(t *testing.T) {
+	all := Files(0)
+	if got := Files(10); all < 12 || got != all-10 {
+		t.Errorf("%d files, and %d beside 10 others", all, got)
 	}
-	if got := Connections(1<<30, 2); got != allowed {
-		t.Errorf("too many configured: %d, want %d", got, allowed)
+	if got := Files(1 << 40); got != 2 {
+		t.Errorf("%d files where there are none", got)
 	}
-	if fewer := Connections(0, 20); fewer > allowed {
-		t.Errorf("more files for each: %d, before %d", fewer, allowed)
+}
+
+func TestBudget(t *testing.T) {
+	files := NewBudget(10, nil, 0)
+	conns, others := NewBudget(4, files, 2), NewBudget(9, files, 1)
+	take := func(b *Budget, want bool) {
+		t.Helper()
+		if got := b.Take(); got != want {
+			t.Errorf("Take() = %v, want %v", got, want)
+		}
+	}
+	for range 4 {
+		take(conns, true)
+	}
+	take(conns, false) // its own bound
+	take(others, true)
+	take(others, true)
+	take(others, false) // that of all
+	if !conns.Full() || others.Full() || !files.Full() {
+		t.Errorf("full: %v, %v, %v", conns.Full(), others.Full(), files.Full())
+	}
+	conns.Give()
+	take(others, true)
+	take(conns, false)
+	take(others, true)
+	conns.SetMost(2) // fewer than there are
+	for range 2 {
+		take(conns, false)
+		conns.Give()
+	}
+	take(conns, true)
+	var none *Budget
+	take(none, true)
+	none.Give()
+}
+
+func TestBudgetIsExact(t *testing.T) {
+	files := NewBudget(100, nil, 0)
+	b := NewBudget(50, files, 2)
+	var all sync.WaitGroup
+	var open, most atomic.Int64
+	for range 100 {
+		all.Go(func() {
+			for range 100 {
+				if !b.Take() {
+					continue
+				}
+				if n := open.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				open.Add(-1)
+				b.Give()
+			}
+		})
+	}
+	all.Wait()
+	if most.Load() > 50 || b.open.Load() != 0 || files.open.Load() != 0 {
+		t.Errorf("%d were open, %d and %d are left", most.Load(), b.open.Load(), files.open.Load())
 	}
 }

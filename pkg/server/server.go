@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/limit"
 	"vmess-local/pkg/logline"
@@ -80,6 +81,7 @@ type Server struct {
 
 	open     atomic.Int64 // connections
 	full     occasion     // to say that they are too many
+	short    occasion     // to say that there are no more files
 	refusals *refusals
 	ways     gate // ways out to destinations
 
@@ -99,7 +101,7 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 	if opt.LookupEnv == nil {
 		opt.LookupEnv = os.LookupEnv
 	}
-	s := &Server{log: opt.Log, cfg: cfg, limits: cfg.Limits, max: limit.Connections(cfg.Limits.Connections, 2), refusals: newRefusals(opt.Log)}
+	s := &Server{log: opt.Log, cfg: cfg, limits: cfg.Limits, max: connections(cfg), refusals: newRefusals(opt.Log)}
 	s.ways.max = int64(s.max)
 	if err := s.accounts(cfg, opt); err != nil {
 		return nil, err
@@ -136,6 +138,16 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// connections is how many there may be: each has its own file and one more, of
+// a way out or of a page.
+func connections(cfg *config.Server) int {
+	others := 0
+	if cfg.Status.Enabled {
+		others = status.MaxConns
+	}
+	return limit.Connections(cfg.Limits.Connections, limit.Files(others), 2)
 }
 
 func (s *Server) accounts(cfg *config.Server, opt Options) error {
@@ -180,6 +192,10 @@ func (s *Server) Close() error {
 // configured time. It returns nil then, and otherwise why it could not go on.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("authentication", s.hello)
+	if s.limits.Connections > s.max {
+		s.log.Warn("limits", logline.Text("%q is %d, and the limit of open files allows %d connections: raise that (ulimit -n) for more",
+			"limits.connections", s.limits.Connections, s.max), "connections", s.max)
+	}
 	s.log.Info("ready", logline.Text("ready: VMess over WebSocket on %s", s.Addr()), "listen", s.Addr().String())
 
 	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
@@ -290,6 +306,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 	for {
 		c, err := b.Listener.Accept()
 		if err != nil {
+			b.server.shortage(err)
 			return nil, err
 		}
 		if b.server.open.Add(1) <= int64(b.server.max) {
@@ -301,6 +318,17 @@ func (b *bounded) Accept() (net.Conn, error) {
 		}
 		_ = c.Close()
 	}
+}
+
+// shortage tells that the system allows no more open files, for which net/http
+// waits.
+func (s *Server) shortage(err error) {
+	if !diagnose.OutOfFiles(err) || !s.short.has(fullPause) {
+		return
+	}
+	v := diagnose.Local(diagnose.FaultFiles, diagnose.LocalFacts{})
+	msg, attrs := v.Record()
+	s.log.Error(msg, append(attrs, logline.Text("%s\n%s", v.Line(), v.FixLine()))...)
 }
 
 // count wraps c so that its close is counted, and so that it can wait without

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -378,4 +379,40 @@ func TestTunnelOutlivesHandshake(t *testing.T) {
 		}
 		_ = far.Close()
 	})
+}
+
+// A limit above what the system allows is said to be lower, and that there are
+// no more files is named, a few times only.
+func TestShortageIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.Limits.Connections = 1 << 31
+		ln := &shortListener{PipeListener: transporttest.NewPipeListener(1 << 12), left: 30}
+		_, log := serve(t, cfg, Options{Listener: ln})
+		c := ln.Dial() // all shortages are over
+		defer c.Close()
+		for text, n := range map[string]int{
+			"error: limit.connections: too many files are open: the system allows this program no more connections": 3,
+			"fix: raise the limit of open files (ulimit -n), or lower \"limits.connections\"":                       3,
+			"warning: \"limits.connections\" is 2147483648, and the limit of open files allows ":                    1,
+		} {
+			if got := strings.Count(log.String(), text); got != n {
+				t.Errorf("%q is said %d times, want %d:\n%s", text, got, n, log)
+			}
+		}
+	})
+}
+
+// A shortListener is short of files for a while.
+type shortListener struct {
+	*transporttest.PipeListener
+	left int
+}
+
+func (l *shortListener) Accept() (net.Conn, error) {
+	if l.left > 0 {
+		l.left--
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.PipeListener.Accept()
 }

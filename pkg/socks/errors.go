@@ -29,7 +29,7 @@ var (
 	// ErrLoop: the client asked for a connection to this very proxy. Its code
 	// is transport.CodeNotAllowed.
 	ErrLoop = fmt.Errorf("the destination is this proxy itself: %w", transport.ErrNotAllowed)
-	// ErrTooMany: a connection was refused because MaxConns are open.
+	// ErrTooMany: a connection was refused for want of Room.
 	ErrTooMany = errors.New("too many connections")
 	// ErrServerClosed is returned by Serve after Drain.
 	ErrServerClosed = errors.New("the proxy is shut down")

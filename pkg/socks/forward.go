@@ -210,11 +210,37 @@ func (s *Server) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
-	conn, err := s.Dialer.DialStream(ctx, e.dst, nil)
+	give, err := s.originRoom(ctx.Value(httpConnKey{}).(*httpConn))
 	if err != nil {
 		return nil, err
 	}
-	return newIdleConn(conn, s.idle()), nil
+	conn, err := s.Dialer.DialStream(ctx, e.dst, nil)
+	if err != nil {
+		give()
+		return nil, err
+	}
+	return newIdleConn(conn, s.idle(), give), nil
+}
+
+// originRoom counts a client's connection to an origin in, and gives up those
+// that are kept if there is no room for both. The first has its room with the
+// client.
+func (s *Server) originRoom(h *httpConn) (give func(), err error) {
+	leave := func() { h.held.Add(-1) }
+	if h.held.Add(1) == 1 || s.OriginRoom == nil {
+		return leave, nil
+	}
+	if !s.OriginRoom.Take() {
+		h.origins.CloseIdleConnections()
+		if h.held.Load() == 1 {
+			return leave, nil
+		}
+		if !s.OriginRoom.Take() {
+			leave()
+			return nil, ErrTooMany
+		}
+	}
+	return func() { leave(); s.OriginRoom.Give() }, nil
 }
 
 func (s *Server) newForwarder() http.Handler {
@@ -316,10 +342,13 @@ type idleConn struct {
 	limit time.Duration
 	moved atomic.Bool
 	timer *time.Timer
+	once  sync.Once
+	gone  func()
 }
 
-func newIdleConn(conn transport.StreamConn, limit time.Duration) *idleConn {
-	c := &idleConn{StreamConn: conn, limit: limit}
+// newIdleConn makes an idleConn; gone is called when it is closed.
+func newIdleConn(conn transport.StreamConn, limit time.Duration, gone func()) *idleConn {
+	c := &idleConn{StreamConn: conn, limit: limit, gone: gone}
 	c.timer = time.AfterFunc(1<<63-1, c.look)
 	c.timer.Reset(limit) // look reads timer
 	return c
@@ -330,7 +359,7 @@ func (c *idleConn) look() {
 		c.timer.Reset(c.limit)
 		return
 	}
-	_ = c.StreamConn.Close()
+	_ = c.close()
 }
 
 func (c *idleConn) Read(p []byte) (int, error) {
@@ -351,5 +380,11 @@ func (c *idleConn) Write(p []byte) (int, error) {
 
 func (c *idleConn) Close() error {
 	c.timer.Stop()
-	return c.StreamConn.Close()
+	return c.close()
+}
+
+func (c *idleConn) close() error {
+	err := c.StreamConn.Close()
+	c.once.Do(c.gone)
+	return err
 }

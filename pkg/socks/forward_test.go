@@ -11,11 +11,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"vmess-local/pkg/limit"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/transporttest"
@@ -232,6 +234,48 @@ func TestOriginsAreNotShared(t *testing.T) {
 		t.Errorf("%d dials, want 2", n)
 	}
 }
+
+// What is kept for a client's next requests gives way when there is no room.
+func TestOriginsGiveWay(t *testing.T) {
+	origin := echoOrigin(t, "one")
+	var held, most atomic.Int32
+	dial := dialerTo(func(netaddr.Addr) string { return origin.Listener.Addr().String() })
+	room := limit.NewBudget(1, nil, 0)
+	d := open(t, &Server{OriginRoom: room, Dialer: transport.DialerFunc(func(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+		c, err := dial.DialStream(ctx, dst, first)
+		if err != nil {
+			return nil, err
+		}
+		if n := held.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		return &closeTeller{StreamConn: c, told: func() { held.Add(-1) }}, nil
+	})})
+	c := d.dial(t)
+	r := bufio.NewReader(c)
+	for i := range 9 {
+		host := fmt.Sprintf("%d.example", i%3)
+		write(t, c, "GET http://"+host+"/ HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+		if resp := readResponse(t, r); resp.StatusCode != 200 {
+			t.Fatalf("answered %s %q", resp.Status, resp.text)
+		}
+	}
+	_ = c.Close()
+	d.until(t, 0)
+	d.settle(t)
+	if held.Load() != 0 || most.Load() != 2 || !room.Take() {
+		t.Errorf("%d connections to origins at most, want 2; %d are left", most.Load(), held.Load())
+	}
+}
+
+// A closeTeller tells its first Close.
+type closeTeller struct {
+	transport.StreamConn
+	once sync.Once
+	told func()
+}
+
+func (c *closeTeller) Close() error { c.once.Do(c.told); return c.StreamConn.Close() }
 
 func TestExpectContinue(t *testing.T) {
 	origin := echoOrigin(t, "one")

@@ -57,6 +57,7 @@ type httpConn struct {
 	readErr  error // the last one
 	tunnel   *transport.Request
 	origins  *http.Transport // made by the first plain request
+	held     atomic.Int32    // connections to origins
 }
 
 func (h *httpConn) Read(p []byte) (int, error) {

@@ -293,7 +293,7 @@ func TestIdleConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := transporttest.Pipe(1024)
 		defer near.Close()
-		c := newIdleConn(far, time.Minute)
+		c := newIdleConn(far, time.Minute, func() {})
 		defer c.Close()
 		go func() { _, _ = io.Copy(io.Discard, near) }()
 		for range 5 { // in use

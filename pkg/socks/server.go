@@ -50,6 +50,15 @@ type HandlerFunc func(ctx context.Context, r *transport.Request)
 // HandleStream calls f.
 func (f HandlerFunc) HandleStream(ctx context.Context, r *transport.Request) { f(ctx, r) }
 
+// A Room counts what is open at one time, here and wherever else it is used. It
+// is used concurrently.
+type Room interface {
+	// Take counts one in if there is room.
+	Take() bool
+	// Give counts one out.
+	Give()
+}
+
 // A Server accepts proxy connections. Its fields may not be changed once Serve
 // was called; it may not be copied. Serve may be called for several listeners.
 type Server struct {
@@ -70,9 +79,12 @@ type Server struct {
 	// Idle ends plain HTTP exchanges that moved no byte for so long (and at
 	// most twice that). 0: DefaultIdle.
 	Idle time.Duration
-	// MaxConns bounds the client connections; more are closed when they come.
-	// 0: no bound.
-	MaxConns int
+	// Room bounds the client connections, each with one connection to where it
+	// leads; more are closed when they come. nil: no bound.
+	Room Room
+	// OriginRoom bounds what plain HTTP clients have besides: connections to
+	// origins that are kept for their next requests. nil: no bound.
+	OriginRoom Room
 	// Report, if set, is told what went wrong on the local side: the errors of
 	// this package, and those of accept with a zero address. It holds neither
 	// secrets nor destinations and is called from many goroutines; what can
@@ -214,7 +226,7 @@ func (s *Server) add(c *client) error {
 	switch {
 	case s.draining:
 		return ErrServerClosed
-	case s.MaxConns > 0 && len(s.clients) >= s.MaxConns:
+	case s.Room != nil && !s.Room.Take():
 		return ErrTooMany
 	case s.clients == nil:
 		s.clients = make(map[*client]struct{})
@@ -228,13 +240,16 @@ func (s *Server) reportRefused(err error, source netip.AddrPort) {
 		return
 	}
 	if n, ok := s.full.pass(); ok {
-		s.report(fmt.Errorf("%w: %d are open, %d more were refused", ErrTooMany, s.MaxConns, n), source)
+		s.report(fmt.Errorf("%w: %d were refused", ErrTooMany, n), source)
 	}
 }
 
 func (s *Server) remove(c *client) {
 	c.cancel()
 	_ = c.Close()
+	if s.Room != nil {
+		s.Room.Give()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.clients, c)

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vmess-local/pkg/limit"
 	"vmess-local/pkg/transport"
 )
 
@@ -145,8 +146,8 @@ func TestScanners(t *testing.T) {
 	}
 }
 
-func TestMaxConns(t *testing.T) {
-	d := open(t, &Server{MaxConns: 2})
+func TestRoom(t *testing.T) {
+	d := open(t, &Server{Room: limit.NewBudget(2, nil, 0)})
 	first := d.dial(t)
 	write(t, first, connect5)
 	readN(t, first, len(ok5))

@@ -28,6 +28,8 @@ var (
 	errEmpty = fmt.Errorf("%w: it is empty", transport.ErrPacketDropped)
 	// errQueueFull is ErrQueueFull as an error of WritePacket.
 	errQueueFull = fmt.Errorf("%w: %w", ErrQueueFull, transport.ErrPacketDropped)
+	// errTooMany is ErrTooMany likewise.
+	errTooMany = fmt.Errorf("%w: %w", ErrTooMany, transport.ErrPacketDropped)
 )
 
 // PerDestination makes a dialer whose associations are bound to one
@@ -53,6 +55,9 @@ type PerDestination struct {
 	// those of all. One more takes the place of the one that was silent the
 	// longest. 0: the defaults.
 	MaxDestinations, MaxTunnels int
+	// Room bounds the destinations of all together with what else it is used
+	// for; nil: it does not.
+	Room Room
 	// Dropped, if set, is told of datagrams that are dropped after WritePacket
 	// took them: [Server.Drop].
 	Dropped func(reason Drop, n int, cause error)
@@ -186,7 +191,7 @@ func (t *table) WritePacket(p []byte, to netaddr.Addr) error {
 	}
 	d := t.reach(to)
 	if d == nil {
-		return errQueueFull
+		return errTooMany
 	}
 	if !d.lane.offer(p, to) {
 		return errQueueFull
@@ -210,15 +215,39 @@ func (t *table) reach(to netaddr.Addr) *destination {
 	most := orDefault(p.MaxDestinations, DefaultMaxDestinations)
 	all := int64(orDefault(p.MaxTunnels, DefaultMaxTunnels))
 	for len(t.entries) >= most || len(t.entries) > 0 && p.lanes.Load() >= all {
-		oldest := t.recent.Back()
-		p.drop(DropQueueFull, oldest.Value.(*destination).lane.queue.close(), nil)
-		t.remove(oldest)
+		t.removeOldest()
 	}
-	if p.lanes.Add(1) > all {
-		p.lanes.Add(-1)
-		return nil
+	for !p.enter(all) {
+		if len(t.entries) == 0 {
+			return nil
+		}
+		t.removeOldest()
 	}
 	return t.add(to)
+}
+
+// enter counts a destination in.
+func (p *PerDestination) enter(all int64) bool {
+	if p.lanes.Add(1) <= all && (p.Room == nil || p.Room.Take()) {
+		return true
+	}
+	p.lanes.Add(-1)
+	return false
+}
+
+// leave counts one out.
+func (p *PerDestination) leave() {
+	p.lanes.Add(-1)
+	if p.Room != nil {
+		p.Room.Give()
+	}
+}
+
+// removeOldest removes the destination that was silent the longest.
+func (t *table) removeOldest() {
+	oldest := t.recent.Back()
+	t.owner.drop(DropQueueFull, oldest.Value.(*destination).lane.queue.close(), nil)
+	t.remove(oldest)
 }
 
 func (t *table) add(to netaddr.Addr) *destination {
@@ -281,7 +310,7 @@ func (t *table) retire(e *list.Element) {
 func (t *table) remove(e *list.Element) {
 	d := t.recent.Remove(e).(*destination)
 	delete(t.entries, d.addr)
-	t.owner.lanes.Add(-1)
+	t.owner.leave()
 	d.cancel()
 }
 

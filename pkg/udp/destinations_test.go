@@ -177,16 +177,43 @@ func TestPerDestinationIsBounded(t *testing.T) {
 }
 
 func TestPerDestinationBoundsAllTables(t *testing.T) {
+	t.Run("by its own bound", func(t *testing.T) {
+		testBoundOfAll(t, func(far transport.PacketDialer) *PerDestination { return &PerDestination{Dialer: far, MaxTunnels: 2} })
+	})
+	t.Run("by room", func(t *testing.T) {
+		room := make(seats, 2)
+		testBoundOfAll(t, func(far transport.PacketDialer) *PerDestination { return &PerDestination{Dialer: far, Room: room} })
+		if len(room) != 0 {
+			t.Errorf("%d seats are taken in the end", len(room))
+		}
+	})
+}
+
+// seats is a Room.
+type seats chan struct{}
+
+func (s seats) Take() bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s seats) Give() { <-s }
+
+func testBoundOfAll(t *testing.T, made func(far transport.PacketDialer) *PerDestination) {
 	synctest.Test(t, func(t *testing.T) {
 		far := newFarSide()
-		p := &PerDestination{Dialer: far, MaxTunnels: 2}
+		p := made(far)
 		a, b := p.conn(t), p.conn(t)
 		for i := range 2 {
 			if err := a.WritePacket([]byte("x"), remote(i)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := b.WritePacket([]byte("x"), remote(2)); !errors.Is(err, ErrQueueFull) || !transport.PacketLost(err) {
+		if err := b.WritePacket([]byte("x"), remote(2)); !errors.Is(err, ErrTooMany) || !transport.PacketLost(err) {
 			t.Errorf("over the bound of all: %v", err)
 		}
 		if err := a.WritePacket([]byte("x"), remote(3)); err != nil {

@@ -211,6 +211,8 @@ func refusal(err error) Drop {
 		return DropTooLarge
 	case errors.Is(err, ErrQueueFull):
 		return DropQueueFull
+	case errors.Is(err, ErrTooMany):
+		return DropTooMany
 	default:
 		return DropRefused
 	}

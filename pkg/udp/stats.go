@@ -43,6 +43,7 @@ const (
 	DropRefused
 	DropNoTunnel
 	DropReply
+	DropTooMany
 	drops // how many there are
 )
 
@@ -50,7 +51,7 @@ const (
 func (d Drop) cause() error {
 	return [drops]error{
 		ErrMalformed, ErrFragment, ErrNothing, ErrForeign, ErrQueueFull,
-		ErrTooLarge, ErrRefused, ErrNoTunnel, ErrReply,
+		ErrTooLarge, ErrRefused, ErrNoTunnel, ErrReply, ErrTooMany,
 	}[d]
 }
 
@@ -58,7 +59,7 @@ func (d Drop) cause() error {
 func (d Drop) String() string {
 	return [drops]string{
 		"malformed", "fragment", "nothing", "foreign", "queue-full",
-		"too-large", "refused", "no-tunnel", "reply",
+		"too-large", "refused", "no-tunnel", "reply", "too-many",
 	}[d]
 }
 

@@ -35,8 +35,9 @@ const (
 
 // Why an association is refused. Their code is transport.CodeGeneral.
 var (
-	// ErrTooMany: MaxAssociations are open.
-	ErrTooMany = errors.New("too many UDP associations")
+	// ErrTooMany: there is no room for one more. Datagrams to one destination
+	// too many are dropped with it.
+	ErrTooMany = errors.New("too many UDP associations or destinations")
 	// ErrNoAddress: the control connection did not come by IP.
 	ErrNoAddress = errors.New("a UDP association needs a client that came by IP")
 )
@@ -47,6 +48,15 @@ type Watcher interface {
 	// moved so far, and how to end it. end is called at its end. It is called
 	// concurrently.
 	Begin(r *transport.Request, moved *Moved, cut func()) (end func())
+}
+
+// A Room counts what is open at one time, here and wherever else it is used. It
+// is used concurrently.
+type Room interface {
+	// Take counts one in if there is room.
+	Take() bool
+	// Give counts one out.
+	Give()
 }
 
 // A Server serves UDP associations. Its fields may not be changed once it is
@@ -65,6 +75,8 @@ type Server struct {
 	// MaxAssociations bounds the associations, each of which has one socket.
 	// 0: DefaultMaxAssociations.
 	MaxAssociations int
+	// Room bounds them together with what else it is used for; nil: it does not.
+	Room Room
 	// QueuePackets and QueueBytes bound what one association has queued for
 	// its PacketConn, TotalBytes what all have. Bytes are memory: 2 KiB for a
 	// datagram up to that size, 66 KiB for a larger one. What comes when a
@@ -98,6 +110,13 @@ func (s *Server) HandleAssociate(ctx context.Context, r *transport.Request) {
 	if s.Stats.Open.Add(1) > int64(orDefault(s.MaxAssociations, DefaultMaxAssociations)) {
 		s.refuse(r, fmt.Errorf("%w: %d are open", ErrTooMany, s.Stats.Open.Load()-1))
 		return
+	}
+	if s.Room != nil {
+		if !s.Room.Take() {
+			s.refuse(r, ErrTooMany)
+			return
+		}
+		defer s.Room.Give()
 	}
 	socket, err := listen(r.Local.Addr())
 	if err != nil {

@@ -311,8 +311,14 @@ func TestSocketFails(t *testing.T) {
 }
 
 func TestTooManyAssociations(t *testing.T) {
+	for name, s := range map[string]*Server{"by number": {MaxAssociations: 2}, "by room": {Room: make(seats, 2)}} {
+		t.Run(name, func(t *testing.T) { testTooManyAssociations(t, s) })
+	}
+}
+
+func testTooManyAssociations(t *testing.T, s *Server) {
 	log := new(record)
-	s := &Server{Dialer: newPipes(1), MaxAssociations: 2, Report: log.report}
+	s.Dialer, s.Report = newPipes(1), log.report
 	users := []*user{join(t, s, "127.0.0.1"), join(t, s, "127.0.0.1")}
 	for range 3 {
 		u, pending := ask(s, loopback(1), loopback(2), anywhere)
