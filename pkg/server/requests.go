@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -149,6 +150,19 @@ func (s *Server) admit(r *transport.Request) bool {
 		s.log.Warn("too many ways out", logline.Text("too many ways out at one time: the limit is %d; requests of %s are refused", s.ways.max, r.User), "user", r.User)
 	}
 	return false
+}
+
+// gated serves pages as long as there is a file for them: ways out take all but
+// one of a connection.
+func (s *Server) gated(pages http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.ways.enter() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		defer s.ways.leave()
+		pages.ServeHTTP(w, r)
+	})
 }
 
 // reporter writes one line for each request at debug level. What failed beyond

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -247,8 +249,23 @@ func waitFor(t *testing.T, log *logged, text string) {
 // One tunnel cannot take more ways out than there are connections.
 func TestTooManyWaysOut(t *testing.T) {
 	cfg := testConfig()
-	cfg.Limits.Connections = 3
+	cfg.Limits.Connections, cfg.Fallback = 3, t.TempDir()
+	if err := os.WriteFile(filepath.Join(cfg.Fallback, "index.html"), []byte("page"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s, log := serve(t, cfg, Options{})
+	visit := func(want int) {
+		t.Helper()
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("a visitor gets %s", resp.Status)
+		}
+	}
+	visit(http.StatusOK)
 	d := dialer(t, s)
 	m := &mux.Client{Concurrency: 100, Dial: func(ctx context.Context, first []byte) (transport.StreamConn, error) { return d.DialMux(ctx, first) }}
 	t.Cleanup(func() { _ = m.Close() })
@@ -272,6 +289,7 @@ func TestTooManyWaysOut(t *testing.T) {
 	if n, err := stream.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("a stream too many: %d bytes, %v", n, err)
 	}
+	visit(http.StatusServiceUnavailable) // a page is a file, too
 	if n := strings.Count(log.String(), "too many ways out at one time: the limit is 3"); n != 1 {
 		t.Errorf("told %d times:\n%s", n, log)
 	}

@@ -119,9 +119,12 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 	}
 	s.dispatch = s.wayOut(cfg, opt)
 	s.ws = wsconn.Server{Path: cfg.WS.Path, Host: cfg.WS.Host, Ping: pingAfter, Serve: s.serveStream}
-	var err error
-	if s.ws.NotFound, err = newFallback(cfg.Fallback); err != nil {
+	pages, err := newFallback(cfg.Fallback)
+	if err != nil {
 		return nil, err
+	}
+	if pages != nil {
+		s.ws.NotFound = s.gated(pages)
 	}
 	if s.proxies, err = newTrusted(cfg.TrustedProxies); err != nil {
 		return nil, err
