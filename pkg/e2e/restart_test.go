@@ -80,8 +80,15 @@ func TestRestartTakesLong(t *testing.T) {
 	l := newLab(t, labSetup{remote: remoteAt(t, far.addr), change: func(c *config.Client) { c.Limits.Dial = config.Duration(dial) }})
 	l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
 	far.proc.kill()
+	first := make(chan struct{})
+	go func() { // finds out, and may have been promised a stream before
+		defer close(first)
+		askVia(l.addr, origin, "hello\n", 6, startPatience)
+	}()
+	l.awaitCause(t, "tcp.refused")
 	start := time.Now()
 	l.ask(origin, "hello\n", 6).wantCode(t, replyConnRefused)
+	<-first
 	if took := time.Since(start); took < dial || took > dial+slowness {
 		t.Errorf("it failed after %v, want %v", took, dial)
 	}
@@ -93,7 +100,6 @@ func TestRestartTakesLong(t *testing.T) {
 	time.Sleep(dial / 3) // near the end
 	far.restart(t)
 	<-served
-	l.awaitCause(t, "tcp.refused")
 }
 
 // TestRestartFor30s: a server is away for half a minute. Who asks meanwhile is
