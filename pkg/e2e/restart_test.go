@@ -125,6 +125,8 @@ func TestRestartFor30s(t *testing.T) {
 			tt.far.proc.kill()
 			gone := time.Now()
 			var all sync.WaitGroup
+			all.Go(func() { askVia(l.addr, origin, "hello\n", 6, away) }) // may have been promised a stream before
+			l.awaitCause(t, "tcp.refused")
 			for at := every; at < away; at += every {
 				all.Go(func() {
 					time.Sleep(at) // an application of its own, which asks then
