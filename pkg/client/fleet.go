@@ -102,12 +102,12 @@ func (f *fleet) dial(ctx context.Context, first []byte, dial func(ctx context.Co
 		return dial(ctx, f.single.guard) // it waits itself
 	}
 	if !f.patient() {
-		_, _, err := f.round(ctx, first, dial)
+		_, _, err := f.round(ctx, ctx, first, dial)
 		return err
 	}
 	return f.comeback.await(ctx, f.patience, func() bool { return true },
-		func(ctx context.Context, _ func(error)) (how attempted, again bool, err error) {
-			return f.round(ctx, first, dial)
+		func(waiting context.Context, _ func(error)) (how attempted, again bool, err error) {
+			return f.round(ctx, waiting, first, dial)
 		},
 		func(err, _ error) error { return err }) // the guards have told
 }
@@ -117,10 +117,16 @@ func (f *fleet) patient() bool {
 	return slices.ContainsFunc(f.all(), func(m *member) bool { return m.guard.lately() })
 }
 
-// round tries one server after the other.
-func (f *fleet) round(ctx context.Context, first []byte, dial func(ctx context.Context, g *guard) error) (how attempted, again bool, err error) {
+// round tries one server after the other. Each of those that are up has its own
+// time: a silent one would take that of the next otherwise, and would not be
+// found to have failed. Where none is up, waiting bounds all of it.
+func (f *fleet) round(ctx, waiting context.Context, first []byte, dial func(ctx context.Context, g *guard) error) (how attempted, again bool, err error) {
+	members, up := f.order()
+	if !up {
+		ctx = waiting
+	}
 	how = cutShort
-	for _, m := range f.order() {
+	for _, m := range members {
 		if err = dial(ctx, m.guard); err == nil {
 			f.served(m)
 			return reached, false, nil
@@ -182,7 +188,7 @@ func (f *fleet) well() bool { return f.current().well() }
 // order returns the servers for one request: those that are up, in order of
 // preference. When none is, it is those that worked a moment ago, the last one
 // first, and when there are none of these, it is all.
-func (f *fleet) order() []*member {
+func (f *fleet) order() (members []*member, anyUp bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
@@ -201,12 +207,12 @@ func (f *fleet) order() []*member {
 	}
 	switch {
 	case len(up) > 0:
-		return up
+		return up, true
 	case len(lately) > 0:
 		slices.SortStableFunc(lately, func(a, b *member) int { return b.served.Compare(a.served) })
-		return lately
+		return lately, false
 	}
-	return f.members
+	return f.members, false
 }
 
 // served takes note that a server has taken a request. One that was thought to
