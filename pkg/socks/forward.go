@@ -43,7 +43,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, h *httpConn, pr
 	if h.origins == nil {
 		h.origins = s.newOrigins()
 	}
-	body := newRequestBody(r.Body, h, s.idle())
+	body := newRequestBody(r, h, s.idle())
 	ctx := context.WithValue(r.Context(), errandKey{}, errand{r.Context(), dst, body})
 	r = r.WithContext(ctx)
 	if r.Body != http.NoBody {
@@ -86,8 +86,9 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, h *httpConn, pr
 // take its time as long as something moves.
 type requestBody struct {
 	io.ReadCloser
-	conn *httpConn
-	idle time.Duration
+	conn  *httpConn
+	idle  time.Duration
+	asked bool // its client wants a 100 first
 
 	mu       sync.Mutex
 	read     sync.Cond // told when reading has become false
@@ -98,8 +99,9 @@ type requestBody struct {
 	silent   bool // nothing came for too long
 }
 
-func newRequestBody(body io.ReadCloser, conn *httpConn, idle time.Duration) *requestBody {
-	b := &requestBody{ReadCloser: body, conn: conn, idle: idle}
+func newRequestBody(r *http.Request, conn *httpConn, idle time.Duration) *requestBody {
+	b := &requestBody{ReadCloser: r.Body, conn: conn, idle: idle}
+	b.asked = r.ProtoAtLeast(1, 1) && r.Header.Get("Expect") != ""
 	b.read.L = &b.mu
 	return b
 }
@@ -155,13 +157,19 @@ func (b *requestBody) wasSilent(ctx context.Context) bool {
 }
 
 // finish takes what is left of a body whose request was answered, for so long
-// at most. It reports whether that was all, or so much that net/http ends the
-// connection.
+// at most. It reports whether that was all, or net/http ends the connection and
+// takes the rest itself: where that is too much, and where the client wanted a 100.
+// Such a client may be waiting for the answer's end in its place, which is sent
+// when the handler has returned.
 func (b *requestBody) finish(within time.Duration) bool {
 	b.mu.Lock()
 	b.finished = true
 	if !b.over && !b.silent {
 		_ = b.conn.SetReadDeadline(time.Now().Add(within))
+	}
+	if b.asked && !b.over {
+		defer b.mu.Unlock()
+		return !b.reading // net/http frees who reads, and takes the deadline off
 	}
 	for b.reading {
 		b.read.Wait()

@@ -651,6 +651,49 @@ func TestAnswerBeforeBody(t *testing.T) {
 	}
 }
 
+// Who waits for a 100 gets the origin's answer in its place, up to its end, and
+// the connection is closed: what he sends then is no request.
+func TestAnswerInPlaceOf100(t *testing.T) {
+	for name, answer := range map[string]string{
+		"with a length": "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nhi",
+		"in chunks":     "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Server{Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+				near, far := transporttest.Pipe(1 << 10)
+				go func() {
+					defer far.Close()
+					_, _ = http.ReadRequest(bufio.NewReader(far))
+					_, _ = io.WriteString(far, answer)
+				}()
+				return near, nil
+			})}
+			const body = "CONNECT evil.example:443 HTTP/1.1\r\n\r\n"
+			inBubble(t, s, func(t *testing.T, d *door, ln *memListener) {
+				c := ln.dial()
+				defer c.Close()
+				write(t, c, fmt.Sprintf("PUT http://one.example/ HTTP/1.1\r\nHost: one.example\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body)))
+				start := time.Now()
+				r := bufio.NewReader(c)
+				resp := readResponse(t, r)
+				if resp.StatusCode == 100 { // http.Transport sends the body all the same
+					resp = readResponse(t, r)
+				}
+				if took := time.Since(start); resp.StatusCode != 401 || resp.text != "hi" || !resp.Close || took > time.Second {
+					t.Errorf("answered %s %q after %s, closing %v", resp.Status, resp.text, took, resp.Close)
+				}
+				_, _ = io.WriteString(c, body)
+				if _, err := r.ReadByte(); err != io.EOF {
+					t.Errorf("the connection goes on: %v", err)
+				}
+				if n := len(d.asked()); n != 0 {
+					t.Errorf("%d requests were made of a body", n)
+				}
+			})
+		})
+	}
+}
+
 // A body that stops coming is the client's fault, and told so.
 func TestSilentBody(t *testing.T) {
 	s := &Server{Idle: 20 * time.Second, Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
