@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -27,7 +28,7 @@ type comebackLab struct {
 	*farEnd
 	guard    *guard
 	text     lockedBuffer
-	fault    error        // while it is away
+	fault    error        // while it is away; nil: what ended the attempt
 	back     atomic.Int64 // Unix nanoseconds; 0: it is there
 	attempts atomic.Int64 // to reach it while it is away
 	hangs    atomic.Bool  // these take as long as they may
@@ -45,6 +46,9 @@ func newComebackLab(t *testing.T) *comebackLab {
 			l.attempts.Add(1)
 			if l.hangs.Load() {
 				<-ctx.Done()
+			}
+			if l.fault == nil {
+				return fmt.Errorf("websocket upgrade: %w", context.Cause(ctx)) // as wsconn has it
 			}
 			return l.fault
 		}
@@ -343,6 +347,33 @@ func TestComebackMovedInVain(t *testing.T) {
 				took, err := l.ask(t.Context())
 				if n := l.attempts.Load() - 1; err == nil || took != want || n != tt.attempts { // one was for the next request
 					t.Errorf("%v after %v, %d attempts", err, took, n)
+				}
+			})
+		})
+	}
+}
+
+// TestMovedIsNoFailure: that an upgrade was given up for a change of networks is
+// no failure of the server's, and nothing to mend in the configuration.
+func TestMovedIsNoFailure(t *testing.T) {
+	for name, alone := range map[string]bool{"the only server": true, "one of several": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newComebackLab(t)
+				synctest.Wait()
+				l.guard.alone = alone
+				l.guard.failed = func(v diagnose.Verdict) { t.Errorf("failed: %s", v.Cause) }
+				time.Sleep(wellFor)
+				l.fault = nil
+				l.leaveFor(time.Hour)
+				l.hangs.Store(true)
+				time.AfterFunc(time.Second, func() { l.guard.woke(awake.Event{Moved: true}) })
+				if took, err := l.ask(t.Context()); !errors.Is(err, errMoved) || took != time.Second {
+					t.Errorf("%v after %v", err, took)
+				}
+				l.guard.voice.close()
+				if said := l.text.take(); said != "" {
+					t.Errorf("said %q", said)
 				}
 			})
 		})

@@ -266,8 +266,8 @@ func (g *guard) signature() signature { return signature{g.account.Mode(), g.acc
 // wayFailed names a failure on the way to the server.
 func (g *guard) wayFailed(ctx context.Context, err error) error {
 	var told *VerdictError
-	if ctx.Err() != nil || errors.As(err, &told) {
-		return err // the application went away, or we end, or it was named already
+	if ctx.Err() != nil || errors.Is(err, errMoved) || errors.As(err, &told) {
+		return err // the application went away, or we end, or the network is another, or it was named already
 	}
 	g.doubt()
 	v, ok := diagnose.Way(err, g.setting, diagnose.WayFacts{})
