@@ -57,6 +57,8 @@ type member struct {
 	rest  time.Duration // how long it was left alone last
 	since time.Time     // when it was found well, or failed
 	tried bool          // a trial is under way
+	// refuses: the last trial reached it, and it did not accept us.
+	refuses bool
 	// served is when it last took a request.
 	served time.Time
 }
@@ -216,12 +218,12 @@ func (f *fleet) order() (members []*member, anyUp bool) {
 }
 
 // served takes note that a server has taken a request. One that was thought to
-// be away is tried at once.
+// be away is tried at once; one that is there and refuses us is left alone.
 func (f *fleet) served(m *member) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m.served = time.Now()
-	if m.down {
+	if m.down && (!m.refuses || m.served.After(m.until)) {
 		f.trial(m)
 	}
 }
@@ -286,7 +288,8 @@ func (f *fleet) try(m *member) {
 	e := m.guard.comeback.era()
 	ctx, done := e.bound(ctx)
 	defer done()
-	ok := accepts(m.guard.prober.Ask(ctx, m.guard.account.Mode(), m.guard.account.Offset()))
+	found := m.guard.prober.Ask(ctx, m.guard.account.Mode(), m.guard.account.Offset())
+	ok := accepts(found)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m.tried = false
@@ -295,10 +298,11 @@ func (f *fleet) try(m *member) {
 	case !ok && e.over():
 		return // of this network nothing was found
 	case !ok:
+		m.refuses = found != diagnose.ProbeFailed && found != diagnose.ProbeNotTried
 		f.lay(m, now)
 		return
 	}
-	m.down, m.since = false, now
+	m.down, m.refuses, m.since = false, false, now
 	f.choose("is preferred less, and the other is back")
 }
 
@@ -328,7 +332,7 @@ func (f *fleet) prefer(name string) bool {
 		}
 		first := append([]*member{m}, f.members[:i]...)
 		f.members = append(first, f.members[i+1:]...)
-		m.down = false
+		m.down, m.refuses = false, false
 		f.choose("was left by hand")
 		return true
 	}

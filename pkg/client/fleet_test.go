@@ -6,6 +6,8 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,4 +98,77 @@ func TestSilentServers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRefusingServerIsProbedSeldom: of several servers that all failed, one that
+// takes requests and does not know the user any more is asked once in a while.
+func TestRefusingServerIsProbedSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, known, strange := newPipeListener(), newPipeListener(), newPipeListener()
+		var serving sync.WaitGroup
+		defer serving.Wait()
+		s, err := server.New(inMemoryServer(t), server.Options{Listener: known, Dialer: destination{&serving, echo}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := inMemoryServer(t)
+		other.Users[0].ID = "11111111-2222-4333-8444-555555555555"
+		s2, err := server.New(other, server.Options{Listener: strange, Dialer: destination{&serving, echo}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := inMemoryClient(t)
+		cfg.Warm.Max = 0
+		for _, a := range []string{"192.0.2.1", "192.0.2.2"} {
+			r := cfg.Server
+			r.Address, r.Name = a, a
+			cfg.Servers = append(cfg.Servers, r)
+		}
+		cfg.Server = config.DefaultClient().Server
+		if err := cfg.Normalize(); err != nil {
+			t.Fatal(err)
+		}
+		var changed atomic.Bool
+		var dials atomic.Int64
+		c, err := client.New(cfg, client.Options{
+			Listener: near,
+			DialTCP: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				switch {
+				case addr == "192.0.2.2:80":
+					return nil, syscall.ECONNREFUSED
+				case changed.Load():
+					dials.Add(1)
+					return strange.dial(ctx, network, addr)
+				}
+				return known.dial(ctx, network, addr)
+			},
+			Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer runAll(t, s.Run, s2.Run, c.Run)()
+		ask := func() error {
+			app, err := near.dial(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer app.Close()
+			return exchange(app)
+		}
+		if err := ask(); err != nil {
+			t.Fatal(err)
+		}
+		changed.Store(true)
+		const requests = 60
+		for range requests {
+			if err := ask(); err == nil {
+				t.Error("served by a server that does not know the user")
+			}
+			time.Sleep(time.Second)
+		}
+		if n := dials.Load(); n > requests+12 {
+			t.Errorf("%d connections for %d requests", n, requests)
+		}
+	})
 }
