@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -142,7 +143,7 @@ func newFarEnd(t *testing.T, refuses int) (*farEnd, *guard) {
 	cfg := config.DefaultClient()
 	cfg.Server.Address, cfg.Server.Port, cfg.Server.ID, cfg.Server.TLS.Enabled = "192.0.2.1", 80, testID, false
 	account := vmess.NewClient(vmess.ClientConfig{ID: id, Method: method})
-	g, err := newGuard(cfg, "server", &cfg.Server, Options{Log: slog.New(slog.DiscardHandler), LookupEnv: noEnv}, account)
+	g, err := newGuard(cfg, "server", &cfg.Server, Options{Log: slog.New(slog.DiscardHandler), LookupEnv: noEnv, DialTCP: noNetwork}, account)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +156,11 @@ func newFarEnd(t *testing.T, refuses int) (*farEnd, *guard) {
 }
 
 func noEnv(string) (string, bool) { return "", false }
+
+// noNetwork is for what a test does not replace: nothing leaves the test.
+func noNetwork(context.Context, string, string) (net.Conn, error) {
+	return nil, errors.New("a test has no network")
+}
 
 // nowhere is an endpoint that cannot be reached.
 type nowhere struct{}
