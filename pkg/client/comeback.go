@@ -42,8 +42,10 @@ type comeback struct {
 	failed   error     // of the last attempt that did
 	away     error     // why the last attempt missed it; nil: it is not known to be away
 	pause    time.Duration
-	next     time.Time // when it may be tried again
-	now      *era      // nil: nobody has tried yet
+	next     time.Time                // when it may be tried again
+	now      *era                     // nil: nobody has tried yet
+	left     time.Time                // since when it is away
+	back     func(away time.Duration) // told when it is there again; may be nil
 }
 
 // An era is the time between two changes of networks. It ends the attempts
@@ -138,10 +140,18 @@ const (
 // leave ends an attempt; err is why it failed, if it did. What was found before
 // this computer moved counts no more.
 func (c *comeback) leave(e *era, how attempted, err error) {
+	if away := c.note(e, how, err); away > 0 && c.back != nil {
+		c.back(away)
+	}
+}
+
+// note does what leave does, and returns for how long the server was away if it
+// is there again.
+func (c *comeback) note(e *era, how attempted, err error) (away time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.over() {
-		return
+		return 0
 	}
 	c.dialling--
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -149,15 +159,22 @@ func (c *comeback) leave(e *era, how attempted, err error) {
 	}
 	switch now := time.Now(); {
 	case how == reached:
+		if c.away != nil {
+			away = max(1, now.Sub(c.left))
+		}
 		c.away, c.pause, c.reached = nil, 0, now
 	case how == missed && (c.away == nil || !now.Before(c.next)):
 		c.miss(now, err)
 	}
 	c.tell()
+	return away
 }
 
 // miss takes note, with the lock held, that the server is away.
 func (c *comeback) miss(now time.Time, err error) {
+	if c.away == nil {
+		c.left = now
+	}
 	c.pause = min(max(2*c.pause, firstPause), lastPause)
 	c.away, c.next = err, now.Add(c.pause*3/4+rand.N(c.pause/2))
 }

@@ -122,7 +122,7 @@ func TestComeback(t *testing.T) {
 					t.Errorf("said at once: %q", said)
 				}
 				all.Wait()
-				if said := l.text.take(); said != "" {
+				if said := l.text.take(); !strings.HasPrefix(said, "back: 192.0.2.1 answers again, after ") || strings.Count(said, "\n") != 1 {
 					t.Errorf("said later: %q", said)
 				}
 				if n := l.attempts.Load(); n < 2 || n > 20 {
@@ -269,7 +269,7 @@ func TestComebackHangs(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if n := l.attempts.Load(); n > 2*unproven {
+		if n := l.attempts.Load(); n > 3*unproven { // some for nobody, too
 			t.Errorf("%d attempts", n)
 		}
 	})

@@ -87,6 +87,7 @@ type guard struct {
 	resent    atomic.Int64              // requests sent again
 	doubted   atomic.Int64              // when something failed last, Unix nanoseconds
 	worked    atomic.Pointer[time.Time] // when a tunnel that has ended worked last
+	checked   atomic.Pointer[time.Time] // when a check found all well
 
 	round   sync.Mutex // held during a round of probes
 	next    time.Time  // until when the last round's outcome stands
@@ -133,7 +134,8 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 		Max: cfg.Warm.Max, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead), Now: opt.Now,
 	})
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
-	g.voice.board = opt.board
+	g.voice.board, g.voice.well = opt.board, account.Answered
+	g.comeback.back = g.voice.back
 	g.packets = newPackets(g, cfg)
 	g.endings.guard, g.endings.shared = g, map[*mux.TunnelError]bool{}
 	return g, nil
@@ -274,7 +276,9 @@ func (g *guard) wayFailed(ctx context.Context, err error) error {
 	if !ok {
 		return err
 	}
-	v, _ = diagnose.Way(err, g.setting, g.look(ctx, err, v.Cause))
+	facts := g.look(ctx, err, v.Cause)
+	facts.Worked = g.lately()
+	v, _ = diagnose.Way(err, g.setting, facts)
 	g.voice.say(v)
 	g.down(v)
 	return &VerdictError{v, err}

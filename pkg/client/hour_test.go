@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"vmess-local/pkg/awake"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/logline"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/transport"
@@ -75,20 +77,32 @@ func (d destination) DialStream(_ context.Context, _ netaddr.Addr, first []byte)
 
 func echo(c net.Conn) { _, _ = io.Copy(c, c) }
 
+// tellOnFailure is a log that is shown when the test fails.
+func tellOnFailure(t *testing.T) *slog.Logger {
+	said := new(notebook)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the programs said:\n%s", said)
+		}
+	})
+	return slog.New(logline.New(said, slog.LevelDebug, false))
+}
+
 // inMemory runs a client and a server without a system, and returns an
 // application's connection to what serves all destinations.
 func inMemory(t *testing.T, cut, ping time.Duration, serve func(c net.Conn)) (app net.Conn, stop func()) {
 	t.Helper()
 	near, between := newPipeListener(), newPipeListener()
 	var serving sync.WaitGroup
-	s, err := server.New(inMemoryServer(t), server.Options{Listener: between, Dialer: destination{&serving, serve}})
+	log := tellOnFailure(t)
+	s, err := server.New(inMemoryServer(t), server.Options{Listener: between, Dialer: destination{&serving, serve}, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := inMemoryClient(t)
 	cfg.Server.WS.Ping = config.Duration(ping)
 	c, err := client.New(cfg, client.Options{
-		Listener: near, DialTCP: silenceCutter{between, cut}.dial,
+		Listener: near, DialTCP: silenceCutter{between, cut}.dial, Log: log,
 		Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
 	})
 	if err != nil {
@@ -138,7 +152,7 @@ func TestIdleForAnHour(t *testing.T) {
 // destination, has not died, whoever pings and however many answers are missed
 // meanwhile. Nothing cuts in between here.
 func TestPausedForAnHour(t *testing.T) {
-	const pause, size = 59 * time.Minute, 4 << 20
+	const pause, size = 59*time.Minute + 10*time.Second, 4 << 20 // it does not end in the moment of a ping
 	for _, ping := range []time.Duration{0, 30 * time.Second} {
 		t.Run(fmt.Sprintf("down, client pings every %v", ping), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

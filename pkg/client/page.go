@@ -141,6 +141,9 @@ func (p page) State() any {
 func (g *generation) condition(failures []pageFailure, moved time.Time) (state, words string) {
 	now := g.fleet.current()
 	at := now.account.Answered().Round(0)
+	if checked := now.checked.Load(); checked != nil && checked.After(at) {
+		at = *checked
+	}
 	switch {
 	case len(failures) > 0 && time.Since(failures[0].Time) < failingFor && failures[0].Time.After(at):
 		return "failing", failures[0].Sentence
@@ -245,6 +248,10 @@ func (p page) Check(ctx context.Context, tell func(step any)) error {
 		return err
 	}
 	v := pageVerdict{Verdict: "all is well", OK: report.OK()}
+	if v.OK {
+		now := time.Now().Round(0)
+		using.checked.Store(&now)
+	}
 	if !report.Verdict.IsZero() {
 		v.Verdict, v.Fix = report.Verdict.Line(), report.Verdict.FixLine()
 	}

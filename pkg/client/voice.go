@@ -11,15 +11,21 @@ import (
 	"vmess-local/pkg/stats"
 )
 
-// foldTime is how long repeats of a failure are counted before they are told.
-const foldTime = time.Minute
+const (
+	// foldTime is how long repeats of a failure are counted before they are told.
+	foldTime = time.Minute
+	// lull is how long a failure of the way must not have happened, and the
+	// server have answered meanwhile, for the next to be told at once.
+	lull = 5 * time.Second
+)
 
 // A voice tells failures to people: each once, and then how often it came
 // again.
 type voice struct {
 	log    *slog.Logger
 	server string
-	board  *stats.Board // nil where nobody looks
+	board  *stats.Board     // nil where nobody looks
+	well   func() time.Time // when the server answered last; nil where there is none
 
 	mu     sync.Mutex
 	told   map[diagnose.Cause]*telling
@@ -30,6 +36,7 @@ type voice struct {
 type telling struct {
 	verdict diagnose.Verdict
 	since   time.Time
+	last    time.Time // when it happened last
 	again   int
 	timer   *time.Timer
 }
@@ -48,22 +55,35 @@ func (o *voice) say(v diagnose.Verdict) {
 	if o.closed {
 		return
 	}
+	now := time.Now()
 	if t := o.told[v.Cause]; t != nil {
-		t.again++
-		t.verdict = v
-		return
+		if !o.over(t, now) {
+			t.again++
+			t.verdict, t.last = v, now
+			return
+		}
+		t.timer.Stop()
+		if t.again > 0 {
+			o.repeat(t)
+		}
 	}
-	t := &telling{verdict: v, since: time.Now()}
+	t := &telling{verdict: v, since: now, last: now}
 	t.timer = time.AfterFunc(foldTime, func() { o.sum(t) })
 	o.told[v.Cause] = t
-	o.record(v, 1, logline.Text("%s\n%s", v.Line(), v.FixLine()))
+	o.record(v, 1, now, logline.Text("%s\n%s", v.Line(), v.FixLine()))
+}
+
+// over reports whether a failure is over, so that another is news: the server
+// could be reached meanwhile.
+func (o *voice) over(t *telling, now time.Time) bool {
+	return t.verdict.Cause.OfWay() && now.Sub(t.last) >= lull && o.well != nil && o.well().After(t.last)
 }
 
 // sum tells how often a failure came again, and ends its telling if it did not.
 func (o *voice) sum(t *telling) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed {
+	if o.closed || o.told[t.verdict.Cause] != t {
 		return
 	}
 	if t.again == 0 {
@@ -77,14 +97,15 @@ func (o *voice) sum(t *telling) {
 
 func (o *voice) repeat(t *telling) {
 	v := t.verdict
-	o.record(v, t.again, logline.Text("%s", diagnose.Folded(v, t.again, time.Since(t.since))))
+	o.record(v, t.again, t.last, logline.Text("%s", diagnose.Folded(v, t.again, time.Since(t.since))))
 }
 
-// record writes a failure that happened count times, with its words for people.
-func (o *voice) record(v diagnose.Verdict, count int, text slog.Attr) {
+// record writes a failure that happened count times, at last then, with its words
+// for people.
+func (o *voice) record(v diagnose.Verdict, count int, last time.Time, text slog.Attr) {
 	if o.board != nil {
 		o.board.Tell(stats.Failure{
-			Time: time.Now(), Cause: string(v.Cause), Sentence: v.Sentence, Fix: v.Fix,
+			Time: last, Cause: string(v.Cause), Sentence: v.Sentence, Fix: v.Fix,
 			Confidence: v.Confidence.String(), Server: o.server, Count: count,
 		})
 	}
@@ -96,6 +117,12 @@ func (o *voice) record(v diagnose.Verdict, count int, text slog.Attr) {
 func (o *voice) healed(c diagnose.Cause, what string) {
 	o.show(c, what)
 	o.log.Info("healed", logline.Text("%s", what), "cause", string(c), "healed", what, "server", o.server)
+}
+
+// back tells that the server is there again for which requests have waited.
+func (o *voice) back(away time.Duration) {
+	away = max(away.Round(time.Second), time.Second)
+	o.log.Info("back", logline.Text("back: %s answers again, after %v", o.server, away), "server", o.server, "away", away.String())
 }
 
 // show puts on the page what was put right.

@@ -9,6 +9,7 @@ import (
 
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
+	"vmess-local/pkg/stats"
 )
 
 // people returns a voice and what people read of it.
@@ -65,6 +66,53 @@ func TestVoiceFolds(t *testing.T) {
 		if got := read(); got != "" {
 			t.Errorf("after the end: %q", got)
 		}
+	})
+}
+
+// TestVoiceTellsAnew: a failure of the way that comes back after the server was
+// there is news, and an old one that is counted up later has its own time.
+func TestVoiceTellsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, text := people()
+		var answered time.Time
+		o.well, o.board = func() time.Time { return answered }, stats.NewBoard()
+		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+		const first, again = "error: tcp.refused: it broke [certain]\nfix: mend it\n", "error: tcp.refused: again 1 time in "
+		expect := func(when, want string) {
+			t.Helper()
+			if got := text.take(); got != want {
+				t.Errorf("%s: %q, want %q", when, got, want)
+			}
+		}
+		o.say(verdict(diagnose.TCPRefused))
+		pass(time.Second)
+		o.say(verdict(diagnose.TCPRefused))
+		expect("at once", first)
+		pass(2 * lull)
+		o.say(verdict(diagnose.TCPRefused))
+		expect("the server was not there meanwhile", "")
+		answered = time.Now().Add(1)
+		pass(lull - 1)
+		o.say(verdict(diagnose.TCPRefused))
+		expect("too soon", "")
+		answered = time.Now().Add(1)
+		pass(lull)
+		o.say(verdict(diagnose.TCPRefused))
+		expect("it was there meanwhile", "error: tcp.refused: again 3 times in 21 s\n"+first)
+		o.say(verdict(diagnose.TCPRefused))
+		last := time.Now()
+		pass(foldTime)
+		expect("after a minute", again+"60 s\n")
+		if f := o.board.Failures(); !f[0].Time.Equal(last) {
+			t.Errorf("it happened at %v, and stands there with %v", last, f[0].Time)
+		}
+		o.say(verdict(diagnose.LimitConnections))
+		_ = text.take()
+		answered = time.Now().Add(1)
+		pass(2 * lull)
+		o.say(verdict(diagnose.LimitConnections))
+		expect("what does not lie on the way", "")
+		o.close()
 	})
 }
 

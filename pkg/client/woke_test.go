@@ -108,12 +108,13 @@ func TestNetworkLost(t *testing.T) {
 				near, between := newPipeListener(), newPipeListener()
 				var serving sync.WaitGroup
 				defer serving.Wait()
-				s, err := server.New(inMemoryServer(t), server.Options{Listener: between, Dialer: destination{&serving, echo}})
+				log := tellOnFailure(t)
+				s, err := server.New(inMemoryServer(t), server.Options{Listener: between, Dialer: destination{&serving, echo}, Log: log})
 				if err != nil {
 					t.Fatal(err)
 				}
 				line := newCable(between)
-				c, err := client.New(inMemoryClient(t), client.Options{Listener: near, DialTCP: line.dial, Watcher: line.watcher()})
+				c, err := client.New(inMemoryClient(t), client.Options{Listener: near, DialTCP: line.dial, Watcher: line.watcher(), Log: log})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -125,6 +126,7 @@ func TestNetworkLost(t *testing.T) {
 				defer app.Close()
 				askBySOCKS(t, app)
 				echoOver(t, app, "before")
+				synctest.Wait() // the watcher has begun
 				line.set(true, false)
 				time.Sleep(tt.lost)
 				line.set(false, tt.late == 0)

@@ -89,6 +89,17 @@ type CauseInfo struct {
 	Fix        string // what to do
 }
 
+// OfWay reports whether the cause lies on the way to the server, or in its
+// absence, and not in what was asked of it or in the local side.
+func (c Cause) OfWay() bool {
+	for _, prefix := range [...]string{"dns.", "tcp.", "upstream.", "tls.", "ws.", "tunnel.server-gone"} {
+		if strings.HasPrefix(string(c), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // Causes returns all causes in the order of the way: configuration, local
 // port, the steps to the server, the account, the tunnel, the destination.
 func Causes() []CauseInfo {

@@ -31,6 +31,8 @@ type WayFacts struct {
 	WithoutEarlyData Known
 	// Online: does another, earlier good address answer?
 	Online Known
+	// Worked: the server did a moment ago.
+	Worked bool
 	// Failed of Attempts failed in this way; 0 when not counted.
 	Failed, Attempts int
 }
@@ -155,6 +157,12 @@ func connectVerdict(e *netdial.Error, s Setting, f WayFacts) Verdict {
 	code := transport.CodeOf(e.Err)
 	unreachable := code == transport.CodeNetworkUnreachable || code == transport.CodeHostUnreachable
 	switch {
+	case code == transport.CodeConnectionRefused && f.Worked:
+		return Verdict{
+			Cause: TCPRefused, Confidence: Certain,
+			Sentence: s.server() + " refuses the connection: nothing listens on that port any more",
+			Fix:      "start the service on the server again, or wait for its restart: requests wait for it, too",
+		}
 	case code == transport.CodeConnectionRefused:
 		return Verdict{
 			Cause: TCPRefused, Confidence: Certain,

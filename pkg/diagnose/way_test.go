@@ -74,6 +74,7 @@ func wayCases(t *testing.T) []judged {
 	add("resolver fails", step(netdial.StepDNS, &net.DNSError{Err: "server misbehaving", Server: "192.0.2.53:53"}), s, none, diagnose.DNSFailed, certain)
 
 	add("refused", step(netdial.StepTCP, errors.Join(errno(syscall.ECONNREFUSED))), s, none, diagnose.TCPRefused, certain)
+	add("refused, worked a moment ago", step(netdial.StepTCP, errno(syscall.ECONNREFUSED)), s, diagnose.WayFacts{Worked: true}, diagnose.TCPRefused, certain)
 	add("refused by IPv4, no IPv6 here", step(netdial.StepTCP, errors.Join(unreachable, errno(syscall.ECONNREFUSED))), s, none, diagnose.TCPRefused, certain)
 	add("no answer", step(netdial.StepTCP, errors.Join(unreachable, context.DeadlineExceeded)), s, none, diagnose.TCPTimeout, certain)
 	add("no answer, offline", step(netdial.StepTCP, context.DeadlineExceeded), s, offline, diagnose.TCPTimeout, likely)
