@@ -23,8 +23,8 @@ func newRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Serve",
-		Long: `Run serves until Ctrl-C (which lets open connections end for limits.drain; a
-second one leaves at once).
+		Long: `Run serves until Ctrl-C (which takes no new request and lets those that run end
+for limits.drain; a second one leaves at once).
 
 V2RAY_VMESS_AEAD_FORCED=false accepts legacy MD5 clients besides VMessAEAD, and
 wins over "aeadForced" in the configuration, as does any other value. Clients

@@ -58,6 +58,10 @@ type Server struct {
 	// Dropped, when not nil, counts the datagrams that arrived while their
 	// session's queue was full.
 	Dropped *atomic.Int64
+	// Accepting, when not nil, is for how long sessions are taken. Once it is
+	// done, further ones are ended as they are opened, and a tunnel ends in
+	// order with its last one: at once where it has none.
+	Accepting context.Context
 }
 
 // Serve serves a tunnel until it is over and all handlers have returned, and
@@ -79,6 +83,9 @@ func (v *Server) Serve(ctx context.Context, conn transport.StreamConn, user stri
 		cancel(context.Cause(ctx))
 	})
 	defer stop()
+	if v.Accepting != nil {
+		defer context.AfterFunc(v.Accepting, t.expire)()
+	}
 	t.readLoop()
 	t.handlers.Wait()
 	t.loops.Wait()
@@ -97,6 +104,11 @@ type serverTunnel struct {
 	source   netip.AddrPort
 	handlers sync.WaitGroup
 	running  atomic.Int64
+}
+
+// retired reports whether no more sessions are taken.
+func (t *serverTunnel) retired() bool {
+	return t.server.Accepting != nil && t.server.Accepting.Err() != nil
 }
 
 // opened implements side.
@@ -136,7 +148,7 @@ func (t *serverTunnel) refuses(f Frame) bool {
 	if most == 0 {
 		most = DefaultSessions
 	}
-	return t.running.Load() >= most || nowhere(f.Address) || f.Network == NetworkUDP && t.server.HandlePackets == nil
+	return t.retired() || t.running.Load() >= most || nowhere(f.Address) || f.Network == NetworkUDP && t.server.HandlePackets == nil
 }
 
 // nowhere reports whether an address is known to lead nowhere (RFC 6761
@@ -173,7 +185,10 @@ func (t *serverTunnel) handle(ctx context.Context, s *session, f Frame) {
 
 // idleLimit implements side.
 func (t *serverTunnel) idleLimit() time.Duration {
-	if t.server.Patience > 0 {
+	switch {
+	case t.retired():
+		return 0
+	case t.server.Patience > 0:
 		return t.server.Patience
 	}
 	return DefaultPatience

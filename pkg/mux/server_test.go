@@ -191,6 +191,47 @@ func TestPatience(t *testing.T) {
 	})
 }
 
+// A server that takes no more sessions ends a tunnel without any at once, and
+// another with its last one.
+func TestServerRetires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		accepting, stop := context.WithCancel(context.Background())
+		v := &Server{HandleStream: echo, Accepting: accepting}
+		unused, used, busy := newRaw(t, v), newRaw(t, v), newRaw(t, v)
+		for _, r := range []*raw{used, busy} {
+			r.send(t, newTCP(t, 1), "")
+			r.send(t, keep(1), "before")
+			r.expect(t, keep(1), "before")
+		}
+		used.send(t, end(1, false), "")
+		synctest.Wait()
+		stopped := time.Now()
+		stop()
+		for _, r := range []*raw{unused, used} {
+			if _, err := r.in.Next(); err != io.EOF {
+				t.Errorf("a tunnel without sessions ended with %v", err)
+			}
+			if err := <-r.done; err != nil {
+				t.Error(err)
+			}
+		}
+		busy.send(t, newTCP(t, 2), "")
+		busy.expect(t, end(2, true), "")
+		busy.send(t, keep(1), "after")
+		busy.expect(t, keep(1), "after")
+		busy.send(t, end(1, false), "")
+		if _, err := busy.in.Next(); err != io.EOF {
+			t.Errorf("the tunnel ended with %v", err)
+		}
+		if err := <-busy.done; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(stopped); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 func TestServeIsCancelled(t *testing.T) {
 	l := newLab(t)
 	l.hand()

@@ -80,11 +80,12 @@ func (s *Server) wayOut(cfg *config.Server, opt Options) *dispatch.Dispatcher {
 	return d
 }
 
-// serveRequest serves one request until it is over.
-func (s *Server) serveRequest(ctx context.Context, in *vmess.Incoming, source netip.AddrPort) {
+// serveRequest serves one request until it is over. Of a Mux.Cool request no
+// session is taken once accepting is done.
+func (s *Server) serveRequest(ctx, accepting context.Context, in *vmess.Incoming, source netip.AddrPort) {
 	switch in.Command {
 	case vmess.CommandMux:
-		s.serveMux(ctx, in, source)
+		s.serveMux(ctx, accepting, in, source)
 	case vmess.CommandUDP:
 		r := &transport.Request{User: in.User, Source: source, Inbound: "vmess"}
 		if !in.AnyPeer() {
@@ -99,12 +100,12 @@ func (s *Server) serveRequest(ctx context.Context, in *vmess.Incoming, source ne
 }
 
 // serveMux serves the sessions of a Mux.Cool request.
-func (s *Server) serveMux(ctx context.Context, in *vmess.Incoming, source netip.AddrPort) {
+func (s *Server) serveMux(ctx, accepting context.Context, in *vmess.Incoming, source netip.AddrPort) {
 	conn, err := in.Proceed(netip.AddrPort{})
 	if err != nil {
 		return
 	}
-	sessions := mux.Server{HandleStream: s.handleStream, HandlePackets: s.handleSession}
+	sessions := mux.Server{HandleStream: s.handleStream, HandlePackets: s.handleSession, Accepting: accepting}
 	if err := sessions.Serve(ctx, conn, in.User, source); err != nil {
 		s.log.Debug("mux", "user", in.User, "err", err)
 	}

@@ -118,7 +118,7 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 		}
 	}
 	s.dispatch = s.wayOut(cfg, opt)
-	s.ws = wsconn.Server{Path: cfg.WS.Path, Host: cfg.WS.Host, Ping: pingAfter, Serve: s.serveStream}
+	s.ws = wsconn.Server{Path: cfg.WS.Path, Host: cfg.WS.Host, Ping: pingAfter}
 	pages, err := newFallback(cfg.Fallback)
 	if err != nil {
 		return nil, err
@@ -191,7 +191,8 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Run serves until ctx is done, and then lets streams go on for up to the
+// Run serves until ctx is done. Then it takes no request any more: tunnels
+// without one are closed at once, and requests that run may go on for up to the
 // configured time. It returns nil then, and otherwise why it could not go on.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("authentication", s.hello)
@@ -209,7 +210,10 @@ func (s *Server) Run(ctx context.Context) error {
 		go func() { paged <- s.page.Run(streams) }()
 		defer func() { cut(); <-paged }()
 	}
+	accepting, refuse := context.WithCancel(ctx)
+	defer refuse()
 	s.ws.Context = streams
+	s.ws.Serve = func(ctx context.Context, c *wsconn.Conn, r *http.Request) { s.serveStream(ctx, accepting, c, r) }
 	handshake := time.Duration(s.limits.Handshake)
 	h := &http.Server{
 		Handler: &s.ws,
@@ -232,7 +236,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if errors.Is(err, http.ErrServerClosed) && ctx.Err() != nil {
 		err = nil
 	}
-	s.drainStreams(cut)
+	refuse()
+	if s.drainStreams(cut) && err == nil {
+		s.log.Info("stopped", logline.Text("stopped: connections that were still open after %v were cut", time.Duration(s.limits.Drain)))
+	}
 	s.refusals.close()
 	return err
 }
@@ -251,8 +258,9 @@ func (s *Server) begin() bool {
 	return !s.closed
 }
 
-// drainStreams lets streams go on for the configured time, then cuts them.
-func (s *Server) drainStreams(cut context.CancelFunc) {
+// drainStreams lets streams go on for the configured time, then cuts them, and
+// reports whether requests were among them.
+func (s *Server) drainStreams(cut context.CancelFunc) (running bool) {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -263,13 +271,16 @@ func (s *Server) drainStreams(cut context.CancelFunc) {
 	select {
 	case <-done:
 	case <-timer.C:
+		running = s.ways.open.Load() > 0
 		cut()
 		<-done
 	}
+	return running
 }
 
-// serveStream serves one upgraded connection until it is over.
-func (s *Server) serveStream(ctx context.Context, c *wsconn.Conn, r *http.Request) {
+// serveStream serves one upgraded connection until it is over. No request is
+// taken from it once accepting is done.
+func (s *Server) serveStream(ctx, accepting context.Context, c *wsconn.Conn, r *http.Request) {
 	defer c.Close()
 	if !s.begin() {
 		return
@@ -277,14 +288,14 @@ func (s *Server) serveStream(ctx context.Context, c *wsconn.Conn, r *http.Reques
 	defer s.streams.Done()
 	peer, _ := netip.ParseAddrPort(c.RemoteAddr().String())
 	source := s.proxies.visitor(peer, r.Header)
-	in, err := s.account.Accept(ctx, visited{c, source})
+	in, err := s.account.Accept(accepting, visited{c, source})
 	if err != nil {
 		if errors.Is(err, vmess.ErrNoRequest) {
 			s.log.Debug("no request", "from", source.String(), "err", err)
 		}
 		return
 	}
-	s.serveRequest(ctx, in, source)
+	s.serveRequest(ctx, accepting, in, source)
 }
 
 // visited is a stream whose far end is the visitor, not the proxy before us.

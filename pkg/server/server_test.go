@@ -275,6 +275,102 @@ func TestDrainCuts(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
 		t.Errorf("a cut stream ended with %v", err)
 	}
+	if want := "stopped: connections that were still open after 0s were cut\n"; !strings.HasSuffix(log.String(), want) {
+		t.Errorf("it said\n%s, want\n%s", log, want)
+	}
+}
+
+// A server that stops takes no request any more: tunnels without one end in
+// order and at once, and only what runs is waited for.
+func TestDrainTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln, cfg := transporttest.NewPipeListener(1<<12), testConfig()
+		cfg.Limits.Drain = config.Duration(time.Minute)
+		log := new(logged)
+		s, err := New(cfg, Options{Listener: ln, Dialer: transport.DialerFunc(echoPipe), Log: slog.New(logline.New(log, slog.LevelDebug, false))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		d := dialer(t, s)
+		d.Endpoint.(*wsconn.Dialer).Endpoint = transport.EndpointFunc(func(context.Context, []byte) (transport.StreamConn, error) {
+			return ln.Dial().(*transporttest.Conn), nil
+		})
+		dst, _ := netaddr.FromHost("example.com", 80)
+		open := func(via transport.StreamDialer) transport.StreamConn {
+			c, err := via.DialStream(t.Context(), dst, []byte("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		overMux := func() *mux.Client {
+			m := &mux.Client{Dial: func(ctx context.Context, first []byte) (transport.StreamConn, error) { return d.DialMux(ctx, first) }}
+			t.Cleanup(func() { _ = m.Close() })
+			return m
+		}
+		unused, busy := overMux(), overMux()
+		_ = open(unused).Close()
+		running := []transport.StreamConn{open(d), open(busy)}
+		ready, err := d.Endpoint.ConnectStream(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ready.Close()
+		time.Sleep(10 * time.Second) // of the bubble's: all is quiet
+
+		stopped := time.Now()
+		stop()
+		if n, err := ready.Read(make([]byte, 1)); n != 0 || err != io.EOF || time.Since(stopped) > 0 {
+			t.Errorf("a ready tunnel ended with %d bytes, %v, after %v", n, err, time.Since(stopped))
+		}
+		if c, err := busy.DialStream(t.Context(), dst, []byte("y")); err == nil {
+			if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
+				t.Error("a new session is served")
+			}
+			_ = c.Close()
+		}
+		for _, c := range running {
+			if _, err := c.Write([]byte("y")); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Errorf("what runs was ended: %v", err)
+			}
+		}
+		select {
+		case <-done:
+			t.Error("what runs is not waited for")
+		default:
+		}
+		for _, c := range running {
+			_ = c.Close()
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(stopped); took > 10*time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		if strings.Contains(log.String(), "stopped:") {
+			t.Errorf("it says that it cut something:\n%s", log)
+		}
+	})
+}
+
+// echoPipe makes a way to nowhere that sends back what it gets.
+func echoPipe(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+	near, far := transporttest.Pipe(1 << 10)
+	go func() {
+		_, _ = io.Copy(far, far)
+		_ = far.Close()
+	}()
+	return near, nil
 }
 
 // TestClose: a server that was not run gives its ports back.
