@@ -280,22 +280,25 @@ func (d *Dispatcher) readFirst(local transport.StreamConn, buf *transport.Buffer
 const firstRead = 32 << 10
 
 // DialStream implements [transport.StreamDialer] for inbounds that make
-// streams of their own (plain HTTP): the stream is reported when it is closed.
+// streams of their own (plain HTTP): the stream is reported when it is closed,
+// or did not come about.
 func (d *Dispatcher) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
-	r := &transport.Request{Destination: dst, Inbound: "http"}
-	conn, err := d.Dialer.DialStream(ctx, dst, first)
-	if err != nil {
-		err = &DialError{err}
-		d.report(Report{Request: r, Err: err})
-		return nil, err
-	}
-	w := &watched{StreamConn: conn, dispatcher: d, request: r, start: time.Now()}
+	w := &watched{dispatcher: d, request: &transport.Request{Destination: dst, Inbound: "http"}, start: time.Now()}
 	w.up, w.down, w.end = new(atomic.Int64), new(atomic.Int64), func(bool) {}
-	if d.Watcher != nil {
-		w.up, w.down, w.end = d.Watcher.Begin(r, func() { _ = transport.Reset(conn) })
+	if d.Watcher == nil {
+		return w.dial(ctx, first)
 	}
-	w.up.Add(int64(len(first)))
-	return w, nil
+	// A cut ends the dial, and then the stream, which outlives ctx.
+	cutting, cut := context.WithCancel(context.Background())
+	w.up, w.down, w.end = d.Watcher.Begin(w.request, cut)
+	wanted, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	defer context.AfterFunc(cutting, giveUp)()
+	conn, err := w.dial(wanted, first)
+	if err == nil {
+		context.AfterFunc(cutting, w.cut)
+	}
+	return conn, err
 }
 
 // watched reports a stream at its close.
@@ -309,6 +312,23 @@ type watched struct {
 	failed     atomic.Pointer[error] // the first error that is no end
 	closed     atomic.Bool
 }
+
+// dial makes the stream, or reports that it did not come about.
+func (w *watched) dial(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	conn, err := w.dispatcher.Dialer.DialStream(ctx, w.request.Destination, first)
+	if err != nil {
+		err = &DialError{err}
+		w.end(true)
+		w.dispatcher.report(Report{Request: w.request, Err: err, Duration: time.Since(w.start)})
+		return nil, err
+	}
+	w.StreamConn = conn
+	w.up.Add(int64(len(first)))
+	return w, nil
+}
+
+// cut ends the stream.
+func (w *watched) cut() { _ = transport.Reset(w.StreamConn) }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.StreamConn.Read(p)

@@ -262,6 +262,81 @@ func TestDialStreamIsReported(t *testing.T) {
 	}
 }
 
+// watcher remembers the last request that it was told of.
+type watcher struct {
+	begun, ended, failed int
+	cut                  func()
+}
+
+func (w *watcher) Begin(_ *transport.Request, cut func()) (up, down *atomic.Int64, end func(failed bool)) {
+	w.begun++
+	w.cut = cut
+	return new(atomic.Int64), new(atomic.Int64), func(failed bool) {
+		w.ended++
+		if failed {
+			w.failed++
+		}
+	}
+}
+
+// A stream of an inbound's own is counted whether it comes about or not, and can
+// be cut before and after.
+func TestDialStreamIsWatched(t *testing.T) {
+	f, w := newFar(), new(watcher)
+	d := &Dispatcher{Dialer: f, Watcher: w}
+	expect := func(what string, begun, ended, failed int) {
+		t.Helper()
+		if w.begun != begun || w.ended != ended || w.failed != failed {
+			t.Errorf("%s: %d begun, %d ended, %d failed; want %d, %d, %d", what, w.begun, w.ended, w.failed, begun, ended, failed)
+		}
+	}
+	ctx, over := context.WithCancel(t.Context())
+	c, err := d.DialStream(ctx, destination, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over() // as that of an http.Transport's dial is
+	expect("it runs", 1, 0, 0)
+	_, _ = f.peer.Write([]byte("answer"))
+	mustRead(t, c, "answer")
+	_ = c.Close()
+	expect("it has ended", 1, 1, 0)
+
+	f.err = errors.New("no way")
+	if _, err := d.DialStream(t.Context(), destination, nil); !errors.Is(err, f.err) {
+		t.Errorf("got %v", err)
+	}
+	expect("it did not come about", 2, 2, 1)
+
+	d.Dialer = transport.DialerFunc(func(ctx context.Context, _ netaddr.Addr, _ []byte) (transport.StreamConn, error) {
+		w.cut()
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Second):
+		}
+		return nil, ctx.Err()
+	})
+	if _, err := d.DialStream(t.Context(), destination, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("cut while it was dialled: %v", err)
+	}
+	expect("it was cut while it was dialled", 3, 3, 2)
+
+	f = newFar()
+	d.Dialer = f
+	if c, err = d.DialStream(t.Context(), destination, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.cut()
+	if _, err := f.peer.Read(make([]byte, 1)); !errors.Is(err, transporttest.ErrReset) {
+		t.Errorf("the destination of what was cut reads %v", err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("what was cut can be read")
+	}
+	_ = c.Close()
+	expect("it was cut", 4, 4, 3)
+}
+
 // impatient is an inbound that can tell that its client went away.
 type impatient struct {
 	*pending
