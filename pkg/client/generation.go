@@ -177,6 +177,7 @@ func (g *generation) localFault(err error, source netip.AddrPort) {
 		{socks.ErrHandshakeTimeout, diagnose.FaultSilence, ""},
 		{socks.ErrBadAuth, diagnose.FaultAuth, "auth"},
 		{socks.ErrCommand, diagnose.FaultCommand, ""},
+		{socks.ErrNoUDP, diagnose.FaultUDP, "udp.mode"},
 		{socks.ErrLoop, diagnose.FaultLoop, ""},
 		{socks.ErrBadHandshake, diagnose.FaultNoise, ""},
 	}

@@ -355,9 +355,9 @@ func Causes() []CauseInfo {
 			"Close what is not needed, raise `limits.connections`, or raise the limit of open files (`ulimit -n`).",
 		},
 		{
-			LocalBadHandshake, "A local program speaks something else than SOCKS or HTTP proxy.",
+			LocalBadHandshake, "A local program speaks something else than SOCKS or HTTP proxy, or asks for what is not served.",
 			"The first bytes of its connection.",
-			"Set the program to SOCKS5 or HTTP proxy with this address, not to HTTPS proxy or a web address.",
+			"Set the program to SOCKS5 or HTTP proxy with this address, not to HTTPS proxy or a web address. For one that asks for UDP, set `udp.mode` to `auto`.",
 		},
 		{
 			LocalBadAuth, "A local program gives a wrong user name or password.",

@@ -100,6 +100,7 @@ const (
 	FaultAuth                      // wrong or no user name and password
 	FaultTooMany                   // one connection more than limits.connections
 	FaultCommand                   // a SOCKS command that is not supported
+	FaultUDP                       // UDP, which udp.mode turns off
 	FaultLoop                      // it asked for this very proxy
 	FaultWebPage                   // a web page of the proxy's port was asked for
 	FaultFiles                     // the limit of open files is reached
@@ -110,7 +111,7 @@ type LocalFacts struct {
 	Client string // its address; may be empty
 	Listen string // the proxy's address
 	Limit  int    // FaultTooMany: how many may be open
-	Place  string // of "auth" or "limits.connections" in the user's file; may be empty
+	Place  string // of "auth", "limits.connections" or "udp.mode" in the user's file; may be empty
 }
 
 // Local judges what a program on this side does wrong.
@@ -141,6 +142,9 @@ func Local(fault LocalFault, f LocalFacts) Verdict {
 	case FaultCommand:
 		v.Sentence = who + " asked for a SOCKS command that is not supported"
 		v.Fix = "let that program use CONNECT or UDP ASSOCIATE; BIND cannot be carried by VMess"
+	case FaultUDP:
+		v.Sentence = who + " asked for UDP, which " + placed(`"udp.mode": "off"`, f.Place) + " refuses"
+		v.Fix = `set that to "auto", or turn UDP off in that program`
 	case FaultLoop:
 		v.Sentence = who + " asked the proxy for a connection to the proxy itself"
 		v.Fix = "exempt " + proxy + " from the proxy in that program"

@@ -49,6 +49,8 @@ func localCases() []judged {
 	local("TLS", diagnose.FaultTLS, f, diagnose.LocalBadHandshake)
 	local("silence", diagnose.FaultSilence, f, diagnose.LocalBadHandshake)
 	local("command", diagnose.FaultCommand, f, diagnose.LocalBadHandshake)
+	local("UDP", diagnose.FaultUDP, diagnose.LocalFacts{Client: f.Client, Place: "config.json:4:20"}, diagnose.LocalBadHandshake)
+	local("UDP, nothing known", diagnose.FaultUDP, diagnose.LocalFacts{}, diagnose.LocalBadHandshake)
 	local("loop", diagnose.FaultLoop, f, diagnose.LocalBadHandshake)
 	local("web page", diagnose.FaultWebPage, f, diagnose.LocalBadHandshake)
 	local("password", diagnose.FaultAuth, diagnose.LocalFacts{Client: f.Client, Place: "config.json:3:11"}, diagnose.LocalBadAuth)

@@ -93,6 +93,13 @@ func TestFaultLocal(t *testing.T) {
 			expected{cause: "local.bad-handshake", sentence: "a SOCKS command that is not supported", fix: "BIND cannot be carried"},
 		},
 		{
+			"UDP that is off", func(c *config.Client) { c.UDP.Mode = "off" },
+			func(c net.Conn, _ string) {
+				_, _ = io.WriteString(c, "\x05\x01\x00\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00")
+			},
+			expected{cause: "local.bad-handshake", sentence: `asked for UDP, which "udp.mode": "off" at config.json:`, fix: `set that to "auto", or turn UDP off in that program`},
+		},
+		{
 			"the proxy itself", nil,
 			func(c net.Conn, proxy string) { _ = connectRequest(c, proxy) },
 			expected{cause: "local.bad-handshake", sentence: "asked the proxy for a connection to the proxy itself", fix: "exempt 127.0.0.1:"},

@@ -23,9 +23,11 @@ var (
 	// ErrBadAuth: the client's user name or password is wrong, or it speaks a
 	// protocol that has none where one is required.
 	ErrBadAuth = errors.New("wrong user name or password")
-	// ErrCommand: the client asked for another SOCKS command than CONNECT, or
-	// than UDP ASSOCIATE where that is served.
+	// ErrCommand: the client asked for another SOCKS command than CONNECT and
+	// UDP ASSOCIATE.
 	ErrCommand = errors.New("the SOCKS command is not supported")
+	// ErrNoUDP: the client asked for UDP ASSOCIATE where that is not served.
+	ErrNoUDP = errors.New("UDP is not served")
 	// ErrLoop: the client asked for a connection to this very proxy. Its code
 	// is transport.CodeNotAllowed.
 	ErrLoop = fmt.Errorf("the destination is this proxy itself: %w", transport.ErrNotAllowed)

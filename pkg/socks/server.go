@@ -68,7 +68,7 @@ type Server struct {
 	// nil: they are answered 501.
 	Dialer transport.StreamDialer
 	// Associator gets the SOCKS5 UDP ASSOCIATE requests. nil: they are refused
-	// (ErrCommand).
+	// (ErrNoUDP).
 	Associator Associator
 	// Auth is what clients must present. nil: nothing.
 	Auth *Auth

@@ -108,6 +108,8 @@ func readRequest5(r io.Reader, udp bool) (request5, error) {
 		return request5{}, readFailure(err, part)
 	case req.Cmd == socks5.CmdUDP && udp:
 		return request5{dst: named5(req), udp: true}, nil
+	case req.Cmd == socks5.CmdUDP:
+		return request5{}, refuse5(socks5.RepCommandNotSupported, ErrNoUDP)
 	case req.Cmd != socks5.CmdConnect:
 		return request5{}, refuse5(socks5.RepCommandNotSupported, fmt.Errorf("%w: %s", ErrCommand, commandName(req.Cmd)))
 	}
@@ -138,14 +140,10 @@ func destination5(req *socks5.Request) (netaddr.Addr, error) {
 }
 
 func commandName(cmd byte) string {
-	switch cmd {
-	case socks5.CmdBind:
+	if cmd == socks5.CmdBind {
 		return "BIND"
-	case socks5.CmdUDP:
-		return "UDP ASSOCIATE"
-	default:
-		return fmt.Sprintf("0x%02x", cmd)
 	}
+	return fmt.Sprintf("0x%02x", cmd)
 }
 
 func methodReply(method byte) []byte   { return []byte{socks5.Ver, method} }

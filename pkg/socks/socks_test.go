@@ -42,7 +42,7 @@ func TestSOCKSReplies(t *testing.T) {
 		{name: "no common method", send: "\x05\x01\x02", want: "\x05\xff", report: ErrBadHandshake},
 		{name: "no methods", send: "\x05\x00", want: "\x05\xff", report: ErrBadHandshake},
 		{name: "bind", send: "\x05\x01\x00" + "\x05\x02\x00\x01\xc0\x00\x02\x01\x00\x50", want: "\x05\x00\x05\x07" + zeros, report: ErrCommand},
-		{name: "udp", send: "\x05\x01\x00" + "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", want: "\x05\x00\x05\x07" + zeros, report: ErrCommand},
+		{name: "udp", send: "\x05\x01\x00" + "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", want: "\x05\x00\x05\x07" + zeros, report: ErrNoUDP},
 		{name: "unknown command", send: "\x05\x01\x00" + "\x05\x09\x00\x01\x00\x00\x00\x00\x00\x01", want: "\x05\x00\x05\x07" + zeros, report: ErrCommand},
 		{name: "unknown address type", send: "\x05\x01\x00" + "\x05\x01\x00\x02\xc0\x00\x02\x01\x00\x50", want: "\x05\x00\x05\x08" + zeros, report: ErrBadHandshake},
 		{name: "empty name", send: "\x05\x01\x00" + "\x05\x01\x00\x03\x00\x00\x50", want: "\x05\x00\x05\x01" + zeros, report: ErrBadHandshake},
