@@ -205,9 +205,10 @@ func (c *Client) Run(ctx context.Context) error {
 	addr := c.listener.Addr().String()
 	c.opt.Log.Info(logline.Ready, logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
 	c.now.serve(run, c.listener.take())
-	c.opt.Log.Info("firefox", logline.Text("Firefox: Settings, Network Settings, Manual: SOCKS v5 host %s, and \"Proxy DNS\"", spaced(addr)), "proxy", addr)
-	c.opt.Log.Info("chromium", logline.Text("Chromium: chromium --proxy-server=socks5://%s", addr), "proxy", addr)
-	c.opt.Log.Info("shell", logline.Text("shell: export ALL_PROXY=socks5h://%s", addr), "proxy", addr)
+	enter := entriesOf(addr, c.now.asks())
+	c.opt.Log.Info("firefox", logline.Text("Firefox: Settings, Network Settings, Manual: %s", enter.firefox), "proxy", addr)
+	c.opt.Log.Info("chromium", logline.Text("Chromium: %s", enter.chromium), "proxy", addr)
+	c.opt.Log.Info("shell", logline.Text("shell: %s", enter.shell), "proxy", addr)
 	c.servePage(run)
 	c.mu.Unlock()
 	defer func() { cut(); c.paged.Wait() }()
@@ -238,15 +239,6 @@ func (c *Client) Run(ctx context.Context) error {
 	c.retired.Wait()
 	last.fleet.close()
 	return err
-}
-
-// spaced is an address as browsers ask for it.
-func spaced(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return addr
-	}
-	return host + " port " + port
 }
 
 // Reload goes on with another configuration. On an error all stays as it was.

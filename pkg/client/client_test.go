@@ -51,3 +51,27 @@ func TestPortIsBound(t *testing.T) {
 		_ = ln.Close()
 	}
 }
+
+// What the page offers follows the configuration: with a password shells are
+// told to give one, whose words are placeholders, and browsers HTTP.
+func TestPageTellsOfPassword(t *testing.T) {
+	for _, auth := range []config.Auth{{}, {Username: "someone", Password: "5ec2e7word"}} {
+		cfg := testConfig()
+		cfg.Auth, cfg.Status.Listen = auth, "127.0.0.1:0"
+		c, err := New(cfg, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		want := "export ALL_PROXY=socks5h://" + c.Addr().String()
+		if auth.Username != "" {
+			want = "export ALL_PROXY=socks5h://USER:PASSWORD@" + c.Addr().String()
+		}
+		if got := (page{c}).State().(pageState).Shell; got != want {
+			t.Errorf("for a shell: %q, want %q", got, want)
+		}
+		if addr, asks := (page{c}).Proxy(); addr != c.Addr().String() || asks != (auth.Username != "") {
+			t.Errorf("the proxy is %s, password: %v", addr, asks)
+		}
+	}
+}

@@ -72,11 +72,14 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 		}
 		g.front.Associator = g.associations
 	}
-	if cfg.Auth.Username != "" {
+	if g.asks() {
 		g.front.Auth = &socks.Auth{Username: string(cfg.Auth.Username), Password: string(cfg.Auth.Password)}
 	}
 	return g, nil
 }
+
+// asks reports whether programs must present a password.
+func (g *generation) asks() bool { return g.cfg.Auth.Username != "" }
 
 // A remote is a configured server, and the path in the file where it stands.
 type remote struct {

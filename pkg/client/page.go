@@ -59,6 +59,7 @@ type (
 		State    string           `json:"state"` // well, idle or failing
 		Words    string           `json:"words"`
 		Listen   string           `json:"listen"`
+		Shell    string           `json:"shell"` // what makes a shell use it
 		Totals   stats.ViewTotals `json:"totals"`
 		Resent   int64            `json:"resent"`
 		Warm     pageWarm         `json:"warm"`
@@ -122,8 +123,9 @@ func (p page) generation() *generation {
 // State implements status.Source.
 func (p page) State() any {
 	g, v := p.generation(), p.opt.board.View()
+	addr := p.Addr().String()
 	s := pageState{
-		Listen: p.Addr().String(),
+		Listen: addr, Shell: entriesOf(addr, g.asks()).shell,
 		Totals: v.Totals, Resent: p.Resent(), Open: v.Open,
 		Warm: g.warmth(), UDP: p.udp(), Servers: g.servers(), Failures: []pageFailure{}, Healed: []pageHealed{}, Heal: g.cfg.Heal,
 	}
@@ -212,7 +214,9 @@ func (p page) Metrics() map[string]float64 {
 }
 
 // Proxy implements status.Source.
-func (p page) Proxy() string { return p.Addr().String() }
+func (p page) Proxy() (addr string, auth bool) {
+	return p.Addr().String(), p.generation().asks()
+}
 
 // Act implements status.Source.
 func (p page) Act(_ context.Context, what, which string) error {

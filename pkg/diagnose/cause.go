@@ -362,7 +362,7 @@ func Causes() []CauseInfo {
 		{
 			LocalBadAuth, "A local program gives a wrong user name or password.",
 			"It differs from `auth`, or is missing.",
-			"Enter the user name and password of `auth` in that program.",
+			"Enter the user name and password of `auth` in that program. Where it has none for SOCKS, as browsers, set it to HTTP proxy on the same port.",
 		},
 	}
 }

@@ -134,7 +134,7 @@ func Local(fault LocalFault, f LocalFacts) Verdict {
 	case FaultAuth:
 		v.Cause = LocalBadAuth
 		v.Sentence = who + " gave a wrong user name or password, or none"
-		v.Fix = "enter the user name and password of " + placed(`"auth"`, f.Place) + " in that program"
+		v.Fix = "enter the user name and password of " + placed(`"auth"`, f.Place) + " in that program; where it has none for SOCKS, as browsers, set it to HTTP proxy on the same port"
 	case FaultTooMany:
 		v.Cause = LimitConnections
 		v.Sentence = "a connection was turned away: " + plural(f.Limit, "connection") + " are open, which is the limit"

@@ -77,7 +77,7 @@ func (p page) Metrics() map[string]float64 {
 }
 
 // Proxy implements status.Source: there is none.
-func (page) Proxy() string { return "" }
+func (page) Proxy() (addr string, auth bool) { return "", false }
 
 // Act implements status.Source.
 func (p page) Act(_ context.Context, what, which string) error {

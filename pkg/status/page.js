@@ -321,7 +321,7 @@ function show(s) {
   events("healed", s.healed, "good", "Nothing had to be.");
   heal(s.heal);
   write($("pac"), location.origin + "/proxy.pac");
-  write($("shell"), "export ALL_PROXY=socks5h://" + s.listen);
+  write($("shell"), s.shell);
 }
 
 const marks = { pass: ["✓", "good"], fail: ["✗", "bad"], heal: ["↻", "good"], skip: ["–", "soft"] };

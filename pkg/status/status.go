@@ -35,8 +35,9 @@ type Source interface {
 	State() any
 	// Metrics returns the counters by their names, without labels.
 	Metrics() map[string]float64
-	// Proxy is the address of the local proxy, "" for a server.
-	Proxy() string
+	// Proxy is the address of the local proxy, "" for a server, and whether it
+	// asks for a password.
+	Proxy() (addr string, auth bool)
 	// Act does what the page's buttons ask for: "cut" with a connection's id,
 	// "prefer" with a server's name, "reload".
 	Act(ctx context.Context, what, which string) error
@@ -180,14 +181,19 @@ func (p *Page) secret(next http.HandlerFunc) http.HandlerFunc {
 }
 
 // pac is a proxy configuration without a way round the proxy, but for what is
-// near: a failure must not send anybody out unprotected.
+// near: a failure must not send anybody out unprotected. Browsers give a
+// password to an HTTP proxy only.
 func (p *Page) pac(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ns-proxy-autoconfig")
 	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
-	proxy := p.source.Proxy()
-	if proxy == "" {
+	addr, auth := p.source.Proxy()
+	if addr == "" {
 		http.NotFound(w, r)
 		return
+	}
+	way := "PROXY " + addr
+	if !auth {
+		way = "SOCKS5 " + addr + "; " + way
 	}
 	fmt.Fprintf(w, `function FindProxyForURL(url, host) {
   if (host === "localhost" || isPlainHostName(host) || shExpMatch(host, "*.local") ||
@@ -195,9 +201,9 @@ func (p *Page) pac(w http.ResponseWriter, r *http.Request) {
       /^172\.(1[6-9]|2\d|3[01])\.\d+\.\d+$/.test(host) || /^169\.254\.\d+\.\d+$/.test(host) ||
       host === "::1" || host === "[::1]")
     return "DIRECT";
-  return "SOCKS5 %s; PROXY %s";
+  return "%s";
 }
-`, proxy, proxy)
+`, way)
 }
 
 // metrics is in Prometheus' text format.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,7 +22,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // shown is a Source that remembers what it was asked to do.
-type shown struct{ acted chan string }
+type shown struct {
+	acted chan string
+	auth  atomic.Bool
+}
 
 func (s *shown) State() any {
 	return map[string]string{"words": "all is well", "to": "secret.example:443"}
@@ -30,7 +34,7 @@ func (s *shown) State() any {
 func (s *shown) Metrics() map[string]float64 {
 	return map[string]float64{"vmess_open": 2, "vmess_bytes_total": 1e10}
 }
-func (s *shown) Proxy() string { return "127.0.0.1:1080" }
+func (s *shown) Proxy() (string, bool) { return "127.0.0.1:1080", s.auth.Load() }
 func (s *shown) Link(name string) (string, []string, error) {
 	if name != "home" {
 		return "", nil, ErrUnknown
@@ -220,6 +224,11 @@ func TestCalls(t *testing.T) {
 	_, pac, header := s.ask(t, "GET", "/proxy.pac")
 	if header.Get("Content-Type") != "application/x-ns-proxy-autoconfig" || !strings.Contains(pac, `return "SOCKS5 127.0.0.1:1080; PROXY 127.0.0.1:1080";`) || strings.Count(pac, "DIRECT") != 1 {
 		t.Errorf("PAC:\n%s", pac)
+	}
+	s.source.auth.Store(true)
+	_, pac, _ = s.ask(t, "GET", "/proxy.pac")
+	if !strings.Contains(pac, `return "PROXY 127.0.0.1:1080";`) || strings.Contains(pac, "SOCKS") || strings.Count(pac, "DIRECT") != 1 {
+		t.Errorf("PAC of a proxy that asks for a password:\n%s", pac)
 	}
 }
 
