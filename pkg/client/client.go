@@ -201,6 +201,9 @@ func (c *Client) Run(ctx context.Context) error {
 	run := &running{ctx: streams, failed: make(chan error, 1)}
 	c.mu.Lock()
 	c.run = run
+	if mistake := vmess.AEADDisabledMistake(c.opt.LookupEnv); mistake != "" {
+		c.opt.Log.Warn("environment", logline.Text("%s", mistake))
+	}
 	c.now.sayHello()
 	addr := c.listener.Addr().String()
 	c.opt.Log.Info(logline.Ready, logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)

@@ -72,6 +72,7 @@ type Server struct {
 	limits   config.Limits
 	max      int
 	hello    slog.Attr
+	mistake  string // in the environment; empty when there is none
 	proxies  trusted
 	board    *stats.Board // nil without the page
 	page     *status.Page
@@ -159,7 +160,7 @@ func (s *Server) accounts(cfg *config.Server, opt Options) error {
 		return err
 	}
 	forced, byEnv := vmess.AEADForced(opt.LookupEnv, cfg.AEADForced)
-	s.hello = accepted(forced, byEnv)
+	s.hello, s.mistake = accepted(forced, byEnv), vmess.AEADForcedMistake(opt.LookupEnv)
 	s.account, err = vmess.NewServer(vmess.ServerConfig{Users: users, AEADForced: forced, Refused: s.refused, Now: opt.Now})
 	if err != nil {
 		return fmt.Errorf("users: %w", err)
@@ -196,6 +197,9 @@ func (s *Server) Close() error {
 // configured time. It returns nil then, and otherwise why it could not go on.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("authentication", s.hello)
+	if s.mistake != "" {
+		s.log.Warn("environment", logline.Text("%s", s.mistake))
+	}
 	if s.limits.Connections > s.max {
 		s.log.Warn("limits", logline.Text("%q is %d, and the limit of open files allows %d connections: raise that (ulimit -n) for more",
 			"limits.connections", s.limits.Connections, s.max), "connections", s.max)

@@ -1,6 +1,9 @@
 package vmess
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // Names of the environment's switches, as V2Ray has them (section 2). Each is
 // looked up by this name first and then in capitals with underscores.
@@ -13,8 +16,14 @@ const (
 // headers: V2RAY_VMESS_AEAD_DISABLED or v2ray.vmess.aead.disabled is exactly
 // "true". lookup is os.LookupEnv or a stand-in.
 func AEADDisabled(lookup func(string) (string, bool)) bool {
-	value, _ := lookupSwitch(lookup, envAEADDisabled)
+	_, value, _ := lookupSwitch(lookup, envAEADDisabled)
 	return value == "true"
+}
+
+// AEADDisabledMistake tells of a value that people may take for "true" and that
+// [AEADDisabled] does not; it is empty when there is none.
+func AEADDisabledMistake(lookup func(string) (string, bool)) string {
+	return mistaken(lookup, envAEADDisabled, "does not count: only \"true\" does")
 }
 
 // AEADForced returns whether a server refuses legacy requests: what the
@@ -22,15 +31,40 @@ func AEADDisabled(lookup func(string) (string, bool)) bool {
 // ("true" forces, any other text allows), and otherwise what was configured.
 // set tells whether the environment said anything.
 func AEADForced(lookup func(string) (string, bool), configured bool) (forced, set bool) {
-	if value, ok := lookupSwitch(lookup, envAEADForced); ok {
+	if _, value, ok := lookupSwitch(lookup, envAEADForced); ok {
 		return value == "true", true
 	}
 	return configured, false
 }
 
-func lookupSwitch(lookup func(string) (string, bool), name string) (string, bool) {
-	if v, ok := lookup(name); ok {
-		return v, true
+// AEADForcedMistake tells of a value that people may take for "true" and that
+// [AEADForced] does not; it is empty when there is none.
+func AEADForcedMistake(lookup func(string) (string, bool)) string {
+	return mistaken(lookup, envAEADForced, "counts as \"false\": MD5 clients are accepted")
+}
+
+// mistaken says what a switch's value does when it is none of those that have a
+// meaning. What may be a secret in the wrong place is not shown.
+func mistaken(lookup func(string) (string, bool), name, does string) string {
+	found, value, _ := lookupSwitch(lookup, name)
+	switch {
+	case value == "" || value == "true" || value == "false":
+		return ""
+	case len(value) > longestShown || strconv.Quote(value) != `"`+value+`"`:
+		return found + " is something that " + does
 	}
-	return lookup(strings.ToUpper(strings.ReplaceAll(name, ".", "_")))
+	return found + " is \"" + value + "\", which " + does
+}
+
+// longestShown is the length of a switch's value that is shown.
+const longestShown = 10
+
+// lookupSwitch returns the name that a switch was found by, and its value.
+func lookupSwitch(lookup func(string) (string, bool), name string) (found, value string, ok bool) {
+	for _, found = range []string{name, strings.ToUpper(strings.ReplaceAll(name, ".", "_"))} {
+		if value, ok = lookup(found); ok {
+			return found, value, true
+		}
+	}
+	return "", "", false
 }

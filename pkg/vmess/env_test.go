@@ -2,6 +2,7 @@ package vmess
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -44,6 +45,47 @@ func TestEnvironment(t *testing.T) {
 				t.Errorf("%v, configured %v: forced %v, set %v", c.env, configured, forced, set)
 			}
 		}
+	}
+}
+
+// Values that people take for true or false and that are not are told.
+func TestEnvironmentMistakes(t *testing.T) {
+	const (
+		notCounted = "which does not count: only \"true\" does"
+		asFalse    = "which counts as \"false\": MD5 clients are accepted"
+	)
+	for _, c := range []struct{ name, value, want string }{
+		{"V2RAY_VMESS_AEAD_DISABLED", "true", ""},
+		{"V2RAY_VMESS_AEAD_DISABLED", "false", ""},
+		{"V2RAY_VMESS_AEAD_DISABLED", "", ""},
+		{"V2RAY_VMESS_AEAD_DISABLED", "1", "V2RAY_VMESS_AEAD_DISABLED is \"1\", " + notCounted},
+		{"V2RAY_VMESS_AEAD_DISABLED", "TRUE", "V2RAY_VMESS_AEAD_DISABLED is \"TRUE\", " + notCounted},
+		{"V2RAY_VMESS_AEAD_DISABLED", "true ", "V2RAY_VMESS_AEAD_DISABLED is \"true \", " + notCounted},
+		{"v2ray.vmess.aead.disabled", "yes", "v2ray.vmess.aead.disabled is \"yes\", " + notCounted},
+		{"V2RAY_VMESS_AEAD_DISABLED", "b831381d-6324-4d53", "V2RAY_VMESS_AEAD_DISABLED is something that does not count: only \"true\" does"},
+		{"V2RAY_VMESS_AEAD_DISABLED", "a\x1bb", "V2RAY_VMESS_AEAD_DISABLED is something that does not count: only \"true\" does"},
+		{"V2RAY_VMESS_AEAD_FORCED", "true", ""},
+		{"V2RAY_VMESS_AEAD_FORCED", "false", ""},
+		{"V2RAY_VMESS_AEAD_FORCED", "", ""},
+		{"V2RAY_VMESS_AEAD_FORCED", "yes", "V2RAY_VMESS_AEAD_FORCED is \"yes\", " + asFalse},
+		{"v2ray.vmess.aead.forced", "1", "v2ray.vmess.aead.forced is \"1\", " + asFalse},
+		{"V2RAY_VMESS_AEAD_FORCED", "\xff", "V2RAY_VMESS_AEAD_FORCED is something that counts as \"false\": MD5 clients are accepted"},
+	} {
+		lookup := func(name string) (string, bool) { return c.value, name == c.name }
+		if got := AEADDisabledMistake(lookup) + AEADForcedMistake(lookup); got != c.want {
+			t.Errorf("%s=%q: %q, want %q", c.name, c.value, got, c.want)
+		}
+	}
+	none := func(string) (string, bool) { return "", false }
+	if got := AEADDisabledMistake(none) + AEADForcedMistake(none); got != "" {
+		t.Errorf("nothing is set: %q", got)
+	}
+	// Of two names the first counts.
+	both := func(name string) (string, bool) {
+		return map[bool]string{true: "true", false: "1"}[strings.HasPrefix(name, "v2ray.")], true
+	}
+	if got := AEADDisabledMistake(both) + AEADForcedMistake(both); got != "" {
+		t.Errorf("what does not count is told: %q", got)
 	}
 }
 
