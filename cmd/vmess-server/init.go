@@ -34,8 +34,12 @@ as a QR code, and its configuration. An existing file is never overwritten.`,
 				return err
 			}
 			srv, cl, err := setup.New(plan)
+			var host *setup.HostError
+			if errors.As(err, &host) {
+				return program.Usagef("--%w\nfix: give %s", host, host.Want)
+			}
 			if err != nil {
-				return program.Usagef("--%w\nfix: write a name like vps.example.com, or an IP address, without port", err)
+				return err
 			}
 			link, err := sharelink.Format(&cl.Server, sharelink.FormV2rayN)
 			if err != nil {

@@ -25,6 +25,18 @@ type Plan struct {
 	CertFile, KeyFile string
 }
 
+// A HostError tells why a Plan's host cannot be that of a server.
+type HostError struct {
+	Err  error  // what is wrong with it
+	Want string // what would be right
+}
+
+// Error implements error.
+func (e *HostError) Error() string { return "host: " + e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *HostError) Unwrap() error { return e.Err }
+
 // New returns the two configurations, with a new id and a random path.
 func New(p Plan) (*config.Server, *config.Client, error) {
 	if (p.CertFile == "") != (p.KeyFile == "") {
@@ -39,7 +51,13 @@ func New(p Plan) (*config.Server, *config.Client, error) {
 	}
 	host, err := netaddr.FromHost(p.Host, p.Port)
 	if err != nil {
-		return nil, nil, fmt.Errorf("host: %w", err)
+		return nil, nil, &HostError{Err: err, Want: "a name like vps.example.com, or an IP address, without port"}
+	}
+	if host.IP().Unmap().IsUnspecified() {
+		return nil, nil, &HostError{
+			Err:  fmt.Errorf("clients cannot dial %s", host.Host()),
+			Want: "the name or public address by which clients reach the server, like vps.example.com",
+		}
 	}
 	id, path := config.Secret(newID().Text()), "/"+strings.ToLower(rand.Text()[:16])
 

@@ -30,6 +30,9 @@ func TestNew(t *testing.T) {
 		{plan: Plan{Host: "::1"}, listen: "[::1]:8080", port: 8080},
 		{plan: Plan{Host: "a b"}, err: true},
 		{plan: Plan{Host: ""}, err: true},
+		{plan: Plan{Host: "0.0.0.0"}, err: true},
+		{plan: Plan{Host: "::"}, err: true},
+		{plan: Plan{Host: "::ffff:0.0.0.0"}, err: true},
 		{plan: Plan{Host: "a", CertFile: "c.pem"}, err: true},
 	} {
 		srv, cl, err := New(c.plan)
