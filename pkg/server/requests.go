@@ -3,9 +3,11 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -148,7 +150,7 @@ func (s *Server) admit(r *transport.Request) bool {
 		return true
 	}
 	if s.ways.full.has(fullPause) {
-		s.log.Warn("too many ways out", logline.Text("too many ways out at one time: the limit is %d; requests of %s are refused", s.ways.max, r.User), "user", r.User)
+		s.log.Warn("too many ways out", logline.Text("too many ways out at one time: the limit is %d; requests of %s are refused", s.ways.max, called(r.User)), "user", r.User)
 	}
 	return false
 }
@@ -188,9 +190,18 @@ func (r *reporter) Report(p dispatch.Report) {
 		"up", p.Up, "down", p.Down, "dropped", p.Dropped, "took", p.Duration.String(), "err", p.Err)
 }
 
+// called is a user in a sentence: one who is named "first" must not read as an
+// adverb. Those without a name are "user 2" already.
+func called(user string) string {
+	if strings.HasPrefix(user, "user ") {
+		return user
+	}
+	return fmt.Sprintf("user %q", user)
+}
+
 // notAllowed tells of a destination that the rules forbid.
 func (r *reporter) notAllowed(q *transport.Request) {
 	if r.told.has(refusalPause) {
-		r.log.Warn("private destination refused", logline.Text("%s asked for a private destination, which \"egress.allowPrivate\" forbids", q.User), "user", q.User)
+		r.log.Warn("private destination refused", logline.Text("%s asked for a private destination, which \"egress.allowPrivate\" forbids", called(q.User)), "user", q.User)
 	}
 }

@@ -188,6 +188,14 @@ func TestPlainIsBound(t *testing.T) {
 	}
 }
 
+func TestCalled(t *testing.T) {
+	for user, want := range map[string]string{"first": `user "first"`, "user 2": "user 2"} {
+		if got := called(user); got != want {
+			t.Errorf("%s is %s, want %s", user, got, want)
+		}
+	}
+}
+
 // Private destinations are refused datagram by datagram, said at once, and
 // said once.
 func TestPrivateDatagramsRefused(t *testing.T) {
@@ -200,7 +208,7 @@ func TestPrivateDatagramsRefused(t *testing.T) {
 		for range 3 {
 			mustSend(t, c, "x", h.addr)
 		}
-		waitFor(t, log, "alice asked for a private destination")
+		waitFor(t, log, "user \"alice\" asked for a private destination")
 		_ = h.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		if n, _, err := h.ReadFromUDPAddrPort(make([]byte, 10)); err == nil {
 			t.Errorf("%s: %d bytes got through", name, n)
@@ -211,7 +219,7 @@ func TestPrivateDatagramsRefused(t *testing.T) {
 	if b, _, _, err := transport.ReadPacketLazy(c); err != io.EOF {
 		t.Errorf("plain: %v, %v", b, err)
 	}
-	if n := strings.Count(log.String(), "alice asked for a private destination"); n != 1 {
+	if n := strings.Count(log.String(), "user \"alice\" asked for a private destination"); n != 1 {
 		t.Errorf("told %d times:\n%s", n, log)
 	}
 }

@@ -186,7 +186,7 @@ func TestPrivateRefused(t *testing.T) {
 			t.Errorf("read %q, %v; want an authentic answer without data", all, err)
 		}
 	}
-	if n := strings.Count(log.String(), "warning: alice asked for a private destination"); n != 1 {
+	if n := strings.Count(log.String(), "warning: user \"alice\" asked for a private destination"); n != 1 {
 		t.Errorf("told %d times:\n%s", n, log)
 	}
 }
