@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -256,7 +257,8 @@ func (f *fleet) failure(m *member, v diagnose.Verdict) {
 	}
 	m.down = true
 	f.lay(m, now)
-	f.choose("failed: " + string(v.Cause))
+	why := "failed: " + string(v.Cause)
+	f.choose(why, f.using.quoted()+" "+why)
 }
 
 // lay leaves a server alone for twice as long as the last time.
@@ -265,16 +267,16 @@ func (f *fleet) lay(m *member, now time.Time) {
 	m.until, m.since = now.Add(m.rest), now
 }
 
-// choose makes the first server that is up the one that is used. It is called
-// with the lock held.
-func (f *fleet) choose(why string) {
+// choose makes the first server that is up the one that is used; words tell why
+// in a sentence. It is called with the lock held.
+func (f *fleet) choose(why, words string) {
 	for _, m := range f.members {
 		if m.down {
 			continue
 		}
 		if old := f.using; m != old {
 			f.using = m
-			f.log.Info("server", logline.Text("now using server %q (%q %s)", m.guard.voice.server, old.guard.voice.server, why),
+			f.log.Info("server", logline.Text("now using server %s (%s)", m.quoted(), words),
 				"server", m.guard.voice.server, "before", old.guard.voice.server, "why", why)
 		}
 		return
@@ -302,9 +304,22 @@ func (f *fleet) try(m *member) {
 		f.lay(m, now)
 		return
 	}
-	m.down, m.refuses, m.since = false, false, now
-	f.choose("is preferred less, and the other is back")
+	f.back(m, now)
 }
+
+// back takes note that a server accepts us again. It is called with the lock
+// held.
+func (f *fleet) back(m *member, now time.Time) {
+	m.down, m.refuses, m.since = false, false, now
+	words := "it is back, and comes before " + f.using.quoted()
+	if f.using.down {
+		words = "it is back, and " + f.using.quoted() + " is not"
+	}
+	f.choose("is back", words)
+}
+
+// quoted is the server's name in a sentence.
+func (m *member) quoted() string { return strconv.Quote(m.guard.voice.server) }
 
 // woke has the servers looked at anew after a sleep or a change of networks:
 // what failed on another network may work on this one.
@@ -333,7 +348,8 @@ func (f *fleet) prefer(name string) bool {
 		first := append([]*member{m}, f.members[:i]...)
 		f.members = append(first, f.members[i+1:]...)
 		m.down, m.refuses = false, false
-		f.choose("was left by hand")
+		const why = "was left by hand"
+		f.choose(why, f.using.quoted()+" "+why)
 		return true
 	}
 	return false
