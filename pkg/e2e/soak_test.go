@@ -278,7 +278,9 @@ func (s *soak) report(t *testing.T, w *soakWay) {
 		}
 	}
 	made, whole := w.made.Load(), w.whole.Load()
-	t.Logf("%s: %d connections, %d whole, %d cut short unnoticeably; %s", w.name, made, whole, w.cutShort.Load(), strings.Join(met, ", "))
+	t.Logf("%s: %d connections; %d came through whole, %d broke, as the bad road and the restarts want it; "+
+		"%d ends in mid-stream looked like true ones to one side, as where V2Ray marks none or the application had given up; what the road did: %s",
+		w.name, made, whole, made-whole, w.cutShort.Load(), strings.Join(met, ", "))
 	if whole == made {
 		t.Errorf("%s: no connection failed: there was no trouble", w.name)
 	}
