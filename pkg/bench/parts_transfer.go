@@ -102,7 +102,7 @@ func loads(streams ...int) []load {
 	return all
 }
 
-// cpuTarget is issue 4's bound for client CPU against the rival.
+// cpuTarget is our goal for client CPU against the rival.
 func (l load) cpuTarget() target {
 	switch {
 	case l.way == ws && l.dir == down:

@@ -43,7 +43,7 @@ func ratios(ours, rival []float64) []float64 {
 	return r
 }
 
-// A target is what issue 4 asks of a row. Its zero value asks for nothing.
+// A target is our goal for a row. Its zero value asks for nothing.
 type target struct {
 	Of    subject `json:"of,omitempty"`
 	Least bool    `json:"least,omitempty"` // the bound is a lower one
