@@ -105,7 +105,7 @@ func (c checker) listen(path, text string) (loopback bool) {
 		return false
 	}
 	if _, err := netaddr.ParsePort(portText); err != nil {
-		c.report(Problem{Path: path, Message: err.Error(), Seen: quote(text), Want: want})
+		c.report(Problem{Path: path, Message: err.Error(), Seen: quote(text), Want: "HOST:PORT with a port from 0 (any free one) to 65535"})
 		return false
 	}
 	switch host {

@@ -121,7 +121,7 @@ var clientMistakes = []mistake{
 	{withClient(`"listen": ":1080", "auth": {"username": "u"}`), `@:2:28: auth.password: missing or empty; want both auth.username and auth.password, or none`},
 	{withClient(`"listen": "1080"`), `@:2:11: listen: saw "1080"; want HOST:PORT, with an IP address, localhost or nothing as the host`},
 	{withClient(`"listen": "a.example:1"`), `@:2:11: listen: saw "a.example:1"; want HOST:PORT, with an IP address, localhost or nothing as the host`},
-	{withClient(`"listen": "127.0.0.1:70000"`), `@:2:11: listen: the port must be a number from 0 to 65535; saw "127.0.0.1:70000"; want HOST:PORT, with an IP address, localhost or nothing as the host`},
+	{withClient(`"listen": "127.0.0.1:70000"`), `@:2:11: listen: the port must be a number from 0 to 65535; saw "127.0.0.1:70000"; want HOST:PORT with a port from 0 (any free one) to 65535`},
 	{withClient(`"listen": "user:pass@h:1"`), `@:2:11: listen: saw text of 13 characters; want HOST:PORT, with an IP address, localhost or nothing as the host`},
 	{withClient(`"auth": {"username": "a:b", "password": "` + longText + `"}`), `@:2:22: auth.username: the name holds a colon; want a name without one: HTTP puts a colon between name and password
 @:2:41: auth.password: saw 256 bytes; want 1 to 255 bytes`},
