@@ -23,7 +23,7 @@ func newCheckCommand() *cobra.Command {
 		q            inquiry
 	)
 	cmd := &cobra.Command{
-		Use:   "check [-c FILE | LINK] [--json] [--target HOST:PORT]",
+		Use:   "check [-c FILE | LINK] [--server NAME] [--target ADDR] [--json]",
 		Short: "Walk the way to the server step by step and name what fails",
 		Long: `Check walks the way step by step: configuration, DNS, TCP, TLS, WebSocket
 upgrade, account, clock, and with --target a destination behind the server. It
@@ -66,7 +66,7 @@ configuration error.`,
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, a link, or - for standard input")
 	cmd.Flags().BoolVar(&q.asJSON, "json", false, "print the result as JSON, for programs")
 	cmd.Flags().StringVar(&q.server, "server", "", "check only the server called `NAME`, of several")
-	cmd.Flags().StringVar(&target, "target", "", "reach `HOST:PORT` through the server, too")
+	cmd.Flags().StringVar(&target, "target", "", "reach `ADDR` (HOST:PORT) through the server, too")
 	return cmd
 }
 

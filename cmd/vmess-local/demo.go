@@ -45,7 +45,7 @@ the proxy for more.`,
 				port.Verdict.Fix = strings.ReplaceAll(port.Verdict.Fix, `"listen"`, "--listen")
 				return program.Found(err, 0, port.Verdict)
 			case errors.Is(err, demo.ErrListen):
-				return program.Usagef("--listen: saw %s\nfix: write a loopback address like 127.0.0.1:1080, because the demo asks for no password", program.Show(listen))
+				return program.Usagef("--listen: saw %s\nfix: write a loopback address like 127.0.0.1:1080 (a port from 0 to 65535), because the demo asks for no password", program.Show(listen))
 			}
 			return err
 		},

@@ -21,7 +21,7 @@ func newInitCommand() *cobra.Command {
 		out  string
 	)
 	cmd := &cobra.Command{
-		Use:   "init [--host NAME] [--port PORT] [--cert FILE --key FILE]",
+		Use:   "init [--host NAME] [--port N] [--cert PEM --key PEM] [--out DIR]",
 		Short: "Write a fresh configuration and print the client's",
 		Long: `Init writes server.json with a new id and a random path into a directory,
 readable by you only, and prints what the client needs: its share link, the same
@@ -62,9 +62,9 @@ as a QR code, and its configuration. An existing file is never overwritten.`,
 		},
 	}
 	cmd.Flags().StringVar(&plan.Host, "host", "localhost", "server's `NAME` or address as clients reach it; a loopback one serves this machine only")
-	cmd.Flags().Uint16Var(&plan.Port, "port", 0, "server's `PORT`; 0 is 443 with a certificate, else 8080")
-	cmd.Flags().StringVar(&plan.CertFile, "cert", "", "certificate chain `FILE` (PEM), to speak TLS")
-	cmd.Flags().StringVar(&plan.KeyFile, "key", "", "certificate's key `FILE` (PEM)")
+	cmd.Flags().Uint16Var(&plan.Port, "port", 0, "server's port `N`; 0 is 443 with a certificate, else 8080")
+	cmd.Flags().StringVar(&plan.CertFile, "cert", "", "certificate chain, a `PEM` file, to speak TLS")
+	cmd.Flags().StringVar(&plan.KeyFile, "key", "", "certificate's key, a `PEM` file")
 	cmd.Flags().StringVar(&out, "out", ".", "`DIR` that server.json is written to")
 	return cmd
 }
@@ -75,9 +75,9 @@ func checkPlan(plan setup.Plan) error {
 	case plan.CertFile == "" && plan.KeyFile == "":
 		return nil
 	case plan.KeyFile == "":
-		return program.Usagef("--cert without --key: a certificate and its key belong together\nfix: add --key FILE, or leave both out for plain WebSocket")
+		return program.Usagef("--cert without --key: a certificate and its key belong together\nfix: add --key PEM, or leave both out for plain WebSocket")
 	case plan.CertFile == "":
-		return program.Usagef("--key without --cert: a certificate and its key belong together\nfix: add --cert FILE, or leave both out for plain WebSocket")
+		return program.Usagef("--key without --cert: a certificate and its key belong together\nfix: add --cert PEM, or leave both out for plain WebSocket")
 	}
 	var wrong *setup.CertificateError
 	if !errors.As(setup.CheckCertificate(plan.CertFile, plan.KeyFile), &wrong) {
