@@ -73,14 +73,7 @@ func TestSilentServers(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer runAll(t, s.Run, s2.Run, c.Run)()
-				ask := func() error {
-					app, err := near.dial(t.Context(), "", "")
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer app.Close()
-					return exchange(app)
-				}
+				ask := func() error { return askOnce(t, near) }
 				if err := ask(); err != nil {
 					t.Fatal(err)
 				}
@@ -148,14 +141,7 @@ func TestRefusingServerIsProbedSeldom(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer runAll(t, s.Run, s2.Run, c.Run)()
-		ask := func() error {
-			app, err := near.dial(t.Context(), "", "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer app.Close()
-			return exchange(app)
-		}
+		ask := func() error { return askOnce(t, near) }
 		if err := ask(); err != nil {
 			t.Fatal(err)
 		}

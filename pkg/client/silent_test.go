@@ -74,6 +74,17 @@ func (n *notebook) String() string {
 	return n.text.String()
 }
 
+// askOnce is an application that asks for something and is answered.
+func askOnce(t *testing.T, near *pipeListener) error {
+	t.Helper()
+	app, err := near.dial(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
+	return exchange(app)
+}
+
 // TestSilentReboot: a server's host that reboots answers nothing, not even with
 // a refusal. Requests say so within seconds, and are served as soon as it is
 // back; they do not hammer it. One that takes too long is given up in time.
@@ -105,14 +116,7 @@ func TestSilentReboot(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer runAll(t, s.Run, c.Run)()
-				ask := func() error {
-					app, err := near.dial(t.Context(), "", "")
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer app.Close()
-					return exchange(app)
-				}
+				ask := func() error { return askOnce(t, near) }
 				if err := ask(); err != nil {
 					t.Fatal(err)
 				}
