@@ -179,6 +179,8 @@ func (g *generation) localFault(err error, source netip.AddrPort) {
 		{socks.ErrTLS, diagnose.FaultTLS, ""},
 		{socks.ErrHandshakeTimeout, diagnose.FaultSilence, ""},
 		{socks.ErrBadAuth, diagnose.FaultAuth, "auth"},
+		{socks.ErrNeedsNoAuth, diagnose.FaultNeedsNoAuth, "auth"},
+		{socks.ErrBadRequest, diagnose.FaultRequest, ""},
 		{socks.ErrCommand, diagnose.FaultCommand, ""},
 		{socks.ErrNoUDP, diagnose.FaultUDP, "udp.mode"},
 		{socks.ErrLoop, diagnose.FaultLoop, ""},
@@ -186,22 +188,25 @@ func (g *generation) localFault(err error, source netip.AddrPort) {
 	}
 	for _, f := range faults {
 		if errors.Is(err, f.err) {
-			g.sayLocal(f.fault, f.key, source)
+			g.sayLocal(f.fault, f.key, source, err)
 			return
 		}
 	}
 	switch {
 	case errors.Is(err, socks.ErrTooMany) && g.opt.room.conns.Full():
-		g.sayLocal(diagnose.FaultTooMany, "limits.connections", source)
+		g.sayLocal(diagnose.FaultTooMany, "limits.connections", source, err)
 	case errors.Is(err, socks.ErrTooMany), diagnose.OutOfFiles(err):
-		g.sayLocal(diagnose.FaultFiles, "limits.connections", source)
+		g.sayLocal(diagnose.FaultFiles, "limits.connections", source, err)
 	default:
 		g.opt.Log.Warn("local side", "err", err)
 	}
 }
 
-func (g *generation) sayLocal(fault diagnose.LocalFault, key string, source netip.AddrPort) {
+func (g *generation) sayLocal(fault diagnose.LocalFault, key string, source netip.AddrPort, err error) {
 	facts := diagnose.LocalFacts{Listen: g.local, Limit: g.opt.room.conns.Most()}
+	if bad, ok := errors.AsType[*socks.RequestError](err); ok {
+		facts.Protocol, facts.BadDestination, facts.Wrong = bad.Protocol, bad.Destination, bad.Err.Error()
+	}
 	if source.IsValid() {
 		facts.Client = source.Addr().String()
 	}
@@ -217,7 +222,7 @@ func (g *generation) packetFault(err error, source netip.AddrPort) {
 	level := slog.LevelWarn
 	switch {
 	case errors.Is(err, udp.ErrTooMany), diagnose.OutOfFiles(err):
-		g.sayLocal(diagnose.FaultFiles, "limits.connections", source)
+		g.sayLocal(diagnose.FaultFiles, "limits.connections", source, err)
 		return
 	case errors.Is(err, udp.ErrForeign) && !errors.Is(err, udp.ErrOtherUser), errors.Is(err, udp.ErrNoTunnel), errors.Is(err, udp.ErrReply):
 		level = slog.LevelDebug

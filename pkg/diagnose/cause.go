@@ -69,6 +69,8 @@ const (
 	LimitConnections  Cause = "limit.connections"
 	LocalBadHandshake Cause = "local.bad-handshake"
 	LocalBadAuth      Cause = "local.bad-auth"
+	LocalNeedsNoAuth  Cause = "local.needs-no-auth"
+	LocalBadRequest   Cause = "local.bad-request"
 )
 
 // ownSide reports whether c is something this program sees for itself, so that
@@ -363,6 +365,16 @@ func Causes() []CauseInfo {
 			LocalBadAuth, "A local program gives a wrong user name or password.",
 			"It differs from `auth`, or is missing.",
 			"Enter the user name and password of `auth` in that program. Where it has none for SOCKS, as browsers, set it to HTTP proxy on the same port.",
+		},
+		{
+			LocalNeedsNoAuth, "A local program insists on a user name and password, and the proxy has none.",
+			"It offers only that method in its SOCKS5 greeting, as some programs do once a login is filled in.",
+			"Remove the user name and password from that program's proxy settings, or set the same ones as `auth`.",
+		},
+		{
+			LocalBadRequest, "A local program asks for a destination that is not valid, or its request is malformed.",
+			"The program speaks SOCKS or HTTP proxy, but the port is 0, the host name has characters that no host name has, or the request breaks its protocol.",
+			"Correct the host name and port that program connects to. If they are right, update that program, or switch it between SOCKS5 and HTTP proxy.",
 		},
 	}
 }

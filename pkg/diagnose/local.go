@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"strconv"
+	"strings"
 )
 
 // ListenFacts are what else is known when a local address cannot be had.
@@ -94,16 +95,18 @@ type LocalFault uint8
 
 // The faults.
 const (
-	FaultNoise   LocalFault = iota // neither SOCKS nor HTTP proxy
-	FaultTLS                       // TLS to the proxy port
-	FaultSilence                   // no whole request in time
-	FaultAuth                      // wrong or no user name and password
-	FaultTooMany                   // one connection more than limits.connections
-	FaultCommand                   // a SOCKS command that is not supported
-	FaultUDP                       // UDP, which udp.mode turns off
-	FaultLoop                      // it asked for this very proxy
-	FaultWebPage                   // a web page of the proxy's port was asked for
-	FaultFiles                     // the limit of open files is reached
+	FaultNoise       LocalFault = iota // neither SOCKS nor HTTP proxy
+	FaultTLS                           // TLS to the proxy port
+	FaultSilence                       // no whole request in time
+	FaultAuth                          // wrong or no user name and password
+	FaultTooMany                       // one connection more than limits.connections
+	FaultNeedsNoAuth                   // only a user name and password, where none is set
+	FaultRequest                       // a malformed request, or one for an impossible destination
+	FaultCommand                       // a SOCKS command that is not supported
+	FaultUDP                           // UDP, which udp.mode turns off
+	FaultLoop                          // it asked for this very proxy
+	FaultWebPage                       // a web page of the proxy's port was asked for
+	FaultFiles                         // the limit of open files is reached
 )
 
 // LocalFacts are what is known of the program.
@@ -112,6 +115,11 @@ type LocalFacts struct {
 	Listen string // the proxy's address
 	Limit  int    // FaultTooMany: how many may be open
 	Place  string // of "auth", "limits.connections" or "udp.mode" in the user's file; may be empty
+	// FaultRequest: the protocol, whether it is the destination that is not valid,
+	// and what is wrong.
+	Protocol       string
+	BadDestination bool
+	Wrong          string
 }
 
 // Local judges what a program on this side does wrong.
@@ -135,6 +143,12 @@ func Local(fault LocalFault, f LocalFacts) Verdict {
 		v.Cause = LocalBadAuth
 		v.Sentence = who + " gave a wrong user name or password, or none"
 		v.Fix = "enter the user name and password of " + placed(`"auth"`, f.Place) + " in that program; where it has none for SOCKS, as browsers, set it to HTTP proxy on the same port"
+	case FaultNeedsNoAuth:
+		v.Cause = LocalNeedsNoAuth
+		v.Sentence = who + " offers only a user name and password, and none is set here"
+		v.Fix = "remove the user name and password from that program's proxy settings, or set the same as " + placed(`"auth"`, f.Place)
+	case FaultRequest:
+		return badLocalRequest(who, f)
 	case FaultTooMany:
 		v.Cause = LimitConnections
 		v.Sentence = "a connection was turned away: " + plural(f.Limit, "connection") + " are open, which is the limit"
@@ -155,6 +169,23 @@ func Local(fault LocalFault, f LocalFacts) Verdict {
 		return limitOfFiles(placed(`"limits.connections"`, f.Place))
 	default:
 		v.Sentence = who + " speaks neither SOCKS nor HTTP proxy"
+	}
+	return v
+}
+
+// badLocalRequest is about a program that speaks a proxy protocol and asks for
+// something impossible, or asks in a malformed way.
+func badLocalRequest(who string, f LocalFacts) Verdict {
+	v := Verdict{Cause: LocalBadRequest, Confidence: Certain}
+	if f.BadDestination {
+		v.Sentence = who + " asked by " + f.Protocol + " for a destination that is not valid"
+		v.Fix = "correct the host name and port that program connects to"
+	} else {
+		v.Sentence = who + " sent a malformed or unsupported " + strings.TrimSpace(f.Protocol+" request")
+		v.Fix = "update that program, or switch it between SOCKS5 and HTTP proxy"
+	}
+	if f.Wrong != "" {
+		v.Sentence += ": " + clean(f.Wrong, 100)
 	}
 	return v
 }

@@ -54,6 +54,11 @@ func localCases() []judged {
 	local("loop", diagnose.FaultLoop, f, diagnose.LocalBadHandshake)
 	local("web page", diagnose.FaultWebPage, f, diagnose.LocalBadHandshake)
 	local("password", diagnose.FaultAuth, diagnose.LocalFacts{Client: f.Client, Place: "config.json:3:11"}, diagnose.LocalBadAuth)
+	local("password where none is set", diagnose.FaultNeedsNoAuth, diagnose.LocalFacts{Client: f.Client, Place: "config.json:3:11"}, diagnose.LocalNeedsNoAuth)
+	local("password where none is set, nothing known", diagnose.FaultNeedsNoAuth, diagnose.LocalFacts{}, diagnose.LocalNeedsNoAuth)
+	local("port 0", diagnose.FaultRequest, diagnose.LocalFacts{Client: f.Client, Protocol: "SOCKS5", BadDestination: true, Wrong: "the port is 0"}, diagnose.LocalBadRequest)
+	local("malformed", diagnose.FaultRequest, diagnose.LocalFacts{Client: f.Client, Protocol: "HTTP", Wrong: "unknown method"}, diagnose.LocalBadRequest)
+	local("malformed, nothing known", diagnose.FaultRequest, diagnose.LocalFacts{}, diagnose.LocalBadRequest)
 	local("too many", diagnose.FaultTooMany, diagnose.LocalFacts{Limit: 512}, diagnose.LimitConnections)
 	local("no more files", diagnose.FaultFiles, diagnose.LocalFacts{Place: "config.json:1:2"}, diagnose.LimitConnections)
 	return cases

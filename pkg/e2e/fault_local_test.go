@@ -86,6 +86,38 @@ func TestFaultLocal(t *testing.T) {
 			expected{cause: "local.bad-handshake", sentence: "made no whole request in time", fix: "set that program to SOCKS5", within: time.Second},
 		},
 		{
+			"a password though none is set", nil,
+			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x05\x01\x02") },
+			expected{cause: "local.needs-no-auth", sentence: "offers only a user name and password, and none is set here", fix: "remove the user name and password from that program's proxy settings"},
+		},
+		{
+			"GSSAPI", nil,
+			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x05\x01\x01") },
+			expected{cause: "local.bad-request", sentence: "sent a malformed or unsupported SOCKS5 request: ", fix: "update that program, or switch it between SOCKS5 and HTTP proxy"},
+		},
+		{
+			"port 0", nil,
+			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x05\x01\x00\x05\x01\x00\x03\x01a\x00\x00") },
+			expected{cause: "local.bad-request", sentence: "asked by SOCKS5 for a destination that is not valid: the port is 0", fix: "correct the host name and port that program connects to"},
+		},
+		{
+			"a name with a space", nil,
+			func(c net.Conn, _ string) {
+				_, _ = io.WriteString(c, "\x05\x01\x00\x05\x01\x00\x03\x09some name\x00\x50")
+			},
+			expected{cause: "local.bad-request", sentence: "asked by SOCKS5 for a destination that is not valid: the host name may hold only", fix: "correct the host name and port"},
+		},
+		{
+			"SOCKS4a and port 0", nil,
+			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x04\x01\x00\x00\x00\x00\x00\x01\x00a\x00") },
+			expected{cause: "local.bad-request", sentence: "asked by SOCKS4 for a destination that is not valid: the port is 0", fix: "correct the host name and port"},
+		},
+		{
+			"CONNECT and port 0", nil,
+			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "CONNECT a:0 HTTP/1.1\r\nHost: a:0\r\n\r\n") },
+			expected{cause: "local.bad-request", sentence: "asked by HTTP for a destination that is not valid: the port is 0", fix: "correct the host name and port"},
+		},
+		{
 			"BIND", nil,
 			func(c net.Conn, _ string) {
 				_, _ = io.WriteString(c, "\x05\x01\x00\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x50")

@@ -37,7 +37,7 @@ func TestAssociateRequests(t *testing.T) {
 		{name: "an address", send: hello + "\x05\x03\x00\x01\xc0\x00\x02\x01\x12\x34", named: "192.0.2.1:4660"},
 		{name: "IPv6", send: hello + "\x05\x03\x00\x04" + strings.Repeat("\x00", 16) + "\x12\x34", named: "[::]:4660"},
 		{name: "a name", send: hello + "\x05\x03\x00\x03\x09localhost\x12\x34", named: "0.0.0.0:0"},
-		{name: "no address", send: hello + "\x05\x03\x00\x03\x00\x12\x34", want: "\x01" + zeros, report: ErrBadHandshake},
+		{name: "no address", send: hello + "\x05\x03\x00\x03\x00\x12\x34", want: "\x01" + zeros, report: ErrBadRequest},
 		{name: "bind", send: hello + "\x05\x02\x00\x01\xc0\x00\x02\x01\x12\x34", want: "\x07" + zeros, report: ErrCommand},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package socks
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -82,6 +81,3 @@ func addrPort(a net.Addr) netip.AddrPort {
 	}
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
-
-// badDestination wraps why a destination is unusable for a report.
-func badDestination(err error) error { return fmt.Errorf("%w: %w", ErrBadHandshake, err) }

@@ -13,8 +13,7 @@ import (
 // What goes wrong on the local side. [Server.Report] gets them wrapped with
 // what was seen; none holds a password or a destination.
 var (
-	// ErrBadHandshake: the client spoke none of the proxy protocols, or one of
-	// them wrongly.
+	// ErrBadHandshake: the client spoke none of the proxy protocols.
 	ErrBadHandshake = errors.New("not a SOCKS or HTTP proxy handshake")
 	// ErrHandshakeTimeout: the request was not complete in time.
 	ErrHandshakeTimeout = errors.New("the handshake took too long")
@@ -23,6 +22,12 @@ var (
 	// ErrBadAuth: the client's user name or password is wrong, or it speaks a
 	// protocol that has none where one is required.
 	ErrBadAuth = errors.New("wrong user name or password")
+	// ErrNeedsNoAuth: a SOCKS5 client offers only a user name and password,
+	// which are not configured here.
+	ErrNeedsNoAuth = errors.New("the SOCKS5 client offers only a user name and password, and none is set here")
+	// ErrBadRequest: the client spoke a proxy protocol, and its request is
+	// malformed or has an impossible destination. It is a *RequestError.
+	ErrBadRequest = errors.New("the request cannot be carried out")
 	// ErrCommand: the client asked for another SOCKS command than CONNECT and
 	// UDP ASSOCIATE.
 	ErrCommand = errors.New("the SOCKS command is not supported")
@@ -48,6 +53,38 @@ type PublicError interface {
 	Public() string
 }
 
+// A RequestError is an [ErrBadRequest] with what is wrong.
+type RequestError struct {
+	Protocol    string // "SOCKS5", "SOCKS4" or "HTTP"
+	Destination bool   // the destination is not valid; otherwise the request is malformed
+	Err         error  // does not hold the destination
+}
+
+// Error implements error.
+func (e *RequestError) Error() string {
+	what := "malformed request"
+	if e.Destination {
+		what = "invalid destination"
+	}
+	return e.Protocol + ": " + what + ": " + e.Err.Error()
+}
+
+// Unwrap returns what is wrong.
+func (e *RequestError) Unwrap() error { return e.Err }
+
+// Is reports whether target is ErrBadRequest.
+func (e *RequestError) Is(target error) bool { return target == ErrBadRequest }
+
+// malformed makes the RequestError of a message that breaks its protocol.
+func malformed(protocol, format string, args ...any) error {
+	return &RequestError{Protocol: protocol, Err: fmt.Errorf(format, args...)}
+}
+
+// badDestination makes the RequestError of an unusable destination.
+func badDestination(protocol string, err error) error {
+	return &RequestError{Protocol: protocol, Destination: true, Err: err}
+}
+
 var (
 	// errQuiet ends a connection that did nothing worth a report: it was closed
 	// by its client before a request, or by us.
@@ -65,16 +102,16 @@ type refusal struct {
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
-// readFailure names what a failed read or write within a part of the
+// readFailure names what a failed read or write within a part of a protocol's
 // handshake means.
-func readFailure(err error, part string) error {
+func readFailure(err error, protocol, part string) error {
 	switch {
 	case isTimeout(err):
-		return fmt.Errorf("%w: waited for %s", ErrHandshakeTimeout, part)
+		return fmt.Errorf("%w: waited for the %s %s", ErrHandshakeTimeout, protocol, part)
 	case isClosed(err):
 		return errQuiet
 	default:
-		return fmt.Errorf("%w: the connection ended within %s", ErrBadHandshake, part)
+		return malformed(protocol, "the connection ended within the %s", part)
 	}
 }
 

@@ -33,6 +33,7 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, h *httpConn, pr
 	dst, err := parseDestination(host)
 	switch {
 	case err != nil:
+		s.report(badDestination(protocolHTTP, err), h.source)
 		writeText(w, http.StatusBadRequest, "The address cannot be used: "+err.Error()+"\n")
 		return
 	case h.isUs(dst):

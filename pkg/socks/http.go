@@ -18,6 +18,8 @@ import (
 	"vmess-local/pkg/transport"
 )
 
+const protocolHTTP = "HTTP"
+
 const (
 	maxHeader     = 64 << 10
 	keepAliveTime = 60 * time.Second // for the client's next request
@@ -93,7 +95,7 @@ func (h *httpConn) finish() { h.once.Do(func() { close(h.over) }) }
 func (h *httpConn) failure(draining bool) error {
 	switch {
 	case h.readErr != nil:
-		return readFailure(h.readErr, "the head of the HTTP request")
+		return readFailure(h.readErr, protocolHTTP, "head of the request")
 	case draining: // it drops even whole requests then
 		return errQuiet
 	default:
@@ -249,6 +251,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, h *httpConn, us
 	dst, err := parseDestination(r.URL.Host)
 	switch {
 	case err != nil:
+		s.report(badDestination(protocolHTTP, err), h.source)
 		writeText(w, http.StatusBadRequest, "CONNECT needs host:port: "+err.Error()+"\n")
 		return
 	case h.isUs(dst):

@@ -27,7 +27,7 @@ var errLongText = errors.New("a SOCKS4 field is longer than 255 bytes")
 func readSOCKS4(r io.Reader, auth *Auth) (netaddr.Addr, error) {
 	var head [8]byte // version, command, port, address
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return netaddr.Addr{}, readFailure(err, part4)
+		return netaddr.Addr{}, readFailure(err, protocol4, part)
 	}
 	if _, err := readText4(r); err != nil {
 		return netaddr.Addr{}, err
@@ -44,12 +44,12 @@ func readSOCKS4(r io.Reader, auth *Auth) (netaddr.Addr, error) {
 	}
 	dst, err := destination(host, binary.BigEndian.Uint16(head[2:]))
 	if err != nil {
-		return netaddr.Addr{}, refuse4(badDestination(err))
+		return netaddr.Addr{}, refuse4(badDestination(protocol4, err))
 	}
 	return dst, nil
 }
 
-const part4 = "the SOCKS4 request"
+const protocol4, part = "SOCKS4", "request"
 
 // host4 returns the address in text, or the name that follows where 4a's
 // impossible address 0.0.0.x announces one.
@@ -66,13 +66,13 @@ func readText4(r io.Reader) (string, error) {
 	text := make([]byte, 0, 32)
 	for {
 		if _, err := io.ReadFull(r, one[:]); err != nil {
-			return "", readFailure(err, part4)
+			return "", readFailure(err, protocol4, part)
 		}
 		switch {
 		case one[0] == 0:
 			return string(text), nil
 		case len(text) == maxText4:
-			return "", refuse4(badDestination(errLongText))
+			return "", refuse4(malformed(protocol4, "%w", errLongText))
 		}
 		text = append(text, one[0])
 	}

@@ -14,6 +14,8 @@ import (
 	"vmess-local/pkg/transport"
 )
 
+const protocol5 = "SOCKS5"
+
 // A request5 is what a SOCKS5 client asks for, and as whom.
 type request5 struct {
 	dst  netaddr.Addr
@@ -41,44 +43,55 @@ func readSOCKS5(rw io.ReadWriter, auth *Auth, udp bool) (request5, error) {
 
 // chooseMethod is RFC 1928 section 3.
 func chooseMethod(rw io.ReadWriter, auth *Auth) error {
-	const part = "the SOCKS5 greeting"
-	method, lacks := socks5.MethodNone, fmt.Errorf("%w: the SOCKS5 client insists on a password and none is set here", ErrBadHandshake)
+	const part = "greeting"
+	method := socks5.MethodNone
 	if auth != nil {
-		method, lacks = socks5.MethodUsernamePassword, fmt.Errorf("%w: the SOCKS5 client offers none", ErrBadAuth)
+		method = socks5.MethodUsernamePassword
 	}
 	greeting, err := socks5.NewNegotiationRequestFrom(rw)
 	switch {
 	case errors.Is(err, socks5.ErrBadRequest):
-		return &refusal{methodReply(socks5.MethodUnsupportAll), fmt.Errorf("%w: a SOCKS5 greeting without methods", ErrBadHandshake)}
+		return &refusal{methodReply(socks5.MethodUnsupportAll), malformed(protocol5, "a greeting without methods")}
 	case err != nil:
-		return readFailure(err, part)
+		return readFailure(err, protocol5, part)
 	case !bytes.Contains(greeting.Methods, []byte{method}):
-		return &refusal{methodReply(socks5.MethodUnsupportAll), lacks}
+		return &refusal{methodReply(socks5.MethodUnsupportAll), noCommonMethod(greeting.Methods, auth)}
 	}
 	if _, err := rw.Write(methodReply(method)); err != nil {
-		return readFailure(err, part)
+		return readFailure(err, protocol5, part)
 	}
 	return nil
 }
 
+// noCommonMethod names why none of the methods that a client offers will do.
+func noCommonMethod(offered []byte, auth *Auth) error {
+	switch {
+	case auth != nil:
+		return fmt.Errorf("%w: the SOCKS5 client offers none", ErrBadAuth)
+	case bytes.Contains(offered, []byte{socks5.MethodUsernamePassword}):
+		return ErrNeedsNoAuth
+	}
+	return malformed(protocol5, "no authentication method in common: the client offers % x", offered[:min(len(offered), 8)])
+}
+
 // readPassword is RFC 1929.
 func readPassword(rw io.ReadWriter, auth *Auth) (user string, err error) {
-	const part = "the SOCKS5 password"
+	const part = "password"
 	given, err := socks5.NewUserPassNegotiationRequestFrom(rw)
 	switch {
 	case errors.Is(err, io.EOF):
 		return "", errQuiet // a client that asks its user first
 	case errors.Is(err, socks5.ErrUserPassVersion):
-		return "", &refusal{passwordReply(socks5.UserPassStatusFailure), fmt.Errorf("%w: unknown version of SOCKS5 password", ErrBadHandshake)}
+		return "", &refusal{passwordReply(socks5.UserPassStatusFailure), malformed(protocol5, "a password message of an unknown version")}
 	case errors.Is(err, socks5.ErrBadRequest): // an empty field
 		return "", &refusal{passwordReply(socks5.UserPassStatusFailure), ErrBadAuth}
 	case err != nil:
-		return "", readFailure(err, part)
+		return "", readFailure(err, protocol5, part)
 	case !auth.match(given.Uname, given.Passwd):
 		return "", &refusal{passwordReply(socks5.UserPassStatusFailure), ErrBadAuth}
 	}
 	if _, err := rw.Write(passwordReply(socks5.UserPassStatusSuccess)); err != nil {
-		return "", readFailure(err, part)
+		return "", readFailure(err, protocol5, part)
 	}
 	return string(given.Uname), nil
 }
@@ -86,26 +99,26 @@ func readPassword(rw io.ReadWriter, auth *Auth) (user string, err error) {
 // readRequest5 is RFC 1928 section 4, for CONNECT and, where udp says so, for
 // UDP ASSOCIATE.
 func readRequest5(r io.Reader, udp bool) (request5, error) {
-	const part = "the SOCKS5 request"
+	const part = "request"
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); errors.Is(err, io.EOF) {
 		return request5{}, errQuiet
 	} else if err != nil {
-		return request5{}, readFailure(err, part)
+		return request5{}, readFailure(err, protocol5, part)
 	}
 	switch head[3] { // the library does not tell an unknown type from an empty name
 	case socks5.ATYPIPv4, socks5.ATYPIPv6, socks5.ATYPDomain:
 	default:
-		return request5{}, refuse5(socks5.RepAddressNotSupported, fmt.Errorf("%w: SOCKS5 address type 0x%02x", ErrBadHandshake, head[3]))
+		return request5{}, refuse5(socks5.RepAddressNotSupported, malformed(protocol5, "unknown address type 0x%02x", head[3]))
 	}
 	req, err := socks5.NewRequestFrom(io.MultiReader(bytes.NewReader(head[:]), r))
 	switch {
 	case errors.Is(err, socks5.ErrVersion):
-		return request5{}, refuse5(socks5.RepServerFailure, fmt.Errorf("%w: a SOCKS5 request of version 0x%02x", ErrBadHandshake, head[0]))
+		return request5{}, refuse5(socks5.RepServerFailure, malformed(protocol5, "a request of version 0x%02x", head[0]))
 	case errors.Is(err, socks5.ErrBadRequest):
-		return request5{}, refuse5(socks5.RepServerFailure, badDestination(netaddr.ErrEmptyHost))
+		return request5{}, refuse5(socks5.RepServerFailure, badDestination(protocol5, netaddr.ErrEmptyHost))
 	case err != nil:
-		return request5{}, readFailure(err, part)
+		return request5{}, readFailure(err, protocol5, part)
 	case req.Cmd == socks5.CmdUDP && udp:
 		return request5{dst: named5(req), udp: true}, nil
 	case req.Cmd == socks5.CmdUDP:
@@ -115,7 +128,7 @@ func readRequest5(r io.Reader, udp bool) (request5, error) {
 	}
 	dst, err := destination5(req)
 	if err != nil {
-		return request5{}, refuse5(socks5.RepServerFailure, badDestination(err))
+		return request5{}, refuse5(socks5.RepServerFailure, badDestination(protocol5, err))
 	}
 	return request5{dst: dst}, nil
 }
