@@ -34,6 +34,10 @@ func TestPauses(t *testing.T) {
 				if _, err := io.WriteString(c, "go on\n"); err != nil {
 					return
 				}
+				time.Sleep(pause / 6) // the upload is stuck by now
+				if _, err := io.WriteString(c, "wait\n"); err != nil {
+					return // saying something does not mean reading
+				}
 				time.Sleep(pause) // it takes nothing
 				n, _ := io.CopyN(io.Discard, c, size)
 				if n == size {
@@ -48,8 +52,10 @@ func TestPauses(t *testing.T) {
 			if _, err := io.CopyN(c, pattern(1, size), size); err != nil {
 				t.Fatalf("the upload: %v", err)
 			}
-			if said, err := readLine(c); err != nil || said != "all of it" {
-				t.Errorf("the destination says %q, %v", said, err)
+			for _, want := range []string{"wait", "all of it"} {
+				if said, err := readLine(c); err != nil || said != want {
+					t.Fatalf("the destination says %q, %v", said, err)
+				}
 			}
 		})
 		t.Run("down, "+server.name, func(t *testing.T) {

@@ -47,6 +47,8 @@ type Conn struct {
 	readErr error     // final; gorilla must not be read after it
 
 	writing  sync.Mutex
+	begun    atomic.Int64 // bytes of payload that a Write was given
+	written  atomic.Int64 // of these, those that were written
 	closed   atomic.Bool
 	unheard  atomic.Bool // closed by the pinger
 	pong     atomic.Pointer[string]
@@ -76,6 +78,7 @@ func (c *Conn) open(ping time.Duration, group *Group) {
 	c.ws.SetPingHandler(c.answerPing)
 	if ping > 0 || group != nil {
 		c.ping = startPinger(c, ping)
+		c.ws.SetPongHandler(c.ping.pong)
 		c.carrier.watch = c.ping
 	}
 	if c.group = group; group != nil {
@@ -232,15 +235,14 @@ func (c *Conn) readEnd(err error) error {
 func (c *Conn) Write(p []byte) (n int, err error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if c.ping != nil {
-		c.ping.wrote.Add(int64(len(p)))
-	}
+	c.begun.Add(int64(len(p)))
 	for n < len(p) {
 		part := p[n:min(len(p), n+maxMessage)]
 		if err := c.ws.WriteMessage(websocket.BinaryMessage, part); err != nil {
 			return n, c.writeEnd(n, err)
 		}
 		n += len(part)
+		c.written.Add(int64(len(part)))
 	}
 	return n, nil
 }
@@ -316,13 +318,14 @@ func (c *Conn) Roomy() bool { return transport.Roomy(c.carrier.conn) }
 
 // heldUp reports whether an answer to pings may be late because the far end
 // takes nothing at the moment of what was written before them: what lies in its
-// system, or in ours while that of the far end is there to say so.
-func (c *Conn) heldUp(wrote int64) bool {
+// system, or in ours while that of the far end is there to say so. So many
+// bytes are not proven to have been read.
+func (c *Conn) heldUp(unproven int64) bool {
 	switch transport.StandingOf(c.carrier.conn) {
 	case transport.StandingHeld:
 		return true
 	case transport.StandingTaken:
-		return wrote >= muchWritten
+		return unproven >= muchWritten
 	case transport.StandingUnknown:
 		if c.writing.TryLock() {
 			c.writing.Unlock()

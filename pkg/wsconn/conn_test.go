@@ -637,12 +637,12 @@ func TestPings(t *testing.T) {
 			c := open(t, func(p *rawPeer) {
 				for range 4 {
 					first, b, err := readFrame(p.br)
-					if first != 0x89 || len(b) != 0 || err != nil {
+					if first != 0x89 || err != nil {
 						t.Errorf("got %x %q, %v", first, b, err)
 					}
 					at = append(at, time.Since(start))
 					time.Sleep(time.Second) // the way back
-					_, _ = p.Write(frame(0x8a, nil))
+					_, _ = p.Write(frame(0x8a, b))
 				}
 				time.Sleep(every / 2)
 				_, _ = p.Write(frame(0x82, []byte("data")))
@@ -767,25 +767,67 @@ func TestPings(t *testing.T) {
 			})
 		})
 	}
-	t.Run("what was written before they were heard does not count", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			over := make(chan struct{})
-			defer close(over)
-			c := openStanding(t, transport.StandingTaken, Dialer{Ping: every}, func(p *rawPeer) {
-				go func() { _, _ = io.Copy(io.Discard, p.br) }()
-				time.Sleep(time.Second)
-				_, _ = p.Write(frame(0x82, []byte("data")))
-				<-over
+	// Only the pong to a particular ping proves that what was written before it
+	// was read; what else is received says that the far end lives.
+	for _, tt := range []struct {
+		name   string
+		answer func(ping []byte) []byte // sent in answer to the first ping
+		lives  bool
+	}{
+		{"the ping's pong proves it", func(ping []byte) []byte { return frame(0x8a, ping) }, false},
+		{"another pong does not", func([]byte) []byte { return frame(0x8a, []byte("else")) }, true},
+		{"an empty pong does not", func([]byte) []byte { return frame(0x8a, nil) }, true},
+		{"data does not", func([]byte) []byte { return frame(0x82, []byte("x")) }, true},
+	} {
+		t.Run("much in theirs: "+tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				over := make(chan struct{})
+				c := openStanding(t, transport.StandingTaken, Dialer{Ping: every}, func(p *rawPeer) {
+					_, _, _ = readFrame(p.br) // the data
+					_, ping, _ := readFrame(p.br)
+					_, _ = p.Write(tt.answer(ping))
+					go func() { _, _ = io.Copy(io.Discard, p.br) }()
+					select {
+					case <-over:
+					case <-time.After(20 * every):
+						_, _ = p.Write(frame(0x82, []byte("data")))
+						<-over
+					}
+				})
+				if _, err := c.Write(make([]byte, much)); err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				n, err := io.ReadAtLeast(c, make([]byte, 10), 4)
+				if took := time.Since(start); tt.lives && n < 4 || !tt.lives && (!errors.Is(err, ErrPingTimeout) || took > 5*every) {
+					t.Errorf("%d bytes, %v after %v", n, err, took)
+				}
+				_ = c.Reset()
+				close(over)
 			})
-			if _, err := c.Write(make([]byte, much)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
-				t.Fatal(err)
-			}
-			start := time.Now()
-			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, ErrPingTimeout) || time.Since(start) > 4*every {
-				t.Errorf("%v after %v", err, time.Since(start))
+		})
+	}
+	t.Run("payloads are random and of one length", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			seen := map[string]bool{}
+			done := make(chan struct{})
+			c := open(t, func(p *rawPeer) {
+				defer close(done)
+				for range 20 {
+					first, b, err := readFrame(p.br)
+					if first != 0x89 || len(b) != pingSize || err != nil {
+						t.Errorf("got %x %x, %v", first, b, err)
+					}
+					seen[string(b)] = true
+					_, _ = p.Write(frame(0x8a, b))
+				}
+				_, _ = p.Write(closeFrame(1000, ""))
+				_, _, _ = readFrame(p.br)
+			})
+			_, _ = io.ReadAll(c)
+			<-done
+			if len(seen) < 20 {
+				t.Errorf("only %d of 20 payloads differ", len(seen))
 			}
 		})
 	})

@@ -33,8 +33,7 @@ type pinger struct {
 	heard   atomic.Int64 // nanoseconds since start of the last receipt
 	reading atomic.Bool  // somebody waits for the connection below
 	sending atomic.Bool  // a ping is being written
-	wrote   atomic.Int64 // bytes of data written
-	before  atomic.Int64 // how many they were at the last receipt
+	proof   readProof
 
 	mu     sync.Mutex
 	timer  *time.Timer // nil once stopped
@@ -55,13 +54,16 @@ func startPinger(c *Conn, every time.Duration) *pinger {
 }
 
 // hear notes that something was received.
-func (p *pinger) hear() {
-	p.heard.Store(int64(time.Since(p.start)))
-	p.before.Store(p.wrote.Load())
+func (p *pinger) hear() { p.heard.Store(int64(time.Since(p.start))) }
+
+// pong is gorilla's pong handler.
+func (p *pinger) pong(payload string) error {
+	p.proof.pong(payload)
+	return nil
 }
 
 // heldUp reports whether the far end may be unable to answer.
-func (p *pinger) heldUp() bool { return p.conn.heldUp(p.wrote.Load() - p.before.Load()) }
+func (p *pinger) heldUp() bool { return p.conn.heldUp(p.conn.begun.Load() - p.proof.bytes()) }
 
 // stop stops the pings; p may be nil.
 func (p *pinger) stop() {
@@ -161,7 +163,8 @@ func (p *pinger) send(within time.Duration) {
 		return
 	}
 	defer p.sending.Store(false)
-	err := p.conn.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(within))
+	payload := p.proof.ping(p.conn.written.Load())
+	err := p.conn.ws.WriteControl(websocket.PingMessage, payload, time.Now().Add(within))
 	var timeout net.Error
 	if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
 		p.stop()
