@@ -6,8 +6,6 @@ import "syscall"
 
 // The system's error numbers by what they mean here.
 
-func resets() []syscall.Errno { return []syscall.Errno{syscall.ECONNRESET, syscall.EPIPE} }
-
 func addressInUse() []syscall.Errno { return []syscall.Errno{syscall.EADDRINUSE} }
 
 func noSuchAddress() []syscall.Errno { return []syscall.Errno{syscall.EADDRNOTAVAIL} }

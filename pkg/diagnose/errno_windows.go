@@ -6,10 +6,6 @@ import "syscall"
 // invented numbers in package syscall on Windows, which no call returns; they
 // are taken too.
 
-func resets() []syscall.Errno {
-	return []syscall.Errno{10054, 10053, 1236, syscall.ECONNRESET} // WSAECONNRESET, WSAECONNABORTED, ERROR_CONNECTION_ABORTED
-}
-
 func addressInUse() []syscall.Errno {
 	return []syscall.Errno{10048, syscall.EADDRINUSE} // WSAEADDRINUSE
 }

@@ -322,7 +322,7 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
 }
 
-func isReset(err error) bool { return isErrno(err, resets) }
+func isReset(err error) bool { return transport.IsReset(err) }
 
 func isErrno(err error, numbers func() []syscall.Errno) bool {
 	return slices.ContainsFunc(numbers(), func(n syscall.Errno) bool { return errors.Is(err, n) })

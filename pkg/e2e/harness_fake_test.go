@@ -22,14 +22,21 @@ import (
 	"testing"
 )
 
-// A fakeEnding is how a fake server ends a tunnel behind its answer. None of
-// them sends VMess's end mark.
+// A fakeEnding is how a fake server ends a tunnel behind its answer.
 type fakeEnding int
 
 const (
-	endByClose fakeEnding = iota // close frame 1000 and at once FIN, as sing-box does
-	endByFIN                     // FIN without a close frame, as mihomo does
+	// Without VMess's end mark:
+	endByClose fakeEnding = iota // close frame 1000 and at once FIN, as sing-box does one time in three
+	endByFIN                     // FIN without a close frame, as mihomo does, and sing-box two times in three
+	endByReset                   // RST behind the last byte, as sing-box does now and then
+	// With it:
+	endMarked        // and close frame 1000, as Xray does
+	endMarkedByReset // and then RST, as Xray does now and then
 )
+
+// marked reports whether an ending has the end mark.
+func (e fakeEnding) marked() bool { return e >= endMarked }
 
 // fakeServer is a VMess server written for these tests alone, from the
 // description of the protocol and without our own packages: AEAD, aes-128-gcm
@@ -63,11 +70,18 @@ func serveFake(c *net.TCPConn, ending fakeEnding) error {
 	if err != nil {
 		return err
 	}
-	out := fakeFrame(nil, 2, request.seal(answer))
-	if ending == endByClose {
+	sealed := request.seal(answer)
+	if ending.marked() {
+		sealed = request.sealMarked(answer)
+	}
+	out := fakeFrame(nil, 2, sealed)
+	if ending == endByClose || ending.marked() {
 		out = fakeFrame(out, 8, []byte{1000 >> 8, 1000 & 0xff})
 	}
 	_, err = c.Write(out)
+	if ending == endByReset || ending == endMarkedByReset {
+		_ = c.SetLinger(0)
+	}
 	return err
 }
 
@@ -205,6 +219,18 @@ func (q *fakeRequest) readLine(r io.Reader) (string, error) {
 // seal returns the answer: its header and data in chunks, without end mark.
 func (q *fakeRequest) seal(data []byte) []byte {
 	return append(q.header(4, q.v, 0x05, 0, 0), q.chunks(data)...) // the request's option, as sing-box and mihomo answer
+}
+
+// sealMarked returns the answer with an end mark, as V2Ray and Xray answer.
+func (q *fakeRequest) sealMarked(data []byte) []byte {
+	body := q.answerBody()
+	out := q.header(4, q.v, 0, 0, 0)
+	for len(data) > 0 {
+		n := min(len(data), 8000)
+		out = body.appendChunk(out, data[:n])
+		data = data[n:]
+	}
+	return body.appendChunk(out, nil)
 }
 
 // header returns an answer's header, which is said to have so many bytes.

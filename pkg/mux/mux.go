@@ -98,8 +98,12 @@ func (e *TunnelError) Unwrap() error { return e.Err }
 
 // unexpected turns an end where none may be into an error.
 func unexpected(err error) error {
-	if err == io.EOF {
+	var end *transport.AmbiguousEnd
+	switch {
+	case err == io.EOF:
 		return io.ErrUnexpectedEOF
+	case errors.As(err, &end):
+		return end.Err // sessions that are open are not whole
 	}
 	return err
 }

@@ -57,6 +57,10 @@ func CodeOf(err error) Code {
 	return CodeGeneral
 }
 
+// IsReset reports whether err is that of a connection which the other end, or
+// something on the path, has reset.
+func IsReset(err error) bool { return isAny(err, resets) }
+
 func isAny(err error, numbers func() []syscall.Errno) bool {
 	return slices.ContainsFunc(numbers(), func(n syscall.Errno) bool { return errors.Is(err, n) })
 }

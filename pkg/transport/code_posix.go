@@ -12,6 +12,8 @@ func networkUnreachable() []syscall.Errno {
 	return []syscall.Errno{syscall.ENETUNREACH, syscall.ENETDOWN}
 }
 
+func resets() []syscall.Errno { return []syscall.Errno{syscall.ECONNRESET, syscall.EPIPE} }
+
 func hostUnreachable() []syscall.Errno {
 	return []syscall.Errno{syscall.EHOSTUNREACH, syscall.EHOSTDOWN}
 }

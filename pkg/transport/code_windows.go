@@ -22,6 +22,15 @@ func networkUnreachable() []syscall.Errno {
 	}
 }
 
+func resets() []syscall.Errno {
+	return []syscall.Errno{
+		10054, // WSAECONNRESET
+		10053, // WSAECONNABORTED
+		1236,  // ERROR_CONNECTION_ABORTED
+		syscall.ECONNRESET,
+	}
+}
+
 func hostUnreachable() []syscall.Errno {
 	return []syscall.Errno{
 		10065, // WSAEHOSTUNREACH

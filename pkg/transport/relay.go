@@ -57,6 +57,7 @@ const never = time.Duration(math.MaxInt64)
 //     goes on.
 //   - An error while reading, or a far end that stopped reading what it is
 //     sent, resets the other side, so that it sees an error and not an end.
+//     That is no failure where the answer may be whole ([EndsAnswer]).
 //   - A local side that has ended its direction, and then has left altogether
 //     ([Leaver]), ends both in order: nobody waits for the rest of the answer.
 //   - A write error towards the answering side does not cut the answer: what
@@ -78,15 +79,14 @@ type Outcome struct {
 	UpErr, DownErr error
 }
 
-// Err returns what went wrong, nil when both directions ended in order.
+// Err returns what went wrong. A far end that has ended its answer in order owes
+// nothing more: it is no failure that it takes no more bytes.
 func (o Outcome) Err() error {
-	switch {
-	case o.DownErr != nil:
+	var side *SideError
+	if o.DownErr != nil || errors.As(o.UpErr, &side) && side.Side == Remote {
 		return o.DownErr
-	case o.UpErr != nil:
-		return o.UpErr
 	}
-	return nil
+	return o.UpErr
 }
 
 // Run relays until both directions have ended, ctx is cancelled, or the idle
@@ -203,6 +203,9 @@ func (s *session) download() {
 	switch {
 	case wr != nil:
 		s.abort(nil, &SideError{Local, "write", wr})
+		return
+	case rd != nil && EndsAnswer(rd, s.quiet()):
+		s.abort(nil, nil)
 		return
 	case rd != nil:
 		s.abort(nil, &SideError{Remote, "read", rd})

@@ -404,8 +404,47 @@ func TestRelayRealWriteErrorStillDelivers(t *testing.T) {
 		}
 	}
 	var side *transport.SideError
-	if o := <-d.done; !errors.As(o.UpErr, &side) || side.Op != "write" || side.Side != transport.Remote || o.DownErr != nil {
+	o := <-d.done
+	if !errors.As(o.UpErr, &side) || side.Op != "write" || side.Side != transport.Remote || o.DownErr != nil {
 		t.Errorf("ended as %+v", o)
+	}
+	if err := o.Err(); err != nil {
+		t.Errorf("the answer ended in order, and it failed with %v", err)
+	}
+}
+
+// An unmarking stream does not mark its ends.
+type unmarking struct{ *transporttest.Conn }
+
+func (c unmarking) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, transporttest.ErrReset) {
+		err = &transport.AmbiguousEnd{Err: err}
+	}
+	return n, err
+}
+
+// TestRelayResetBehindAnswer: a reset right behind the last byte of a far end that
+// does not mark its ends is passed on, and is no failure; later it is.
+func TestRelayResetBehindAnswer(t *testing.T) {
+	for quiet, fails := range map[time.Duration]bool{0: false, 900 * time.Millisecond: false, 1100 * time.Millisecond: true} {
+		synctest.Test(t, func(t *testing.T) {
+			app, local := pipePair(t)
+			remote, far := transporttest.Pipe(1 << 16)
+			d := startOn(t, transport.Relay{}, app, local, unmarking{remote}, far)
+			mustWrite(t, d.far, "answer")
+			mustRead(t, d.app, "answer")
+			time.Sleep(quiet)
+			if err := transport.Reset(d.far); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.app.Read(make([]byte, 1)); !isReset(err) {
+				t.Errorf("the application read %v, want a reset", err)
+			}
+			if o := <-d.done; (o.Err() != nil) != fails || o.Down != 6 {
+				t.Errorf("after %v of silence: %+v", quiet, o)
+			}
+		})
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"vmess-local/pkg/netaddr"
 )
@@ -36,6 +37,29 @@ type StreamConn interface {
 // when a part of what it was given had gone out: that may have arrived, and been
 // acted upon, so nothing of it may be sent in another stream.
 var ErrPartSent = errors.New("a part was sent")
+
+// An AmbiguousEnd is the reset of a stream whose far end does not mark its ends,
+// at a point where it may have sent everything: only the application can know.
+// Some servers end one answer in fifty like this (docs/diagnosis.md 3 j).
+type AmbiguousEnd struct{ Err error }
+
+// Error implements error.
+func (e *AmbiguousEnd) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reset.
+func (e *AmbiguousEnd) Unwrap() error { return e.Err }
+
+// behindLastByte is how soon behind its last byte a reset follows that ends a
+// whole answer.
+const behindLastByte = time.Second
+
+// EndsAnswer reports whether err, met so long after a stream's last byte, is that
+// of a far end which ends a whole answer by a reset. The application is to see
+// the reset, and nothing has failed.
+func EndsAnswer(err error, quiet time.Duration) bool {
+	var end *AmbiguousEnd
+	return quiet < behindLastByte && errors.As(err, &end)
+}
 
 // A ReadWaiter can wait without a buffer: WaitRead blocks until a Read would
 // return something (bytes or an error) at once. Idle connections hold no

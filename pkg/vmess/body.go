@@ -221,6 +221,8 @@ func (r *bodyReader) marked() error {
 func (r *bodyReader) boundary(err error) error {
 	marks := r.marks || r.some && r.marking != nil && r.marking.Load()
 	switch {
+	case !ends(err) && r.some && !marks && !r.orders && transport.IsReset(err):
+		return &transport.AmbiguousEnd{Err: err}
 	case !ends(err):
 		return err
 	case marks && errors.Is(err, io.EOF):
