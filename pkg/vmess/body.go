@@ -20,6 +20,11 @@ var ErrTruncated = fmt.Errorf("the stream ended without its end mark: %w", io.Er
 // for twice its connIdle, and vmess-server when the destination resets.
 var ErrUnmarked = fmt.Errorf("closed in order, but %w", ErrTruncated)
 
+// ErrGivenUp is an [ErrUnmarked] of an answer without a byte that the server
+// stopped waiting for after our end mark: what the destination would have said
+// is lost.
+var ErrGivenUp = fmt.Errorf("given up after the request's end: %w", ErrUnmarked)
+
 // A bodyReader opens the chunks of one direction.
 type bodyReader struct {
 	in     inbuf
@@ -30,6 +35,9 @@ type bodyReader struct {
 	// marking, when not nil, is whether the far end has marked an end before:
 	// some do always, which nothing but an end tells.
 	marking *atomic.Bool
+	// givenUp, when not nil, reports whether an end without data is that of a
+	// server that did not wait any longer.
+	givenUp func() bool
 	size    chunkSize
 	sized   bool              // size is of the chunk at hand
 	rest    *transport.Buffer // plaintext that did not fit the caller's slice
@@ -196,8 +204,8 @@ func (r *bodyReader) more() error {
 	switch {
 	case err == nil:
 		return nil
-	case r.sized && r.chunks.isEnd(r.size) && ends(err):
-		return r.marked() // the end mark's length is enough of an end
+	case r.sized && r.chunks.aead == nil && r.chunks.isEnd(r.size) && ends(err):
+		return r.marked() // nothing more of the end mark could be verified
 	case r.sized || r.in.buffered() > 0:
 		if ends(err) {
 			return fmt.Errorf("the stream ended within a chunk: %w", io.ErrUnexpectedEOF)
@@ -217,7 +225,7 @@ func (r *bodyReader) marked() error {
 
 // boundary says what a carrier's end means between two chunks, and in a raw
 // body: an end, unless the far end is known to mark it, or to close its carrier
-// in order. An answer without data has lost none.
+// in order. An answer without data has lost none, unless it was given up.
 func (r *bodyReader) boundary(err error) error {
 	marks := r.marks || r.some && r.marking != nil && r.marking.Load()
 	switch {
@@ -225,6 +233,8 @@ func (r *bodyReader) boundary(err error) error {
 		return &transport.AmbiguousEnd{Err: err}
 	case !ends(err):
 		return err
+	case !r.some && r.givenUp != nil && errors.Is(err, io.EOF) && r.givenUp():
+		return ErrGivenUp
 	case marks && errors.Is(err, io.EOF):
 		return ErrUnmarked
 	case r.marks, r.orders && errors.Is(err, io.ErrUnexpectedEOF):

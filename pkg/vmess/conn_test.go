@@ -371,7 +371,10 @@ func TestEndings(t *testing.T) {
 		}{
 			{"whole", func(a answer) int { return a.end }, io.EOF, "answer", io.EOF},
 			{"whole, then a reset", func(a answer) int { return a.end }, reset, "answer", io.EOF},
-			{"only the end mark's length", func(a answer) int { return a.chunk + 2 }, io.EOF, "answer", io.EOF},
+			{"only the end mark's length", func(a answer) int { return a.chunk + 2 }, io.EOF, "answer", io.ErrUnexpectedEOF},
+			{"only the end mark's length, no goodbye", func(a answer) int { return a.chunk + 2 }, io.ErrUnexpectedEOF, "answer", io.ErrUnexpectedEOF},
+			{"within the end mark", func(a answer) int { return a.end - 1 }, io.EOF, "answer", io.ErrUnexpectedEOF},
+			{"within the end mark, reset", func(a answer) int { return a.end - 1 }, reset, "answer", reset},
 			{"between chunks, EOF", func(a answer) int { return a.chunk }, io.EOF, "answer", side.between},
 			{"between chunks, no goodbye", func(a answer) int { return a.chunk }, fmt.Errorf("ws: %w", io.ErrUnexpectedEOF), "answer", ErrTruncated},
 			{"between chunks, reset", func(a answer) int { return a.chunk }, reset, "answer", reset},

@@ -507,7 +507,7 @@ func TestVectorDamaged(t *testing.T) {
 	outcome := map[string][]error{
 		"flip-data": {ErrBadChunk}, "flip-length": {ErrBadChunk, io.ErrUnexpectedEOF}, "flip-tag": {ErrBadChunk},
 		"cut-mid": {io.ErrUnexpectedEOF}, "cut-no-terminator": nil, "terminator-then-junk": nil,
-		"terminator-only-length": nil, "forged-tag-terminator": {ErrBadChunk},
+		"terminator-only-length": {io.ErrUnexpectedEOF}, "forged-tag-terminator": {ErrBadChunk},
 	}
 	for _, c := range cases[damaged](t, "damaged", 36) {
 		t.Run(c.ID+"/"+c.Damage, func(t *testing.T) {
@@ -519,6 +519,9 @@ func TestVectorDamaged(t *testing.T) {
 				}
 				if c.Security == SecurityNone && (c.Damage == "flip-tag" || c.Damage == "flip-data") {
 					want = nil // nothing protects the data of none
+				}
+				if c.Security == SecurityAESCFB && c.Damage == "terminator-only-length" {
+					want = nil // nor the length of aes-128-cfb: V2Ray's readers stop there
 				}
 				got, err := readAll(c.decoder(c.Stream).read)
 				if len(want) == 0 && err != nil || len(want) > 0 && !isAny(err, want) {
