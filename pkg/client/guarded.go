@@ -2,11 +2,13 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync/atomic"
 	"time"
 
+	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
 )
@@ -41,7 +43,11 @@ func (x *guarded) Read(p []byte) (int, error) {
 		}
 		if n > 0 || err == nil || c.Answered() {
 			x.answered(c)
-			if n == 0 && err == io.EOF && x.asked.Load() && x.dst.IsValid() {
+			switch {
+			case errors.Is(err, vmess.ErrGivenUp):
+				err = x.guard.gaveUp(&x.request, diagnose.ProbeNotTried, err).err
+				x.fail(err)
+			case n == 0 && err == io.EOF && x.asked.Load() && x.dst.IsValid():
 				err = x.guard.empty(&x.request)
 			}
 			return n, err

@@ -233,7 +233,7 @@ func (c *Client) readResponse(conn *Conn, h *requestHeader, keys responseKeys) e
 	// chunks sing-box may be among them.
 	conn.reader.orders = kind == KindOwn || kind == KindV2Ray && h.option.has(OptionChunked)
 	if kind == KindV2Ray && h.command == CommandTCP && h.option.has(OptionChunked) {
-		conn.reader.marking = &c.marking
+		conn.reader.marking, conn.reader.givenUp = &c.marking, conn.givenUp
 	}
 	conn.reader.start(responseFormat(h, keys), stream)
 	return nil

@@ -16,6 +16,10 @@ import (
 // mark is sent after all (section 14).
 const endMarkPatience = 10 * time.Second
 
+// downlinkOnly is how long V2Ray and Xray wait for an answer after our end mark
+// at the least; round trips come on top of it (section 14).
+const downlinkOnly = time.Second
+
 // A Conn is a VMess stream over a carrier: the client's or the server's side.
 // It keeps the contract of transport.StreamConn; Close closes the carrier.
 //
@@ -40,7 +44,9 @@ type Conn struct {
 
 	hold   *endHold    // a client's held-back end mark; nil on the server
 	closed atomic.Bool // the carrier is closed
-	ended  atomic.Bool // the end mark is out, or there is none and nothing more may come; set by the writer's side
+	// endedAt is when the end mark went out, or nothing more might come where
+	// there is none; set by the writer's side.
+	endedAt atomic.Pointer[time.Time]
 
 	answered atomic.Bool // a client's: the response's header was authentic
 }
@@ -56,8 +62,8 @@ var (
 var errEnded = fmt.Errorf("write after the end: %w", net.ErrClosed)
 
 // Read implements net.Conn. io.EOF is an orderly end, by the end mark or
-// between two chunks; [ErrTruncated], [ErrBadChunk] and [ErrBadResponse] tell
-// of others.
+// between two chunks; [ErrTruncated], [ErrGivenUp], [ErrBadChunk] and
+// [ErrBadResponse] tell of others.
 func (c *Conn) Read(p []byte) (int, error) {
 	if err := c.readPrologue(); err != nil {
 		return 0, err
@@ -86,7 +92,14 @@ func (c *Conn) Answered() bool { return c.answered.Load() }
 
 // Ended reports whether the end mark went out, or is about to: a V2Ray server
 // then gives up an answer that is silent for a second (section 14).
-func (c *Conn) Ended() bool { return c.ended.Load() }
+func (c *Conn) Ended() bool { return c.endedAt.Load() != nil }
+
+// givenUp reports whether a V2Ray that ends an answer without data now does so
+// because of the end mark, and not because the destination ended.
+func (c *Conn) givenUp() bool {
+	at := c.endedAt.Load()
+	return at != nil && time.Since(*at) >= downlinkOnly
+}
 
 // Carrier returns what the stream travels in.
 func (c *Conn) Carrier() transport.StreamConn { return c.carrier }
@@ -171,7 +184,7 @@ func (c *Conn) sendEnd() error {
 
 // end is sendEnd for who holds the lock.
 func (c *Conn) end() error {
-	if c.ended.Swap(true) {
+	if now := time.Now(); !c.endedAt.CompareAndSwap(nil, &now) {
 		return nil
 	}
 	c.closing = true

@@ -336,3 +336,38 @@ func TestAbort(t *testing.T) {
 		_ = client.Close()
 	}
 }
+
+// V2Ray gives up a silent answer a second after our end mark, with or without
+// the answer's header: neither is an end that the destination made.
+func TestGivenUpIsNoEnd(t *testing.T) {
+	for _, e := range []struct {
+		name   string
+		ends   bool          // the application ended its side
+		after  time.Duration // from then to the close
+		answer string
+		want   error
+	}{
+		{"given up", true, 11 * time.Second, "", ErrGivenUp},
+		{"given up late", true, 20 * time.Second, "", ErrGivenUp},
+		{"ended before the mark", true, 9 * time.Second, "", io.EOF},
+		{"ended right after it", true, 10900 * time.Millisecond, "", io.EOF},
+		{"without a mark", false, 20 * time.Second, "", io.EOF},
+		{"with an answer", true, 11 * time.Second, "answer", io.EOF}, // whose end not all mark
+	} {
+		t.Run(e.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, server := connectForeign(t, gcm.client(testID), newTestServer(t, ServerConfig{}))
+				if e.ends {
+					_ = client.CloseWrite()
+				}
+				mustWrite(t, server, e.answer)
+				time.AfterFunc(e.after, func() { _ = server.carrier.Close() })
+				mustRead(t, client, e.answer)
+				_, err := client.Read(make([]byte, 1))
+				if !errors.Is(err, e.want) || e.want == io.EOF && err != io.EOF {
+					t.Errorf("ended with %v, want %v", err, e.want)
+				}
+			})
+		})
+	}
+}
