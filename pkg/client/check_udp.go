@@ -10,7 +10,6 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
 )
 
@@ -22,6 +21,10 @@ const (
 
 // questionAgain is when a datagram that may have been lost is sent again.
 const questionAgain = time.Second
+
+// otherAnswer is how long after the answer by the plain form one by another may
+// come.
+const otherAnswer = 2 * time.Second
 
 // dnsQuestion asks for the name servers of the root (RFC 1035 section 4.1).
 func dnsQuestion() []byte {
@@ -67,7 +70,7 @@ func packetQuestion(to netaddr.Addr) []byte {
 // destination that answers: without one, a server that understands a form and
 // one that takes it for something else look the same.
 func (k *checker) datagrams(ctx context.Context, cfg *config.Client, target netaddr.Addr) {
-	form := k.guard.packets.form()
+	form := k.guard.packets.decided()
 	switch {
 	case cfg.UDP.Mode == "off":
 		k.report.Add(diagnose.StepUDP, diagnose.Skip, 0, `"udp.mode" is "off"`)
@@ -87,7 +90,7 @@ func (k *checker) datagrams(ctx context.Context, cfg *config.Client, target neta
 		k.report.Add(diagnose.StepUDP, diagnose.Pass, took, target.String()+" answers by "+best.String()+": "+best.nat())
 	case misled:
 		k.report.Add(diagnose.StepUDP, diagnose.Fail, took,
-			`the server does not understand XUDP: all datagrams go to the first destination; "udp.mode": "auto" finds out what it does understand`)
+			`the server does not understand XUDP: all datagrams go to the first destination; "udp.mode": "auto" uses none that it does not understand`)
 	default:
 		k.report.Add(diagnose.StepUDP, diagnose.Fail, took, "no datagram came back from "+target.String())
 		if k.report.Verdict.IsZero() {
@@ -114,7 +117,7 @@ func (k *checker) bestForm(ctx context.Context, only packetForm, target netaddr.
 	)
 	for _, f := range forms {
 		all.Go(func() {
-			answered, full := k.askBy(ctx, f, target)
+			answered, full := k.guard.packets.ask(ctx, f, target)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -124,7 +127,7 @@ func (k *checker) bestForm(ctx context.Context, only packetForm, target netaddr.
 				misled = true
 				return
 			case f == packetsPlain && len(forms) > 1:
-				soon := time.AfterFunc(trialAnswer, cancel)
+				soon := time.AfterFunc(otherAnswer, cancel)
 				context.AfterFunc(ctx, func() { soon.Stop() })
 			}
 			best = max(best, f)
@@ -132,33 +135,4 @@ func (k *checker) bestForm(ctx context.Context, only packetForm, target netaddr.
 	}
 	all.Wait()
 	return best, misled
-}
-
-// askBy asks the target by a form. full tells that its answer came with its
-// true source, as far as the form tells it.
-func (k *checker) askBy(ctx context.Context, f packetForm, target netaddr.Addr) (answered, full bool) {
-	conn, err := k.guard.packets.unguardedBy(ctx, f, target)
-	if err != nil {
-		return false, false
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer func() {
-		stop()
-		_ = conn.Close()
-	}()
-	question := packetQuestion(target)
-	if conn.WritePacket(question, target) != nil {
-		return false, false
-	}
-	again := time.AfterFunc(questionAgain, func() { _ = conn.WritePacket(question, target) })
-	defer again.Stop()
-	bound := time.AfterFunc(checkAnswer, func() { _ = conn.Close() })
-	defer bound.Stop()
-	b, p, _, err := transport.ReadPacketLazy(conn)
-	if err != nil {
-		return false, false
-	}
-	defer b.Release()
-	x, ok := conn.(interface{ FullCone() bool })
-	return len(p) > 0, ok && x.FullCone()
 }

@@ -2,9 +2,7 @@ package client
 
 import (
 	"context"
-	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"vmess-local/pkg/config"
@@ -38,17 +36,12 @@ func (f packetForm) nat() string {
 	case packetsPlain:
 		return "each destination sees a port of its own, and only it can answer: calls and games that connect people directly may fail"
 	}
-	return "found out with the first datagrams"
+	return "found out with the first answers"
 }
 
 const (
-	// trialTries is how many associations find out what the server
-	// understands, until plain is taken for the answer.
-	trialTries = 4
-	// trialPause is how long that stands.
-	trialPause = 10 * time.Minute
-	// trialAnswer is how long after the plain answer another may come.
-	trialAnswer = 2 * time.Second
+	// askPause is how long a question of our own rests that found no full cone.
+	askPause = 10 * time.Minute
 	// ownPayload is the largest datagram between our own ends.
 	ownPayload = 65497
 )
@@ -60,12 +53,13 @@ type packets struct {
 	plain    *udp.PerDestination
 	fixed    packetForm // configured; packetsUnknown for auto
 
-	found atomic.Uint32 // the form found out
+	asking sync.WaitGroup // questions of our own
 
-	mu    sync.Mutex
-	said  packetForm
-	tries int       // that only the plain way answered
-	rest  time.Time // plain is taken for the answer until then
+	mu       sync.Mutex
+	found    packetForm // what a question of our own proved
+	said     packetForm
+	nextAsk  time.Time // the earliest
+	isClosed bool
 }
 
 var _ transport.PacketDialer = (*packets)(nil)
@@ -73,18 +67,24 @@ var _ transport.PacketDialer = (*packets)(nil)
 func newPackets(g *guard, cfg *config.Client) *packets {
 	p := &packets{guard: g}
 	p.fixed = map[string]packetForm{"plain": packetsPlain, "packetaddr": packetsAddr, "xudp": packetsXUDP}[cfg.UDP.Mode]
-	p.plain = &udp.PerDestination{Dialer: plainPackets{g}, Idle: time.Duration(cfg.UDP.Idle), DialTimeout: g.dialTime}
+	var single transport.PacketDialer = plainPackets{g}
 	if cfg.Mux.Enabled {
 		p.sessions = &mux.Client{Dial: g.tunnelFor, Concurrency: cfg.Mux.Concurrency}
-		p.plain.Dialer = p.sessions
+		single = p.sessions
 	}
+	p.plain = &udp.PerDestination{Dialer: observer{p, single}, Idle: time.Duration(cfg.UDP.Idle), DialTimeout: g.dialTime}
 	return p
 }
 
+// close ends what runs by itself. The guard's context must have ended.
 func (p *packets) close() {
 	if p.sessions != nil {
 		_ = p.sessions.Close()
 	}
+	p.mu.Lock()
+	p.isClosed = true
+	p.mu.Unlock()
+	p.asking.Wait()
 }
 
 // plainPackets opens a request for one destination.
@@ -97,8 +97,23 @@ func (d plainPackets) DialPacket(ctx context.Context, dst netaddr.Addr) (transpo
 	})
 }
 
-// form returns the form for a new association.
+// form returns the form for a new association; packetsUnknown, which goes by
+// the plain form, before the server's first answer.
 func (p *packets) form() packetForm {
+	if f := p.decided(); f != packetsUnknown {
+		return f
+	}
+	if p.guard.account.Kind() == vmess.KindUnknown {
+		return packetsUnknown
+	}
+	return packetsPlain
+}
+
+// decided returns the form that is configured, that the kind of server
+// understands or that was found out; packetsUnknown while there may be a better
+// one than the plain form. One whose kind shows may be followed by another
+// behind the same address: nothing is remembered of it.
+func (p *packets) decided() packetForm {
 	if p.fixed != packetsUnknown {
 		return p.fixed
 	}
@@ -106,32 +121,24 @@ func (p *packets) form() packetForm {
 	case vmess.KindOwn, vmess.KindSing:
 		return packetsXUDP
 	}
-	if f := packetForm(p.found.Load()); f != packetsUnknown {
-		return f
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if time.Now().Before(p.rest) {
-		return packetsPlain
-	}
-	return packetsUnknown
+	return p.found
 }
 
 // DialPacket implements transport.PacketDialer.
 func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
 	form := p.form()
 	if form != packetsUnknown {
-		p.say(form)
+		p.say(form, false)
 	}
 	switch form {
 	case packetsXUDP:
 		return p.xudp(p.guard.packetTunnel).DialPacket(ctx, dst)
 	case packetsAddr:
 		return p.addressed(ctx, dst)
-	case packetsPlain:
-		return p.plain.DialPacket(ctx, dst)
 	}
-	return p.trial(ctx, dst)
+	return p.plain.DialPacket(ctx, dst)
 }
 
 func (p *packets) xudp(dial func(ctx context.Context, first []byte) (transport.StreamConn, error)) *mux.XUDP {
@@ -159,72 +166,136 @@ func (p *packets) addressed(ctx context.Context, dst netaddr.Addr) (transport.Pa
 		_ = main.Close()
 		return nil, err
 	}
-	j := newJoint()
-	j.add(main, nil)
-	j.add(names, nil)
-	j.route = func(b []byte, to netaddr.Addr) error {
-		if to.IsName() {
-			return names.WritePacket(b, to)
-		}
-		return main.WritePacket(b, to)
-	}
-	return j, nil
+	return newJoint(main, names, netaddr.Addr.IsName), nil
 }
 
-// trial is an association in the plain form, which every server understands.
-// A copy of its first datagram goes by the other forms: the one that is
-// answered is the one for the next associations.
-func (p *packets) trial(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
-	plain, err := p.plain.DialPacket(ctx, dst)
-	if err != nil {
-		return nil, err
-	}
-	j := newJoint()
-	t := &trial{packets: p, joint: j}
-	j.add(plain, t.plainAnswered)
-	j.route = func(b []byte, to netaddr.Addr) error {
-		t.first.Do(func() { t.start(append([]byte(nil), b...), to) })
-		return plain.WritePacket(b, to)
-	}
-	return j, nil
-}
-
-// A trial finds out what a server understands. It goes round the guard: that a
-// server refuses a form is no failure, and the plain form names all others.
-type trial struct {
+// An observer opens plain requests. While a better form than that is not
+// excluded, their first answers are noticed: they show the kind of server.
+type observer struct {
 	packets *packets
-	joint   *joint
-	first   sync.Once
-	doubt   sync.Once
-	done    atomic.Bool
+	transport.PacketDialer
 }
 
-// start sends a copy of the first datagram by the other forms.
-func (t *trial) start(first []byte, to netaddr.Addr) {
-	t.try(packetsXUDP, first, to, func(conn transport.PacketConn) {
-		if c, ok := conn.(interface{ FullCone() bool }); ok && c.FullCone() {
-			t.settle(packetsXUDP)
+// DialPacket implements transport.PacketDialer.
+func (d observer) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
+	conn, err := d.PacketDialer.DialPacket(ctx, dst)
+	if err != nil || d.packets.decided() != packetsUnknown {
+		return conn, err
+	}
+	return &observed{PacketConn: conn, answered: func() { d.packets.answered(dst) }}, nil
+}
+
+// An observed is a plain request whose first answer is noticed.
+type observed struct {
+	transport.PacketConn
+	answered func() // nil once it was called; the reader's
+}
+
+var (
+	_ transport.LazyPacketReader = (*observed)(nil)
+	_ transport.PacketTrier      = (*observed)(nil)
+)
+
+// ReadPacketLazy implements transport.LazyPacketReader.
+func (o *observed) ReadPacketLazy() (*transport.Buffer, []byte, netaddr.Addr, error) {
+	b, p, from, err := transport.ReadPacketLazy(o.PacketConn)
+	if err == nil && o.answered != nil {
+		o.answered()
+		o.answered = nil
+	}
+	return b, p, from, err
+}
+
+// TryWritePacket implements transport.PacketTrier.
+func (o *observed) TryWritePacket(p []byte, to netaddr.Addr) (ok bool, err error) {
+	if t, ok := o.PacketConn.(transport.PacketTrier); ok {
+		return t.TryWritePacket(p, to)
+	}
+	return false, nil
+}
+
+// answered is called when a destination has answered by the plain form. Which
+// forms V2Ray 5 and Xray understand, their answers do not show: that takes a
+// question of our own, which goes only where the user's datagrams go anyway and
+// such questions are usual.
+func (p *packets) answered(dst netaddr.Addr) {
+	switch form := p.form(); form {
+	case packetsUnknown:
+	case packetsPlain:
+		p.say(form, false)
+		if dst.Port() == portDNS {
+			p.askResolver(dst)
 		}
-	})
-	if !to.IsName() {
-		t.try(packetsAddr, first, to, func(transport.PacketConn) { t.settle(packetsAddr) })
+	default:
+		p.say(form, true)
 	}
 }
 
-// try sends a datagram by a form, and calls answered for each answer, which
-// the user has got by the plain form already.
-func (t *trial) try(f packetForm, first []byte, to netaddr.Addr, answered func(transport.PacketConn)) {
-	t.joint.background(func(ctx context.Context) {
-		conn, err := t.packets.unguardedBy(ctx, f, to)
-		if err != nil {
+// askResolver begins to find out which forms the server understands by a
+// question to a resolver, unless that was done a while ago.
+func (p *packets) askResolver(resolver netaddr.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.isClosed || now.Before(p.nextAsk) {
+		return
+	}
+	p.nextAsk = now.Add(askPause)
+	p.asking.Go(func() {
+		form := p.formAnswered(resolver)
+		if form == packetsUnknown {
 			return
 		}
-		if conn.WritePacket(first, to) != nil {
-			_ = conn.Close()
-			return
-		}
-		t.joint.add(conn, func() bool { answered(conn); return false })
+		p.mu.Lock()
+		p.found = form
+		p.mu.Unlock()
+		p.say(p.form(), true)
 	})
+}
+
+// formAnswered asks a resolver by XUDP and, where its answer comes without its
+// source or not at all, by packetaddr.
+func (p *packets) formAnswered(resolver netaddr.Addr) packetForm {
+	if _, full := p.ask(p.guard.ctx, packetsXUDP, resolver); full {
+		return packetsXUDP
+	}
+	if resolver.IsName() {
+		return packetsUnknown
+	}
+	if answered, _ := p.ask(p.guard.ctx, packetsAddr, resolver); answered {
+		return packetsAddr
+	}
+	return packetsUnknown
+}
+
+// ask asks a target that answers questions by a form. full reports that its
+// answer came with its true source, as far as the form shows it. It bypasses
+// the guard: that a server refuses a form is no failure.
+func (p *packets) ask(ctx context.Context, f packetForm, target netaddr.Addr) (answered, full bool) {
+	conn, err := p.unguardedBy(ctx, f, target)
+	if err != nil {
+		return false, false
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer func() {
+		stop()
+		_ = conn.Close()
+	}()
+	question := packetQuestion(target)
+	if conn.WritePacket(question, target) != nil {
+		return false, false
+	}
+	again := time.AfterFunc(questionAgain, func() { _ = conn.WritePacket(question, target) })
+	defer again.Stop()
+	bound := time.AfterFunc(checkAnswer, func() { _ = conn.Close() })
+	defer bound.Stop()
+	b, data, _, err := transport.ReadPacketLazy(conn)
+	if err != nil {
+		return false, false
+	}
+	defer b.Release()
+	x, ok := conn.(interface{ FullCone() bool })
+	return len(data) > 0, ok && x.FullCone()
 }
 
 // unguardedBy opens one request of a form; a plain one is bound to dst.
@@ -245,207 +316,22 @@ func (p *packets) unguardedBy(ctx context.Context, f packetForm, dst netaddr.Add
 	return d.DialPacket(ctx, dst)
 }
 
-// settle is called with a form that was answered. No server whose kind its
-// answers do not tell understands two of them. One whose kind they tell may be
-// followed by another behind the same address: nothing is remembered of it.
-func (t *trial) settle(f packetForm) {
-	if t.done.Swap(true) {
-		return
-	}
-	p := t.packets
-	if p.form() != packetsXUDP {
-		p.found.Store(uint32(f))
-	}
-	p.say(p.form())
-}
-
-// plainAnswered is called for each datagram of the plain form: when no other
-// form answers soon, that counts as a sign.
-func (t *trial) plainAnswered() bool {
-	t.doubt.Do(func() {
-		t.joint.after(trialAnswer, func() {
-			if !t.done.Load() {
-				t.packets.onlyPlain()
-			}
-		})
-	})
-	return true
-}
-
-func (p *packets) onlyPlain() {
-	p.mu.Lock()
-	p.tries++
-	settled := p.tries >= trialTries
-	if settled {
-		p.tries, p.rest = 0, time.Now().Add(trialPause)
-	}
-	p.mu.Unlock()
-	if settled {
-		p.say(packetsPlain)
-	}
-}
-
-// say tells the NAT behaviour when it is first known, and when it changes.
-func (p *packets) say(f packetForm) {
+// say logs the NAT behaviour when it is first known, and when it changes; next
+// says that open associations do not have it yet.
+func (p *packets) say(f packetForm, next bool) {
 	p.mu.Lock()
 	news := p.said != f
 	p.said = f
 	p.mu.Unlock()
-	if news {
-		p.guard.voice.log.Info("UDP", logline.Text("UDP by %s: %s", f, f.nat()), "form", f.String(), "server", p.guard.voice.server)
-	}
-}
-
-// jointQueue bounds the datagrams of a joint that wait for its reader.
-const jointQueue = 64
-
-// A joint is several PacketConns read as one.
-type joint struct {
-	route func(b []byte, to netaddr.Addr) error // set before use
-
-	ctx     context.Context
-	cancel  context.CancelFunc
-	arrived chan arrival
-	running sync.WaitGroup
-
-	mu     sync.Mutex
-	conns  []transport.PacketConn
-	timers []*time.Timer
-	closed bool
-	err    error // why the first conn ended
-}
-
-type arrival struct {
-	buf  *transport.Buffer
-	p    []byte
-	from netaddr.Addr
-}
-
-var (
-	_ transport.PacketConn       = (*joint)(nil)
-	_ transport.LazyPacketReader = (*joint)(nil)
-)
-
-func newJoint() *joint {
-	j := &joint{arrived: make(chan arrival, jointQueue)}
-	j.ctx, j.cancel = context.WithCancel(context.Background())
-	return j
-}
-
-// add reads from conn, too, which is closed with the joint. each, if not nil,
-// is called for each datagram and tells whether it counts. The end of the
-// first conn is the joint's.
-func (j *joint) add(conn transport.PacketConn, each func() bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed {
-		_ = conn.Close()
+	if !news {
 		return
 	}
-	main := len(j.conns) == 0
-	j.conns = append(j.conns, conn)
-	j.running.Go(func() {
-		err := j.read(conn, each)
-		if main {
-			j.mu.Lock()
-			j.err = err
-			j.mu.Unlock()
-			j.cancel()
-		}
-	})
-}
-
-func (j *joint) read(conn transport.PacketConn, each func() bool) error {
-	for {
-		b, p, from, err := transport.ReadPacketLazy(conn)
-		if err != nil {
-			return err
-		}
-		if each != nil && !each() {
-			b.Release()
-			continue
-		}
-		select {
-		case j.arrived <- arrival{b, p, from}:
-		case <-j.ctx.Done():
-			b.Release()
-			return context.Cause(j.ctx)
-		}
+	from, hint := "", ""
+	if next {
+		from = " from the next association on"
 	}
-}
-
-// background runs f until the joint is closed.
-func (j *joint) background(f func(ctx context.Context)) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if !j.closed {
-		j.running.Go(func() { f(j.ctx) })
+	if f == packetsPlain && p.fixed == packetsUnknown {
+		hint = `; for one port to all of them set "udp.mode" to "xudp" if the server is Xray, to "packetaddr" if it is V2Ray 5`
 	}
-}
-
-// after calls f after d, unless the joint is closed before.
-func (j *joint) after(d time.Duration, f func()) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if !j.closed {
-		j.timers = append(j.timers, time.AfterFunc(d, f))
-	}
-}
-
-// ReadPacketLazy implements transport.LazyPacketReader.
-func (j *joint) ReadPacketLazy() (*transport.Buffer, []byte, netaddr.Addr, error) {
-	select {
-	case a := <-j.arrived:
-		return a.buf, a.p, a.from, nil
-	case <-j.ctx.Done():
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.err != nil {
-		return nil, nil, netaddr.Addr{}, j.err
-	}
-	return nil, nil, netaddr.Addr{}, errJointClosed
-}
-
-var errJointClosed = errors.New("the association is closed")
-
-// ReadPacket implements transport.PacketConn.
-func (j *joint) ReadPacket(p []byte) (int, netaddr.Addr, error) {
-	b, got, from, err := j.ReadPacketLazy()
-	if err != nil {
-		return 0, from, err
-	}
-	defer b.Release()
-	return copy(p, got), from, nil
-}
-
-// WritePacket implements transport.PacketConn.
-func (j *joint) WritePacket(p []byte, to netaddr.Addr) error { return j.route(p, to) }
-
-// Close implements transport.PacketConn.
-func (j *joint) Close() error {
-	j.mu.Lock()
-	if j.closed {
-		j.mu.Unlock()
-		return nil
-	}
-	j.closed = true
-	j.cancel()
-	conns := j.conns
-	for _, t := range j.timers {
-		t.Stop()
-	}
-	j.mu.Unlock()
-	for _, c := range conns {
-		_ = c.Close()
-	}
-	j.running.Wait()
-	for {
-		select {
-		case a := <-j.arrived:
-			a.buf.Release()
-		default:
-			return nil
-		}
-	}
+	p.guard.voice.log.Info("UDP", logline.Text("UDP by %s%s: %s%s", f, from, f.nat(), hint), "form", f.String(), "server", p.guard.voice.server)
 }

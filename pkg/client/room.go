@@ -10,28 +10,23 @@ import (
 	"vmess-local/pkg/udp"
 )
 
-const (
-	// filesOfConn are what a connection needs: its own, and that of its tunnel
-	// or of the socket of its UDP association.
-	filesOfConn = 2
-	// filesOfWays is how many tunnels an association may have that are not of
-	// single destinations: two, while it finds out what the server understands.
-	filesOfWays = 2
-)
+// filesOfConn are what a connection needs: its own, and that of its tunnel or of
+// the socket of its UDP association.
+const filesOfConn = 2
 
 // room is what a client may have open at one time. All its generations share
 // it: what a retired one holds counts.
 type room struct {
 	files *limit.Budget // that connections and tunnels have
 	conns *limit.Budget // of applications, each with a tunnel
-	ways  *limit.Budget // associations, by their tunnels
+	ways  *limit.Budget // associations, each with a tunnel that is not of a single destination
 	ends  *limit.Budget // destinations of datagrams that have a tunnel each
 }
 
 func newRoom() *room {
 	r := &room{files: limit.NewBudget(0, nil, 0)}
 	r.conns = limit.NewBudget(0, r.files, filesOfConn)
-	r.ways = limit.NewBudget(0, r.files, filesOfWays)
+	r.ways = limit.NewBudget(0, r.files, 1)
 	r.ends = limit.NewBudget(0, r.files, 1)
 	return r
 }
@@ -47,7 +42,7 @@ func (r *room) fit(cfg *config.Client) {
 	r.conns.SetMost(limit.Connections(cfg.Limits.Connections, files, filesOfConn))
 	// Datagrams get half of the files at most, and no destinations so many that
 	// there is none left for an association.
-	r.ways.SetMost(max(1, min(udp.DefaultMaxAssociations, files/4/filesOfWays)))
+	r.ways.SetMost(max(1, min(udp.DefaultMaxAssociations, files/4)))
 	r.ends.SetMost(max(1, files/4))
 }
 

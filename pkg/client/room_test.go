@@ -37,7 +37,7 @@ func TestRoomIsOne(t *testing.T) {
 	r.fit(cfg)
 	ways, destinations := take(r.ways), take(r.ends)
 	conns, origins := take(r.conns), take(r.files)
-	if all := 2*ways + destinations + 2*conns + origins; ways == 0 || all != files {
+	if all := ways + destinations + 2*conns + origins; ways == 0 || all != files {
 		t.Errorf("%d associations, %d destinations, %d connections and %d origins: %d files of %d", ways, destinations, conns, origins, all, files)
 	}
 	if conns < files/4 {

@@ -79,7 +79,7 @@ func TestCheckDatagrams(t *testing.T) {
 		{"V2Ray, XUDP", v2ray, "xudp", answers, diagnose.Fail, "the server does not understand XUDP", ""},
 		{"a mute target", ours, "auto", mute, diagnose.Fail, "no datagram came back from 127.0.34.79:3478", diagnose.DestinationNoAnswer},
 		{"no target, our server", ours, "auto", netaddr.Addr{}, diagnose.Skip, "not tried (--target HOST:53 or HOST:3478 does); by XUDP: full cone", ""},
-		{"no target, V2Ray", v2ray, "auto", netaddr.Addr{}, diagnose.Skip, "by a form not known yet: found out with the first datagrams", ""},
+		{"no target, V2Ray", v2ray, "auto", netaddr.Addr{}, diagnose.Skip, "by a form not known yet: found out with the first answers", ""},
 		{"off", ours, "off", answers, diagnose.Skip, `"udp.mode" is "off"`, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

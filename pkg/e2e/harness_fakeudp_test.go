@@ -15,43 +15,54 @@ import (
 	"time"
 )
 
-// A fakeV2Ray5 is a server for datagrams that understands what V2Ray 5 does
-// (docs/protocol.md 9 to 11): the plain form and packetaddr, and of XUDP only
-// as much as looks like a UDP session of Mux.Cool, all of whose datagrams go to
-// the first destination. As fakeServer it is written without our own packages:
-// AEAD, aes-128-gcm, no padding, IPv4.
-type fakeV2Ray5 struct {
-	addr string
+// A fakeCore is a server for datagrams that understands what V2Ray 4, V2Ray 5 or
+// Xray does (docs/protocol.md 9 to 11): the plain form, V2Ray 5 packetaddr, and
+// Xray XUDP, of which the others take as much as looks like a UDP session of
+// Mux.Cool, all of whose datagrams go to the first destination. As fakeServer it
+// is written without our own packages: AEAD, aes-128-gcm, no padding, IPv4.
+type fakeCore struct {
+	addr     string
+	brand    string
+	resolver netip.AddrPort // where datagrams to fakeResolver go
 
 	mu   sync.Mutex
 	seen map[string]int // requests: "plain", "packetaddr" and "XUDP"
 }
 
-func startFakeV2Ray5(t testing.TB) *fakeV2Ray5 {
+const (
+	fakeV2Ray4 = "V2Ray 4"
+	fakeV2Ray5 = "V2Ray 5"
+	fakeXray   = "Xray"
+)
+
+// fakeResolver is an address of a resolver that no test can listen on.
+var fakeResolver = netip.MustParseAddrPort("192.0.2.53:53")
+
+func startFakeCore(t testing.TB, brand string, resolver netip.AddrPort) *fakeCore {
 	t.Helper()
-	s := &fakeV2Ray5{seen: map[string]int{}}
+	s := &fakeCore{brand: brand, resolver: resolver, seen: map[string]int{}}
 	s.addr = serveOrigin(t, func(c *net.TCPConn) {
 		if err := s.serve(c); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed) {
-			t.Logf("the fake V2Ray 5: %v", err)
+			t.Logf("the fake %s: %v", brand, err)
 		}
 	})
 	return s
 }
 
 // requests returns how many of a form came so far.
-func (s *fakeV2Ray5) requests(form string) int {
+func (s *fakeCore) requests(form string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.seen[form]
 }
 
-func (s *fakeV2Ray5) count(form string) {
+func (s *fakeCore) count(form string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seen[form]++
 }
 
-func (s *fakeV2Ray5) serve(c *net.TCPConn) error {
+func (s *fakeCore) serve(c *net.TCPConn) error {
 	buffered := bufio.NewReader(c)
 	head, err := buffered.Peek(5 + len(wsPath))
 	if err != nil {
@@ -69,7 +80,7 @@ func (s *fakeV2Ray5) serve(c *net.TCPConn) error {
 	if err != nil {
 		return err
 	}
-	out, err := newFakeDatagrams(c, request)
+	out, err := newFakeDatagrams(c, request, s.resolver)
 	if err != nil {
 		return err
 	}
@@ -83,6 +94,9 @@ func (s *fakeV2Ray5) serve(c *net.TCPConn) error {
 		return fmt.Errorf("command %d is not for this server", request.command)
 	case bytes.HasPrefix(request.address, name):
 		s.count("packetaddr")
+		if s.brand != fakeV2Ray5 {
+			return nil // there is no such name
+		}
 		out.start(func(from netip.AddrPort, data []byte) []byte {
 			ip := from.Addr().As4()
 			head := binary.BigEndian.AppendUint16(append([]byte{1}, ip[:]...), from.Port())
@@ -105,7 +119,7 @@ func (s *fakeV2Ray5) serve(c *net.TCPConn) error {
 }
 
 // session serves one UDP session of Mux.Cool, or none for a probe.
-func (s *fakeV2Ray5) session(out *fakeDatagrams, chunks *fakeChunks) error {
+func (s *fakeCore) session(out *fakeDatagrams, chunks *fakeChunks) error {
 	var to netip.AddrPort
 	for {
 		meta, data, err := readFakeFrame(chunks)
@@ -121,10 +135,20 @@ func (s *fakeV2Ray5) session(out *fakeDatagrams, chunks *fakeChunks) error {
 				return err
 			}
 			keep := []byte{0, 4, meta[0], meta[1], 2, 1}
-			out.start(func(_ netip.AddrPort, data []byte) []byte {
-				frame := binary.BigEndian.AppendUint16(bytes.Clone(keep), uint16(len(data)))
-				return append(frame, data...)
+			out.start(func(from netip.AddrPort, data []byte) []byte {
+				frame := bytes.Clone(keep)
+				if s.brand == fakeXray {
+					ip := from.Addr().As4()
+					frame = append(binary.BigEndian.AppendUint16(append(frame, 2), from.Port()), 1)
+					frame = append(frame, ip[:]...)
+					frame[1] = byte(len(frame) - 2)
+				}
+				return append(binary.BigEndian.AppendUint16(frame, uint16(len(data))), data...)
 			})
+		} else if status == 2 && s.brand == fakeXray && len(meta) >= 12 {
+			if to, err = fakeAddress(meta[5:]); err != nil {
+				return err
+			}
 		} else if status == 3 {
 			return nil
 		}
@@ -208,7 +232,8 @@ func (c *fakeChunks) Read(p []byte) (int, error) {
 // fakeDatagrams is a request's UDP socket, and its answer.
 type fakeDatagrams struct {
 	*net.UDPConn
-	reading sync.WaitGroup
+	resolver netip.AddrPort
+	reading  sync.WaitGroup
 
 	mu      sync.Mutex
 	tunnel  net.Conn
@@ -216,15 +241,18 @@ type fakeDatagrams struct {
 	body    *fakeBody // nil before the first answer
 }
 
-func newFakeDatagrams(tunnel net.Conn, q *fakeRequest) (*fakeDatagrams, error) {
+func newFakeDatagrams(tunnel net.Conn, q *fakeRequest, resolver netip.AddrPort) (*fakeDatagrams, error) {
 	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return nil, err
 	}
-	return &fakeDatagrams{UDPConn: socket, tunnel: tunnel, request: q}, nil
+	return &fakeDatagrams{UDPConn: socket, resolver: resolver, tunnel: tunnel, request: q}, nil
 }
 
 func (d *fakeDatagrams) send(to netip.AddrPort, data []byte) error {
+	if to == fakeResolver {
+		to = d.resolver
+	}
 	_, err := d.WriteToUDPAddrPort(data, to)
 	return err
 }
@@ -235,6 +263,9 @@ func (d *fakeDatagrams) start(wrap func(from netip.AddrPort, data []byte) []byte
 		p := make([]byte, 1<<16)
 		for {
 			n, from, err := d.ReadFromUDPAddrPort(p)
+			if from == d.resolver {
+				from = fakeResolver
+			}
 			if err != nil || d.write(wrap(from, p[:n])) != nil {
 				return
 			}

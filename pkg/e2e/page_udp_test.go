@@ -59,7 +59,7 @@ func TestStatusPageDatagrams(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.echoBurst(t, 1, first)
-	l.wantSaid(t, "UDP by XUDP"+fullConeSaid)
+	l.wantSaid(t, "UDP by XUDP"+nextSaid+fullConeSaid)
 	want := pageUDP{Open: 1, Opened: 1, Up: 21, Down: 21, UpBytes: 84, DownBytes: 84, Form: "XUDP"}
 	u := udpOf(t, base, token)
 	if u.Dropped["fragment"]+u.Dropped["malformed"] != 1 || len(u.Dropped) != 1 {
