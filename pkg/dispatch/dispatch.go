@@ -309,8 +309,15 @@ type watched struct {
 	start      time.Time
 	up, down   *atomic.Int64
 	end        func(failed bool)
-	failed     atomic.Pointer[error] // the first error that is no end
+	moved      atomic.Int64            // when the last byte did, as a Duration since start
+	failed     atomic.Pointer[failure] // the first error that is no end
 	closed     atomic.Bool
+}
+
+// A failure is a stream's error and how long nothing had moved then.
+type failure struct {
+	err   error
+	quiet time.Duration
 }
 
 // dial makes the stream, or reports that it did not come about.
@@ -323,7 +330,7 @@ func (w *watched) dial(ctx context.Context, first []byte) (transport.StreamConn,
 		return nil, err
 	}
 	w.StreamConn = conn
-	w.up.Add(int64(len(first)))
+	w.count(w.up, len(first))
 	return w, nil
 }
 
@@ -332,22 +339,34 @@ func (w *watched) cut() { _ = transport.Reset(w.StreamConn) }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.StreamConn.Read(p)
-	w.down.Add(int64(n))
+	w.count(w.down, n)
 	w.note("read", err)
 	return n, err
 }
 
 func (w *watched) Write(p []byte) (int, error) {
 	n, err := w.StreamConn.Write(p)
-	w.up.Add(int64(n))
+	w.count(w.up, n)
 	w.note("write", err)
 	return n, err
+}
+
+func (w *watched) count(counter *atomic.Int64, n int) {
+	if n > 0 {
+		counter.Add(int64(n))
+		w.moved.Store(int64(time.Since(w.start)))
+	}
+}
+
+// quiet returns how long no byte has moved.
+func (w *watched) quiet() time.Duration {
+	return time.Since(w.start) - time.Duration(w.moved.Load())
 }
 
 func (w *watched) note(op string, err error) {
 	if err != nil && err != io.EOF && !w.closed.Load() {
 		err = &transport.SideError{Side: transport.Remote, Op: op, Err: err}
-		w.failed.CompareAndSwap(nil, &err)
+		w.failed.CompareAndSwap(nil, &failure{err, w.quiet()})
 	}
 }
 
@@ -356,9 +375,9 @@ func (w *watched) Close() error {
 		return w.StreamConn.Close()
 	}
 	err := w.StreamConn.Close()
-	r := Report{Request: w.request, Remote: w.StreamConn, Up: w.up.Load(), Down: w.down.Load(), Duration: time.Since(w.start)}
-	if p := w.failed.Load(); p != nil {
-		r.Err = *p
+	r := Report{Request: w.request, Remote: w.StreamConn, Up: w.up.Load(), Down: w.down.Load(), Duration: time.Since(w.start), Quiet: w.quiet()}
+	if f := w.failed.Load(); f != nil {
+		r.Err, r.Quiet = f.err, f.quiet
 	}
 	w.end(r.Err != nil)
 	w.dispatcher.report(r)

@@ -262,6 +262,46 @@ func TestDialStreamIsReported(t *testing.T) {
 	}
 }
 
+// A stream that fails after a silence is reported with that silence, not with
+// what the inbound let pass until it closed the stream.
+func TestDialStreamReportsSilence(t *testing.T) {
+	for name, move := range map[string]func(c transport.StreamConn, far *transporttest.Conn){
+		"nothing moved": func(transport.StreamConn, *transporttest.Conn) {},
+		"up":            func(c transport.StreamConn, _ *transporttest.Conn) { _, _ = c.Write([]byte("x")) },
+		"down": func(c transport.StreamConn, far *transporttest.Conn) {
+			_, _ = far.Write([]byte("x"))
+			_, _ = c.Read(make([]byte, 1))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, r := newFar(), make(reports, 1)
+				d := &Dispatcher{Dialer: f, Reporter: r}
+				c, err := d.DialStream(t.Context(), destination, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := 7 * time.Second
+				if name == "nothing moved" {
+					want += time.Minute
+				}
+				time.Sleep(time.Minute)
+				move(c, f.peer)
+				time.Sleep(7 * time.Second)
+				_ = f.peer.Reset()
+				if _, err := c.Read(make([]byte, 1)); err == nil {
+					t.Fatal("read after a reset")
+				}
+				time.Sleep(time.Hour)
+				_ = c.Close()
+				if report := <-r; report.Quiet != want {
+					t.Errorf("reported %s without a byte, want %s", report.Quiet, want)
+				}
+			})
+		})
+	}
+}
+
 // watcher remembers the last request that it was told of.
 type watcher struct {
 	begun, ended, failed int

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -90,6 +91,27 @@ func TestFaultIdleCut(t *testing.T) {
 		}
 		l.wantFailures(t, 2)
 	})
+	t.Run("plain HTTP", func(t *testing.T) {
+		t.Parallel()
+		l := newLab(t, labSetup{remote: ping(0)})
+		stalls := stallingOrigin(t)
+		for range 2 {
+			c, err := net.Dial("tcp", l.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, "GET http://"+stalls+"/ HTTP/1.1\r\nHost: "+stalls+"\r\n\r\n")
+			_ = c.SetReadDeadline(time.Now().Add(silence + 5*time.Second))
+			if got, err := io.ReadAll(c); isTimeout(err) || !strings.Contains(string(got), "\r\n\r\n") {
+				t.Errorf("read %q, %v; want a part of the answer and its end", got, err)
+			}
+			_ = c.Close()
+		}
+		r := l.awaitCause(t, "tunnel.idle-cut")
+		if r.Confidence != "certain" || !strings.Contains(r.Msg, "ends connections that are idle for 2 s") {
+			t.Errorf("%+v", r)
+		}
+	})
 	t.Run("with pings", func(t *testing.T) {
 		t.Parallel()
 		l := newLab(t, labSetup{remote: ping(time.Second)})
@@ -107,6 +129,19 @@ func TestFaultIdleCut(t *testing.T) {
 		l.ask(origin, "hello\n", 6).wantData(t, "hello\n")
 		l.wantQuiet(t)
 	})
+}
+
+// stallingOrigin is an HTTP server whose answers stop in the middle.
+func stallingOrigin(t *testing.T) string {
+	t.Helper()
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "8")
+		_, _ = io.WriteString(w, "some")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(origin.Close)
+	return origin.Listener.Addr().String()
 }
 
 // TestFaultServerGone kills a server in the middle of downloads, and starts it
