@@ -123,7 +123,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 		remote:  s,
 		account: account,
 		prober: &diagnose.Prober{
-			Endpoint: w.through(w.plain), EarlyEndpoint: w.through(w.withEarly), Below: w.unverified, Other: w.other,
+			Endpoint: w.through(w.plain), EarlyEndpoint: w.through(w.withEarly), Below: w.unverified, Secure: w.plain.Endpoint, Other: w.other,
 			TLS: s.TLS.Enabled, EarlyData: s.WS.EarlyData > 0, Host: setting.Host, Account: account, Now: opt.Now,
 		},
 		section: section, setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,

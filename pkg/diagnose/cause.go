@@ -228,8 +228,8 @@ func Causes() []CauseInfo {
 		},
 		{
 			TLSRefused, "The server refuses the TLS handshake.",
-			"A TLS alert, which is named, or the connection is closed during the handshake.",
-			"Check `tls.serverName` and `server.port`; the server must speak TLS 1.2 or later.",
+			"A TLS alert, which is named (only TLS servers send one, so what the port answers to plain HTTP does not count), or the connection is closed during the handshake.",
+			"Alert 112, and often 40: correct `tls.serverName`. 70: turn on TLS 1.2 or 1.3 at the server. 116 and those about certificates: the server requires a client certificate, which is not supported here. 120: the port has HTTP/2 only. Closed: check `server.port`, and whether the port expects the PROXY protocol.",
 		},
 		{
 			WSNeedsTLS, "The port wants TLS, and plain WebSocket was spoken.",
@@ -238,18 +238,18 @@ func Causes() []CauseInfo {
 		},
 		{
 			WSNotFound, "The path does not exist there.",
-			"Status 404 or 410. An empty body without `Server` header comes from the proxy core itself, a page from a web server in front.",
-			"Check `ws.path` (letter by letter) and `ws.host` against the server's configuration: a server may take one host only.",
+			"Status 404 or 410. An empty body comes from the proxy core itself, with a `Server` header through a web server that passed the request on; a page from the web server.",
+			"Check `ws.path` (letter by letter) and `ws.host` against the server's configuration: a server may take one host only. Behind nginx write `proxy_pass http://ADDRESS:PORT;` without a slash at its end: with one, V2Ray is asked for another path.",
 		},
 		{
 			WSBadRequest, "The server does not take the request for a WebSocket upgrade.",
-			"Status 400 or 426: mostly something on the way drops the `Upgrade` header, or the way wants TLS twice.",
-			"In nginx: `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade` and `proxy_set_header Connection \"upgrade\"`.",
+			"Status 400 or 426. With `Sec-Websocket-Version` in the answer the `Upgrade` header was dropped on the way. Go's bare \"400 Bad Request\" without it: Host arrives twice, or V2Ray expects the PROXY protocol. Else the way wants TLS twice, or the web server's own page says why.",
+			"In nginx: `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade`, `proxy_set_header Connection \"upgrade\"`, and `proxy_set_header Host` once. In V2Ray turn `acceptProxyProtocol` off unless what is in front sends it.",
 		},
 		{
 			WSForbidden, "The request is forbidden.",
-			"Status 401 or 403. From a CDN: its rules against bots, or WebSockets are off.",
-			"Check `ws.host`; at the CDN turn WebSockets on and exempt the path from bot rules.",
+			"Status 401 or 403; from a CDN: its rules against bots, or WebSockets are off. Or nginx's page \"No required SSL certificate was sent\".",
+			"Check `ws.host`; at the CDN turn WebSockets on and exempt the path from bot rules. Where a client certificate is required: turn `ssl_verify_client` off, or connect through the CDN that has one.",
 		},
 		{
 			WSBadGateway, "The web server in front cannot reach the V2Ray behind it.",
@@ -259,12 +259,12 @@ func Causes() []CauseInfo {
 		{
 			WSRedirect, "The server sends us elsewhere.",
 			"Status 301, 302, 303, 307 or 308; where to is named.",
-			"To https: set `tls.enabled` to true and `server.port` to 443. Elsewhere: check `ws.host` and `ws.path`.",
+			"To https: set `tls.enabled` to true and `server.port` to 443. To the same path with a slash more or less: write nginx's `location` as V2Ray's path is. Elsewhere: check `ws.host` and `ws.path`.",
 		},
 		{
-			WSNotWebSocket, "A web site answers, no WebSocket.",
-			"Status 200 or the like with a page, or a 101 with wrong headers.",
-			"Check `ws.path` and `ws.host`: the web server has no WebSocket there.",
+			WSNotWebSocket, "Something else than a WebSocket answers: a web site, or VMess by another transport.",
+			"Status 200 or the like with a page, or a 101 with wrong headers. Another transport: a VMess request sent without WebSocket is accepted (certain), or the answer looks like that of V2Ray's TCP with an HTTP header, HTTP/2 or HTTPUpgrade (likely).",
+			"A web site: check `ws.path` and `ws.host`. Another transport: set `\"network\": \"ws\"` in the server's inbound; only WebSocket is supported here.",
 		},
 		{
 			WSUnexpectedStatus, "The server answers with a status that has no meaning here.",
@@ -283,8 +283,8 @@ func Causes() []CauseInfo {
 		},
 		{
 			WSNotHTTP, "Something else than a web server answers.",
-			"The answer to the upgrade request is not HTTP/1.1: another service, or HTTP/2.",
-			"Check `server.port`; with HTTP/2: turn it off for this port on the server.",
+			"The answer to the upgrade request is not HTTP/1.1: another service, or HTTP/2; or there is none and HTTP/2 is answered.",
+			"Check `server.port`; with HTTP/2: let the server accept HTTP/1.1 on this port.",
 		},
 		{
 			WSEarlyDataRefused, "The server is not set up for early data.",

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,8 @@ type Prober struct {
 	// Below is the same without the WebSocket. Its TLS may be unverified: the
 	// Date read there informs, and a probe decides.
 	Below transport.StreamEndpoint
+	// Secure is Below with its TLS verified: ids are shown to nobody else.
+	Secure transport.StreamEndpoint
 	// Other is like Below with TLS where that has none, and without it where
 	// it has.
 	Other transport.StreamEndpoint
@@ -148,7 +151,7 @@ func (p *Prober) Look(ctx context.Context, err error) WayFacts {
 			f.Skew = &skew
 		}
 	case errors.As(err, &step):
-		if step.Step == netdial.StepTLS {
+		if _, alerted := netdial.AlertOf(err); step.Step == netdial.StepTLS && !alerted {
 			f.OtherTLS = p.otherAnswers(ctx)
 		}
 	case errors.As(err, &status):
@@ -156,9 +159,57 @@ func (p *Prober) Look(ctx context.Context, err error) WayFacts {
 			f.WithoutEarlyData = p.upgrades(ctx)
 		}
 	default:
-		f.OtherTLS = p.otherAnswers(ctx)
+		p.lookBelow(ctx, err, &f)
 	}
 	return f
+}
+
+// lookBelow finds out what a port does that does not answer the upgrade. The
+// first that it does is what it is for. TLS that was agreed on is what the port
+// wants.
+func (p *Prober) lookBelow(ctx context.Context, err error, f *WayFacts) {
+	ctx, found := context.WithCancel(ctx)
+	defer found()
+	var all sync.WaitGroup
+	defer all.Wait()
+	try := func(fact *Known, does func(context.Context) bool) {
+		all.Go(func() {
+			if *fact = No; does(ctx) {
+				*fact = Yes
+				found()
+			}
+		})
+	}
+	if !p.TLS {
+		try(&f.OtherTLS, func(ctx context.Context) bool { return p.otherAnswers(ctx) == Yes })
+	}
+	var garbled *wsconn.ProtocolError
+	if _, alerted := netdial.AlertOf(err); alerted || errors.As(err, &garbled) {
+		return
+	}
+	try(&f.HTTP2, p.speaksHTTP2)
+	try(&f.VMessBelow, func(ctx context.Context) bool {
+		return p.ask(ctx, p.Secure, vmess.ModeAEAD, 0) == ProbeAccepted // not by MD5: recorded, it could be used again
+	})
+}
+
+// speaksHTTP2 reports whether the port answers HTTP/2's preface (RFC 9113
+// section 3.4).
+func (p *Prober) speaksHTTP2(ctx context.Context) bool {
+	conn, err := p.Below.ConnectStream(ctx, nil)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+		return false
+	}
+	head := make([]byte, 9)
+	_, err = io.ReadFull(conn, head)
+	return err == nil && isHTTP2(head)
 }
 
 // upgrades reports whether the way works without early data.
@@ -184,7 +235,8 @@ func (p *Prober) otherAnswers(ctx context.Context) Known {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	if _, err := p.get(conn); err != nil {
+	resp, err := p.get(conn)
+	if err != nil || wantsTLS(resp.body) || strings.HasPrefix(strings.ToLower(resp.header.Get("Location")), "https:") {
 		return No
 	}
 	return Yes
@@ -207,26 +259,36 @@ func (p *Prober) Skew(ctx context.Context) (time.Duration, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	sent, start := p.now(), time.Now()
-	header, err := p.get(conn)
+	resp, err := p.get(conn)
 	if err != nil {
 		return 0, err
 	}
-	return SkewOf(sent.Add(time.Since(start)/2), header.Get("Date"))
+	return SkewOf(sent.Add(time.Since(start)/2), resp.header.Get("Date"))
 }
 
-// get asks for a path that does not exist and returns the answer's header.
-func (p *Prober) get(conn net.Conn) (http.Header, error) {
+// A plainAnswer is the answer to a plain request.
+type plainAnswer struct {
+	header http.Header
+	body   []byte // its beginning
+}
+
+// get asks for a path that does not exist.
+func (p *Prober) get(conn net.Conn) (plainAnswer, error) {
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
 	path := strings.ToLower(rand.Text()[:10])
 	if _, err := fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\nConnection: close\r\n\r\n", path, p.Host); err != nil {
-		return nil, err
+		return plainAnswer{}, err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 32<<10)), nil)
 	if err != nil {
-		return nil, err
+		return plainAnswer{}, err
+	}
+	answer := plainAnswer{header: resp.Header}
+	if resp.StatusCode == http.StatusBadRequest { // which says why in its body
+		answer.body, _ = io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	}
 	_ = resp.Body.Close()
-	return resp.Header, nil
+	return answer, nil
 }
 
 func (p *Prober) now() time.Time {

@@ -2,8 +2,10 @@ package diagnose
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,6 +54,9 @@ func refusedUpgrade(e *wsconn.HandshakeError, s Setting) Verdict {
 }
 
 func byStatus(e *wsconn.HandshakeError, s Setting) Verdict {
+	if v, ok := otherTransport(e); ok {
+		return v
+	}
 	switch status := e.Status; {
 	case status == http.StatusSwitchingProtocols:
 		return Verdict{
@@ -87,6 +92,13 @@ func who(e *wsconn.HandshakeError) string {
 // sing-box send neither a body nor a Server header.
 func isCore(e *wsconn.HandshakeError) bool { return e.Server() == "" && len(e.Body) == 0 }
 
+// isPassedOn recognises a proxy core's own answer behind a web server: the
+// pages of web servers are not empty.
+func isPassedOn(e *wsconn.HandshakeError) bool {
+	length := e.Header.Get("Content-Length")
+	return e.Server() != "" && (length == "" || length == "0") && len(e.Body) == 0 && e.Header.Get("Content-Type") == ""
+}
+
 func isCDN(e *wsconn.HandshakeError) bool { return strings.EqualFold(e.Server(), "cloudflare") }
 
 func (s Setting) showPath() string { return clean(s.Path, 40) }
@@ -98,6 +110,10 @@ func notFound(e *wsconn.HandshakeError, s Setting) Verdict {
 	case isCore(e), e.Server() == "" && strings.TrimSpace(string(e.Body)) == "404 page not found":
 		v.Sentence = fmt.Sprintf("the proxy server itself answers %d: its path is not %s, or it is not for the host %s", e.Status, s.showPath(), s.showHost())
 		v.Fix = "correct " + s.at("ws.path") + ": it must be the server's, letter by letter; else " + s.at("ws.host") + ", which servers may check, too"
+	case isPassedOn(e):
+		v.Confidence = Likely
+		v.Sentence = fmt.Sprintf("%s passes the request on, and what is behind it answers %d: it is not asked for the path that it has", who(e), e.Status)
+		v.Fix = `in nginx: "proxy_pass http://ADDRESS:PORT;" without a slash or path at its end; and ` + s.at("ws.path") + " must be V2Ray's, letter by letter"
 	default:
 		v.Sentence = fmt.Sprintf("%s answers %d: it has nothing at %s for the host %s", who(e), e.Status, s.showPath(), s.showHost())
 		v.Fix = "correct " + s.at("ws.path") + " or " + s.at("ws.host") + ": the web server has no location for them"
@@ -115,19 +131,57 @@ func badRequest(e *wsconn.HandshakeError, s Setting) Verdict {
 		v.Confidence = Certain
 		v.Sentence = "the front server opens TLS and passes plain HTTP on, but what is behind it wants TLS again"
 		v.Fix = "on the server: turn TLS off in V2Ray behind the web server, or pass on with https"
-	case strings.Contains(body, `bad "upgrade" header`), strings.Contains(body, `bad "connection" header`), e.Status == http.StatusUpgradeRequired:
+	case strings.Contains(body, "no required ssl certificate was sent"):
+		v.Cause, v.Confidence = WSForbidden, Certain
+		v.Sentence = fmt.Sprintf("%s answers %d: it requires a client certificate", who(e), e.Status)
+		v.Fix = `in nginx: turn "ssl_verify_client" off for this host; where it is for a CDN (authenticated origin pulls), connect through the CDN`
+	case strings.Contains(body, "request header or cookie too large"):
 		v.Confidence = Certain
-		v.Sentence = fmt.Sprintf("%s answers %d: something on the way dropped the Upgrade header", who(e), e.Status)
-		v.Fix = `in nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"`
+		v.Sentence = fmt.Sprintf("%s answers %d: the headers of the request are too large for it", who(e), e.Status)
+		v.Fix = "lower " + s.at("ws.earlyData") + `, or raise "large_client_header_buffers" in nginx`
 	case isCDN(e):
 		v.Sentence = "cloudflare answers 400: WebSockets are off there, or the port is not one of its HTTP ports"
 		v.Fix = "turn WebSockets on at the CDN, and check " + s.at("port") + " and " + s.at("ws.host")
+	case e.Header.Get("Sec-Websocket-Version") != "", e.Status == http.StatusUpgradeRequired,
+		strings.Contains(body, `bad "upgrade" header`), strings.Contains(body, `bad "connection" header`):
+		v.Confidence = Certain
+		v.Sentence = fmt.Sprintf("%s answers %d: something on the way dropped the Upgrade header", who(e), e.Status)
+		v.Fix = `in nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"`
+	case isGos(body):
+		return unreadable(e, body, s)
 	case e.Server() == "":
 		v.Sentence = "the proxy server itself answers 400: no WebSocket upgrade reached it"
 		v.Fix = `in a web server in front pass the Upgrade and Connection headers on; check that ` + s.at("ws.path") + " is exact"
 	default:
 		v.Sentence = fmt.Sprintf("%s answers 400 to the WebSocket upgrade of %s at %s", who(e), s.showPath(), s.showHost())
 		v.Fix = "check " + s.at("ws.host") + " and " + s.at("ws.path") + ", and that the web server passes Upgrade and Connection on"
+	}
+	return v
+}
+
+// isGos recognises what Go's HTTP server, which V2Ray and Xray use, answers to
+// bytes that are no request for it, before any WebSocket looks at them.
+func isGos(body string) bool { return strings.HasPrefix(body, "400 bad request") }
+
+// unreadable judges such an answer: our own requests are readable.
+func unreadable(e *wsconn.HandshakeError, body string, s Setting) Verdict {
+	v := Verdict{Cause: WSBadRequest, Confidence: Likely}
+	setHost := `in the web server in front set Host once (nginx: one "proxy_set_header Host $host")`
+	behind := "the program behind " + who(e)
+	if e.Server() == "" {
+		behind = "the proxy server itself"
+	}
+	switch {
+	case strings.Contains(body, "host header"):
+		v.Confidence = Certain
+		v.Sentence = behind + " answers 400: the Host header that reaches it is wrong"
+		v.Fix = setHost + ", and check " + s.at("ws.host")
+	case e.Server() == "":
+		v.Sentence = behind + " cannot read the request (400): it expects the PROXY protocol, or gets a header twice"
+		v.Fix = `on the server: turn "acceptProxyProtocol" off, or let what is in front send it; ` + setHost
+	default:
+		v.Sentence = behind + " cannot read the request (400): it gets Host twice, or expects the PROXY protocol"
+		v.Fix = setHost + `; in V2Ray turn "acceptProxyProtocol" off`
 	}
 	return v
 }
@@ -174,14 +228,34 @@ func redirect(e *wsconn.HandshakeError, s Setting) Verdict {
 		Sentence: fmt.Sprintf("%s answers %d and sends us to %s", who(e), e.Status, location(e.Location())),
 		Fix:      "check " + s.at("ws.host") + " and " + s.at("ws.path") + ": they lead to a web site, not to V2Ray",
 	}
-	if to, err := url.Parse(e.Location()); err == nil && strings.EqualFold(to.Scheme, "https") && !s.TLS {
+	to, err := url.Parse(e.Location())
+	switch {
+	case err != nil:
+	case strings.EqualFold(to.Scheme, "https") && !s.TLS:
 		port := first(to.Port(), "443")
 		if !plainName(port) {
 			port = "443"
 		}
 		v.Fix = s.setBoth("tls.enabled", "true", "port", port)
+	case onlySlash(to, s):
+		path, _, _ := strings.Cut(s.Path, "?")
+		v.Sentence = fmt.Sprintf("%s redirects %s to %s: its location is written so", who(e), clean(path, 40), clean(to.Path, 40))
+		v.Fix = "on the server: write \"location " + clean(path, 40) + "\" as V2Ray's path is; or, if V2Ray's is the other, " +
+			s.set("ws.path", strconv.Quote(to.Path))
 	}
 	return v
+}
+
+// onlySlash reports whether a redirect leads to the same host and path, but
+// for a slash at the end.
+func onlySlash(to *url.URL, s Setting) bool {
+	path, _, _ := strings.Cut(s.Path, "?")
+	host := s.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return (to.Host == "" || strings.EqualFold(to.Hostname(), strings.Trim(host, "[]"))) &&
+		to.Path != path && strings.TrimSuffix(to.Path, "/") == strings.TrimSuffix(path, "/")
 }
 
 // location shows where a redirect leads, without what may be private in it.
@@ -237,7 +311,7 @@ func garbledUpgrade(e *wsconn.ProtocolError, s Setting) Verdict {
 	case isTLSRecord(e.Seen):
 		v.Fix = "on the server: TLS is on twice, in front and behind; turn one off"
 	case isHTTP2(e.Seen):
-		v.Fix = "turn HTTP/2 off for this port on the server: a WebSocket upgrade needs HTTP/1.1"
+		return onlyHTTP2(s, "answers the WebSocket upgrade with HTTP/2", Certain)
 	case strings.HasPrefix(string(e.Seen), "HTTP/"):
 		v.Sentence = s.server() + " answers the WebSocket upgrade with broken HTTP"
 		v.Fix = "look at what stands between: it damages the answer; check " + s.at("port")
@@ -246,11 +320,8 @@ func garbledUpgrade(e *wsconn.ProtocolError, s Setting) Verdict {
 }
 
 func silentUpgrade(after time.Duration, s Setting, f WayFacts) Verdict {
-	switch {
-	case f.OtherTLS == Yes && !s.TLS:
+	if f.OtherTLS == Yes && !s.TLS {
 		return needsTLS(s, "is silent to plain HTTP and answers TLS")
-	case f.OtherTLS == Yes:
-		return notTLS(s, "is silent to TLS and answers plain HTTP", Certain)
 	}
 	within := "in time"
 	if after > 0 {
@@ -259,10 +330,11 @@ func silentUpgrade(after time.Duration, s Setting, f WayFacts) Verdict {
 	v := Verdict{
 		Cause: WSSilent, Confidence: Certain,
 		Sentence: s.server() + " takes the connection but does not answer the WebSocket upgrade " + within,
-		Fix:      "check " + s.at("port") + " and " + s.at("tls.enabled") + "; if both are right, look at the server: it hangs or is overloaded",
+		Fix: "check " + s.at("port") + " and " + s.at("tls.enabled") + `, and that the inbound has "network": "ws"; ` +
+			"if all are right, look at the server: it hangs or is overloaded",
 	}
 	if !s.TLS && f.OtherTLS == Unknown {
-		v.Fix = "if the server uses TLS: " + s.set("tls.enabled", "true") + "; else check " + s.at("port") + " and whether the server hangs"
+		v.Fix = "if the server uses TLS: " + s.set("tls.enabled", "true") + "; else check " + s.at("port") + `, and that the inbound has "network": "ws"`
 	}
 	return v
 }
@@ -278,6 +350,46 @@ func cutUpgrade(err error, s Setting, f WayFacts) Verdict {
 	return Verdict{
 		Cause: WSReset, Confidence: Certain,
 		Sentence: fmt.Sprintf("the connection to %s was %s before it answered the WebSocket upgrade", s.server(), how),
-		Fix:      "check " + s.at("port") + " and " + s.at("tls.enabled") + "; if another network works, something on the way cuts it",
+		Fix: "check " + s.at("port") + " and " + s.at("tls.enabled") + "; a port that expects the PROXY protocol hangs up, too; " +
+			"if another network works, something on the way cuts it",
+	}
+}
+
+// serveWebSocket says what an inbound of another transport needs.
+const serveWebSocket = `on the server: set "network": "ws" in the inbound's streamSettings, or use an inbound that has it: only WebSocket is supported here`
+
+// vmessBelow is for a port that accepted a request without a WebSocket.
+func vmessBelow(s Setting) Verdict {
+	return Verdict{
+		Cause: WSNotWebSocket, Confidence: Certain,
+		Sentence: s.server() + ` speaks VMess without WebSocket ("network": "tcp"), and accepts this id`,
+		Fix:      serveWebSocket,
+	}
+}
+
+// otherTransport recognises V2Ray's and Xray's own answers by transports that
+// look like HTTP.
+func otherTransport(e *wsconn.HandshakeError) (v Verdict, ok bool) {
+	var does string
+	cache := strings.ToLower(e.Header.Get("Cache-Control"))
+	switch bare := isCore(e) && e.Header.Get("Content-Type") == ""; {
+	case e.Status == http.StatusSwitchingProtocols && e.Header.Get("Sec-Websocket-Accept") == "":
+		does = "agrees to an upgrade without WebSocket's headers, as HTTPUpgrade transports do"
+	case bare && e.Status == http.StatusNotFound && cache == "private":
+		does = `answers 404 as V2Ray's TCP with an HTTP header does ("header": {"type": "http"}), which is not WebSocket`
+	case bare && e.Status == http.StatusOK && cache == "no-store":
+		does = `answers 200 as V2Ray's HTTP/2 transport does ("network": "h2"), which is not WebSocket`
+	default:
+		return Verdict{}, false
+	}
+	return Verdict{Cause: WSNotWebSocket, Confidence: Likely, Sentence: who(e) + " " + does, Fix: serveWebSocket}, true
+}
+
+// onlyHTTP2 is for a port that answers HTTP/2 and not HTTP/1.1.
+func onlyHTTP2(s Setting, does string, sure Confidence) Verdict {
+	return Verdict{
+		Cause: WSNotHTTP, Confidence: sure,
+		Sentence: s.server() + " " + does,
+		Fix:      "let the server accept HTTP/1.1 on this port: a WebSocket upgrade needs it; for V2Ray behind it: " + `"network": "ws", not h2 or gRPC`,
 	}
 }

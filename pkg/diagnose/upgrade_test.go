@@ -1,6 +1,7 @@
 package diagnose_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -49,13 +50,24 @@ func upgradeCases(t *testing.T) []judged {
 	answered("404 of the core", status(404, "", ""), wss, diagnose.WSNotFound, certain)
 	answered("404 of mihomo", status(404, "", "404 page not found\n"), wss, diagnose.WSNotFound, certain)
 	answered("404 of nginx", status(404, "nginx/1.22.1", "<html>404</html>"), wss, diagnose.WSNotFound, certain)
+	answered("404 of V2Ray behind nginx", status(404, "nginx/1.22.1", "", "Content-Length", "0"), wss, diagnose.WSNotFound, likely)
+	answered("404 of a web server, empty", status(404, "nginx", "", "Content-Length", "0", "Content-Type", "text/html"), wss, diagnose.WSNotFound, certain)
+	answered("404 of a web server, its body late", status(404, "nginx", "", "Content-Length", "153"), wss, diagnose.WSNotFound, certain)
+	answered("404 of TCP with a header", status(404, "", "", "Content-Length", "0", "Cache-Control", "private"), ws, diagnose.WSNotWebSocket, likely)
 	answered("410", status(410, "Apache", "gone"), wss, diagnose.WSNotFound, certain)
 	answered("404 of a hostile server", status(404, "\x1b[31mevil\r\n"+"very long name that goes on and on", "x"), wss, diagnose.WSNotFound, certain)
 	answered("400 of Go: HTTPS port", status(400, "", "Client sent an HTTP request to an HTTPS server.\n"), ws, diagnose.WSNeedsTLS, certain)
 	answered("400 of nginx: HTTPS port", status(400, "nginx", "<center>The plain HTTP request was sent to HTTPS port</center>"), ws, diagnose.WSNeedsTLS, certain)
 	answered("400: TLS wanted twice", status(400, "nginx", "Client sent an HTTP request to an HTTPS server."), wss, diagnose.WSBadRequest, certain)
 	answered("400 of sing-box: Upgrade dropped", status(400, "", `handshake error: bad "Upgrade" header`), wss, diagnose.WSBadRequest, certain)
-	answered("400 of V2Ray", status(400, "", "Bad Request\n"), wss, diagnose.WSBadRequest, likely)
+	answered("400 of V2Ray", status(400, "", "Bad Request\n", "Sec-Websocket-Version", "13"), wss, diagnose.WSBadRequest, certain)
+	answered("400 of V2Ray behind nginx", status(400, "nginx/1.22.1", "Bad Request\n", "Sec-Websocket-Version", "13"), wss, diagnose.WSBadRequest, certain)
+	answered("400 of a core", status(400, "", "Bad Request\n"), wss, diagnose.WSBadRequest, likely)
+	answered("400 of Go", status(400, "", "400 Bad Request", "Content-Type", "text/plain; charset=utf-8"), ws, diagnose.WSBadRequest, likely)
+	answered("400 of Go behind nginx", status(400, "nginx/1.22.1", "400 Bad Request", "Content-Type", "text/plain; charset=utf-8"), wss, diagnose.WSBadRequest, likely)
+	answered("400 of Go: Host", status(400, "nginx/1.22.1", "400 Bad Request: malformed Host header"), wss, diagnose.WSBadRequest, certain)
+	answered("400 of nginx: client certificate", status(400, "nginx", "<title>400 No required SSL certificate was sent</title>"), wss, diagnose.WSForbidden, certain)
+	answered("400 of nginx: large headers", status(400, "nginx", "<title>400 Request Header Or Cookie Too Large</title>"), wss, diagnose.WSBadRequest, certain)
 	answered("400 of nginx", status(400, "nginx", "<html>400 Bad Request</html>"), wss, diagnose.WSBadRequest, likely)
 	answered("400 of Cloudflare", status(400, "cloudflare", ""), ws, diagnose.WSBadRequest, likely)
 	answered("426", status(426, "nginx", ""), wss, diagnose.WSBadRequest, certain)
@@ -73,9 +85,14 @@ func upgradeCases(t *testing.T) []judged {
 	answered("308 to https on a port", status(308, "Caddy", "", "Location", "https://cdn.example.com:8443/ray"), ws, diagnose.WSRedirect, certain)
 	answered("302 elsewhere", status(302, "nginx", "", "Location", "/login?"+secretQuery), wss, diagnose.WSRedirect, certain)
 	answered("302 nowhere", status(302, "nginx", "", "Location", "http://%zz"), wss, diagnose.WSRedirect, certain)
+	answered("301 that adds a slash", status(301, "nginx", "", "Location", "http://CDN.example.com:47502/ray/"), ws, diagnose.WSRedirect, certain)
+	answered("301 that drops a slash", status(301, "nginx", "", "Location", "/ray"), withPath(ws, "/ray/?ed=2048"), diagnose.WSRedirect, certain)
+	answered("301 that adds a slash elsewhere", status(301, "nginx", "", "Location", "http://other.example.com/ray/"), ws, diagnose.WSRedirect, certain)
+	answered("200 of HTTP/2", status(200, "", "", "Cache-Control", "no-store"), ws, diagnose.WSNotWebSocket, likely)
 	answered("200 with a page", status(200, "nginx", "<html>", "Content-Type", "text/html; charset=utf-8"), wss, diagnose.WSNotWebSocket, certain)
 	answered("200 with JSON", status(200, "", "{}", "Content-Type", "application/json"), wss, diagnose.WSNotWebSocket, certain)
-	answered("101 with wrong headers", status(101, "nginx", ""), wss, diagnose.WSNotWebSocket, certain)
+	answered("101 with wrong headers", status(101, "nginx", "", "Sec-WebSocket-Accept", "x"), wss, diagnose.WSNotWebSocket, certain)
+	answered("101 of HTTPUpgrade", status(101, "", "", "Connection", "Upgrade", "Upgrade", "websocket"), wss, diagnose.WSNotWebSocket, likely)
 	answered("500", status(500, "nginx", "x"), wss, diagnose.WSUnexpectedStatus, certain)
 	answered("407", status(407, "squid", "x"), ws, diagnose.WSUnexpectedStatus, certain)
 	answered("421", status(421, "nginx", "x"), wss, diagnose.WSUnexpectedStatus, certain)
@@ -101,7 +118,9 @@ func upgradeCases(t *testing.T) []judged {
 
 	silent := &wsconn.TimeoutError{After: 10 * time.Second}
 	add("silent, TLS answered", silent, ws, other, diagnose.WSNeedsTLS, certain)
-	add("silent within TLS, HTTP answered", silent, wss, other, diagnose.TLSNotTLS, certain)
+	// The handshake went well, whatever the port answers to plain HTTP.
+	add("silent within TLS, HTTP answered", silent, wss, other, diagnose.WSSilent, certain)
+	add("silent, VMess accepted", silent, ws, diagnose.WayFacts{VMessBelow: diagnose.Yes, OtherTLS: diagnose.No}, diagnose.WSNotWebSocket, certain)
 	add("silent", silent, wss, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
 	add("silent, TLS not tried", silent, ws, none, diagnose.WSSilent, certain)
 	add("silent, not TLS either", silent, ws, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
@@ -109,8 +128,16 @@ func upgradeCases(t *testing.T) []judged {
 	cut := func(err error) error { return fmt.Errorf("websocket upgrade: %w: %w", wsconn.ErrClosedEarly, err) }
 	add("closed", cut(io.EOF), ws, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSReset, certain)
 	add("closed, TLS answered", cut(io.EOF), ws, other, diagnose.WSNeedsTLS, certain)
+	add("closed, VMess accepted", cut(io.EOF), wss, diagnose.WayFacts{VMessBelow: diagnose.Yes}, diagnose.WSNotWebSocket, certain)
+	add("closed, HTTP/2 answered", cut(io.EOF), wss, diagnose.WayFacts{HTTP2: diagnose.Yes}, diagnose.WSNotHTTP, likely)
+	add("closed by an alert", cut(tls.AlertError(116)), wss, none, diagnose.TLSRefused, certain)
 	add("reset", cut(os.NewSyscallError("read", syscall.ECONNRESET)), wss, none, diagnose.WSReset, certain)
 	return cases
+}
+
+func withPath(s diagnose.Setting, path string) diagnose.Setting {
+	s.Path = path
+	return s
 }
 
 // FuzzUpgrade: whatever a stranger answers, the words stay one short line.

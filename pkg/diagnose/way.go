@@ -26,7 +26,12 @@ type WayFacts struct {
 	Skew *time.Duration
 	// OtherTLS: does the port answer when the other of ws and wss is spoken,
 	// that is a ClientHello where TLS is off, plain HTTP where it is on?
+	// An answer to plain HTTP that asks for TLS is none.
 	OtherTLS Known
+	// VMessBelow: does the port accept VMess without a WebSocket?
+	VMessBelow Known
+	// HTTP2: does the port answer HTTP/2's preface?
+	HTTP2 Known
 	// WithoutEarlyData: does the way work without early data?
 	WithoutEarlyData Known
 	// Online: does another, earlier good address answer?
@@ -69,6 +74,7 @@ func way(err error, s Setting, f WayFacts) Verdict {
 		silent  *wsconn.TimeoutError
 	)
 	isStep := errors.As(err, &step)
+	alert, alerted := netdial.AlertOf(err)
 	switch {
 	case isErrno(err, tooManyFiles):
 		return limitOfFiles(s.at("/limits.connections"))
@@ -86,6 +92,12 @@ func way(err error, s Setting, f WayFacts) Verdict {
 		return refusedUpgrade(status, s)
 	case errors.As(err, &garbled):
 		return garbledUpgrade(garbled, s)
+	case f.VMessBelow == Yes:
+		return vmessBelow(s)
+	case f.HTTP2 == Yes:
+		return onlyHTTP2(s, "does not answer the WebSocket upgrade, but HTTP/2", Likely)
+	case alerted:
+		return refusedTLS(alert, s)
 	case errors.As(err, &silent):
 		return silentUpgrade(silent.After, s, f)
 	case isTimeout(err):
@@ -228,17 +240,17 @@ func handshake(e *netdial.Error, s Setting, f WayFacts) Verdict {
 	var (
 		cert   *netdial.CertificateError
 		record tls.RecordHeaderError
-		alert  tls.AlertError
 	)
+	alert, alerted := netdial.AlertOf(e.Err)
 	switch {
 	case errors.As(e.Err, &cert):
 		return certificate(cert, s, f)
 	case errors.As(e.Err, &record):
 		return notTLS(s, "answers TLS with "+protocolOf(record.RecordHeader[:]), Certain)
+	case alerted: // which only TLS servers send
+		return refusedTLS(alert, s)
 	case f.OtherTLS == Yes:
 		return notTLS(s, "does not answer TLS, but plain HTTP", Certain)
-	case errors.As(e.Err, &alert):
-		return refusedTLS(alert, s)
 	case isReset(e.Err):
 		return reset(s, "during the TLS handshake")
 	case e.Timeout():
@@ -269,13 +281,21 @@ func notTLS(s Setting, does string, sure Confidence) Verdict {
 	}
 }
 
+// refusedTLS judges an alert (RFC 8446 section 6). Ours is the side without a
+// certificate, so those about certificates ask for one.
 func refusedTLS(alert tls.AlertError, s Setting) Verdict {
 	fix := "check " + s.at("tls.serverName") + " and " + s.at("port")
 	switch uint8(alert) {
-	case 70: // protocol_version, RFC 8446 section 6
-		fix = "turn on TLS 1.2 or 1.3 at the server: older versions are not spoken"
-	case 116: // certificate_required
-		fix = "turn off client certificates at the server: none is sent"
+	case 112: // unrecognized_name
+		fix = "correct " + s.at("tls.serverName") + ": the server has no site of that name"
+	case 40: // handshake_failure; what Cloudflare sends for names that it does not have
+		fix = "correct " + s.at("tls.serverName") + "; if it is right, let the server allow the usual ciphers for its certificate and require no client certificate"
+	case 70: // protocol_version
+		fix = "turn on TLS 1.2 or 1.3 at the server: older versions are not supported here"
+	case 120: // no_application_protocol
+		fix = `let the server accept HTTP/1.1 on this port (ALPN "http/1.1"): a WebSocket upgrade needs it, and HTTP/2 only is what h2 and gRPC transports have`
+	case 42, 43, 44, 45, 46, 48, 116: // of bad_certificate to unknown_ca, certificate_required
+		fix = "the server requires a client certificate, and none is sent: turn that off at the server (at a CDN's origin: connect through the CDN)"
 	}
 	return Verdict{
 		Cause: TLSRefused, Confidence: Certain,

@@ -540,6 +540,12 @@ func (r *road) wantNoProbe(t testing.TB, requests int) {
 // the name of packetaddr, which it does not know.
 func labV2ray(t testing.TB, clients ...object) *end {
 	t.Helper()
+	return labV2rayOver(t, wsStream(), clients...)
+}
+
+// labV2rayOver is labV2ray with other stream settings.
+func labV2rayOver(t testing.TB, stream object, clients ...object) *end {
+	t.Helper()
 	path := need(t, "v2ray")
 	if clients == nil {
 		clients = []object{{"id": userID, "alterId": 0}}
@@ -550,7 +556,7 @@ func labV2ray(t testing.TB, clients ...object) *end {
 		"log": object{"loglevel": "info"},
 		"inbounds": []object{{
 			"listen": host, "port": port, "protocol": "vmess",
-			"settings": object{"clients": clients}, "streamSettings": wsStream(),
+			"settings": object{"clients": clients}, "streamSettings": stream,
 		}},
 		"outbounds": []object{
 			{"protocol": "freedom"},

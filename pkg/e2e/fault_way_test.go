@@ -240,7 +240,7 @@ func TestFaultUpgradeV2ray(t *testing.T) {
 		},
 		{
 			name: "upgrade headers dropped by nginx", remote: remoteAt(t, bare), code: replyGeneral,
-			want: expected{cause: "ws.bad-request", sentence: "answers 400", fix: "that the web server passes Upgrade and Connection on"},
+			want: expected{cause: "ws.bad-request", sentence: "dropped the Upgrade header", fix: "proxy_set_header Upgrade $http_upgrade", confidence: "certain"},
 		},
 		{
 			name: "502", remote: remoteAt(t, dead), code: replyGeneral,

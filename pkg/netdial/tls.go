@@ -276,15 +276,30 @@ func (v *verified) covers(leaf *x509.Certificate, at time.Time) bool {
 	return v != nil && leaf.Equal(v.leaf) && !at.Before(v.from) && !at.After(v.until)
 }
 
-// exposeAlert gives the alert that the server refused the handshake with the
-// public type tls.AlertError: TLS implementations report it in a type of their own.
-func exposeAlert(err error) error {
+// AlertOf returns the alert that the server ended a TLS connection with, and
+// whether there was one. It may come after the handshake: TLS 1.3 servers look
+// at a client's certificate only then.
+func AlertOf(err error) (alert tls.AlertError, ok bool) {
+	if errors.As(err, &alert) {
+		return alert, true
+	}
+	// TLS implementations report it in a type of their own.
 	var remote *net.OpError
 	if !errors.As(err, &remote) || remote.Op != "remote error" {
-		return err
+		return 0, false
 	}
-	if code := reflect.ValueOf(remote.Err); code.Kind() == reflect.Uint8 {
-		return fmt.Errorf("the server's alert: %w", tls.AlertError(code.Uint()))
+	code := reflect.ValueOf(remote.Err)
+	if code.Kind() != reflect.Uint8 {
+		return 0, false
+	}
+	return tls.AlertError(code.Uint()), true
+}
+
+// exposeAlert gives the alert that the server refused the handshake with the
+// public type.
+func exposeAlert(err error) error {
+	if alert, ok := AlertOf(err); ok {
+		return fmt.Errorf("the server's alert: %w", alert)
 	}
 	return err
 }
