@@ -146,7 +146,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if ln == nil {
 		if ln, err = net.Listen("tcp", cfg.Listen); err != nil {
 			g.fleet.close()
-			return nil, listenError(cfg, err)
+			return nil, listenError(cfg, "listen", cfg.Listen, err)
 		}
 	}
 	c := &Client{opt: opt, listener: &handover{Listener: ln}, now: g, leaving: map[*generation]bool{}, pastDatagrams: datagramTotals{dropped: map[udp.Drop]int64{}}}
@@ -158,10 +158,10 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	return c, nil
 }
 
-func listenError(cfg *config.Client, err error) error {
-	addr := cfg.Listen
+// listenError explains why addr, the value of key, cannot be listened on.
+func listenError(cfg *config.Client, key, addr string, err error) error {
 	return &ListenError{addr, diagnose.Listen(err, addr, diagnose.ListenFacts{
-		Place: strings.TrimPrefix(place(cfg, "listen"), " at "), Holder: diagnose.HolderOf(addr), Free: diagnose.FreeAddress(addr),
+		Key: key, Place: strings.TrimPrefix(place(cfg, key), " at "), Holder: diagnose.HolderOf(addr), Free: diagnose.FreeAddress(addr),
 	}), err}
 }
 
@@ -339,7 +339,7 @@ func (c *Client) woke(e awake.Event) {
 func rebind(cfg *config.Client) (*handover, error) {
 	ln, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, listenError(cfg, err)
+		return nil, listenError(cfg, "listen", cfg.Listen, err)
 	}
 	return &handover{Listener: ln}, nil
 }

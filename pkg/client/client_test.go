@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/diagnose"
 )
 
 func testConfig() *config.Client {
@@ -49,6 +50,18 @@ func TestPortIsBound(t *testing.T) {
 			t.Fatalf("a port was not given back: %v", err)
 		}
 		_ = ln.Close()
+	}
+}
+
+// A port that the page cannot have is reported with the key, not as an error of
+// the configuration's form.
+func TestPagePortDenied(t *testing.T) {
+	cfg := testConfig()
+	cfg.Status.Listen = "192.0.2.1:1081"
+	_, err := New(cfg, Options{})
+	var denied *ListenError
+	if !errors.As(err, &denied) || denied.Verdict.Cause != diagnose.ListenDenied || !strings.Contains(denied.Verdict.Fix, `"status.listen"`) {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -7,11 +7,11 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/errno"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/sharelink"
 	"vmess-local/pkg/stats"
@@ -26,8 +26,8 @@ const (
 	failingFor = time.Minute
 )
 
-// newPage makes the status page, nil when it is off. A port that is taken is
-// no reason to stop: the next free one is used.
+// newPage makes the status page, nil when it is off. A port that is taken, or
+// that the system reserves, is not fatal: the next free one is used.
 func (c *Client) newPage(cfg *config.Client) (*status.Page, error) {
 	if !cfg.Status.Enabled {
 		return nil, nil
@@ -42,8 +42,9 @@ func (c *Client) newPage(cfg *config.Client) (*status.Page, error) {
 		if err == nil {
 			return status.New(ln, page{c}, c.opt.PageToken), nil
 		}
-		if !errors.Is(err, syscall.EADDRINUSE) || port == first+pagePorts || port == 65535 {
-			return nil, fmt.Errorf("status.listen: %w", err)
+		unavailable := errno.IsAddrInUse(err) || errno.IsPermission(err)
+		if !unavailable || port == first+pagePorts || port == 65535 {
+			return nil, listenError(cfg, "status.listen", cfg.Status.Listen, err)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"vmess-local/pkg/errno"
 )
 
 // ListenFacts are what else is known when a local address cannot be had.
@@ -35,17 +37,17 @@ func Listen(err error, addr string, f ListenFacts) Verdict {
 
 func listen(err error, addr string, f ListenFacts) Verdict {
 	switch {
-	case isErrno(err, addressInUse):
+	case errno.IsAddrInUse(err):
 		return inUse(addr, f)
-	case isErrno(err, noSuchAddress):
+	case errno.IsAddrNotAvailable(err):
 		return Verdict{
 			Cause: ListenDenied, Confidence: Certain,
 			Sentence: "no address of this computer is " + addr,
 			Fix:      "write 127.0.0.1 and a port, or one of this computer's addresses, as " + f.at(),
 		}
-	case isErrno(err, tooManyFiles):
+	case errno.IsTooManyFiles(err):
 		return limitOfFiles(`"limits.connections"`)
-	case isErrno(err, forbidden):
+	case errno.IsPermission(err):
 		return denied(addr, f)
 	}
 	return Verdict{
@@ -206,7 +208,7 @@ func HintBareAddresses() string {
 }
 
 // OutOfFiles reports whether err says that the system allows no more open files.
-func OutOfFiles(err error) bool { return isErrno(err, tooManyFiles) }
+func OutOfFiles(err error) bool { return errno.IsTooManyFiles(err) }
 
 // limitOfFiles is the verdict for the system's limit of open files.
 func limitOfFiles(key string) Verdict {

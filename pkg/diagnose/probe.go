@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vmess-local/pkg/errno"
 	"vmess-local/pkg/mux"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/netdial"
@@ -102,18 +103,17 @@ func (p *Prober) ask(ctx context.Context, way transport.StreamEndpoint, m vmess.
 
 // judge says what the end of a probe's read means.
 func judge(conn *vmess.Conn, err error, m vmess.Mode) ProbeResult {
-	var timeout interface{ Timeout() bool }
 	switch {
 	case conn.Answered():
 		return ProbeAccepted
 	case errors.Is(err, vmess.ErrBadResponse):
 		return ProbeBadAnswer
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case errno.IsTimeout(err):
 		if m == vmess.ModeAEAD {
 			return ProbeHeld // filled, so a refusal would have shown
 		}
 		return ProbeSilent
-	case IsReset(err) && resetKeepsData:
+	case IsReset(err) && errno.ResetKeepsData:
 		return ProbeFailed // a server that refuses sends a close frame
 	}
 	return ProbeRefused

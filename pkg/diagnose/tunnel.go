@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/errno"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/vmess"
 	"vmess-local/pkg/wsconn"
@@ -82,7 +83,7 @@ func tunnel(f TunnelFacts, s Setting) Verdict {
 		return v
 	case errors.Is(f.Err, vmess.ErrBadChunk), errors.Is(f.Err, wsconn.ErrBadFrame):
 		return tunnelReset(s, "damaged data came through the connection to "+s.server()+": something on the way alters it", Likely)
-	case errors.Is(f.Err, wsconn.ErrPingTimeout), isTimeout(f.Err):
+	case errors.Is(f.Err, wsconn.ErrPingTimeout), errno.IsTimeout(f.Err):
 		return serverGone(Likely, s.server()+" stopped answering: the server, or the network on the way, is gone",
 			"check this computer's network connection; new connections are made by themselves")
 	case looksIdle(f):

@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"vmess-local/pkg/errno"
 	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/wsconn"
@@ -76,7 +75,7 @@ func way(err error, s Setting, f WayFacts) Verdict {
 	isStep := errors.As(err, &step)
 	alert, alerted := netdial.AlertOf(err)
 	switch {
-	case isErrno(err, tooManyFiles):
+	case errno.IsTooManyFiles(err):
 		return limitOfFiles(s.at("/limits.connections"))
 	case isStep && step.Upstream:
 		return upstream(step, s)
@@ -100,7 +99,7 @@ func way(err error, s Setting, f WayFacts) Verdict {
 		return refusedTLS(alert, s)
 	case errors.As(err, &silent):
 		return silentUpgrade(silent.After, s, f)
-	case isTimeout(err):
+	case errno.IsTimeout(err):
 		return silentUpgrade(0, s, f)
 	case errors.Is(err, wsconn.ErrClosedEarly), isReset(err), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return cutUpgrade(err, s, f)
@@ -199,7 +198,7 @@ func connectVerdict(e *netdial.Error, s Setting, f WayFacts) Verdict {
 			Sentence: fmt.Sprintf("no answer from %s within %s: firewall, wrong address, or the server is down", s.server(), spoken(e.Took)),
 			Fix:      "check " + s.at("address") + " and " + s.at("port") + ", the server's firewall, and whether the server is up",
 		}
-	case isErrno(e.Err, forbidden):
+	case errno.IsPermission(e.Err):
 		return Verdict{
 			Cause: TCPUnreachable, Confidence: Certain,
 			Sentence: "this computer does not allow the connection to " + s.server(),
@@ -337,13 +336,4 @@ func isTLSRecord(b []byte) bool {
 // 9113 section 3.4).
 func isHTTP2(b []byte) bool { return len(b) >= 4 && b[0] == 0 && b[1] == 0 && b[3] == 4 }
 
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
-}
-
 func isReset(err error) bool { return transport.IsReset(err) }
-
-func isErrno(err error, numbers func() []syscall.Errno) bool {
-	return slices.ContainsFunc(numbers(), func(n syscall.Errno) bool { return errors.Is(err, n) })
-}

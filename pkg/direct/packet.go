@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"vmess-local/pkg/errno"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 )
@@ -60,7 +61,7 @@ func (s *socket) readFrom(p []byte) (int, netip.AddrPort, error) {
 		switch {
 		case err == nil, cut(err):
 			return n, from, nil
-		case errors.Is(err, net.ErrClosed), !transient(err):
+		case errors.Is(err, net.ErrClosed), !errno.IsTransientDatagram(err):
 			return 0, netip.AddrPort{}, fmt.Errorf("receive: %w", err)
 		}
 	}
@@ -72,7 +73,7 @@ func sendError(err error) error {
 	switch {
 	case errors.Is(err, net.ErrClosed):
 		return fmt.Errorf("send: %w", err)
-	case tooLarge(err):
+	case errno.IsMessageSize(err):
 		return fmt.Errorf("%w: %w", transport.ErrPacketTooLarge, err)
 	}
 	return fmt.Errorf("%w: %w", transport.ErrPacketDropped, err)
@@ -112,7 +113,7 @@ func (b *bound) ReadPacket(p []byte) (int, netaddr.Addr, error) {
 // system reports for an earlier datagram does not cost this one.
 func (b *bound) WritePacket(p []byte, _ netaddr.Addr) error {
 	_, err := b.Write(p)
-	if err != nil && transient(err) && !errors.Is(err, net.ErrClosed) {
+	if err != nil && errno.IsTransientDatagram(err) && !errors.Is(err, net.ErrClosed) {
 		_, err = b.Write(p)
 	}
 	if err != nil {

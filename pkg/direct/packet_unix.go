@@ -2,12 +2,7 @@
 
 package direct
 
-import (
-	"errors"
-	"syscall"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // readable asks whether a socket has something: only an empty one makes the
 // poller wait. What is wrong with it the read that follows tells. Peeking would
@@ -22,22 +17,5 @@ func readable(fd uintptr) bool {
 	}
 }
 
-// transient reports whether an error of a socket is word of an earlier
-// datagram's fate.
-func transient(err error) bool {
-	for _, e := range []syscall.Errno{
-		syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN,
-		syscall.EPROTO, syscall.EMSGSIZE, syscall.EACCES, syscall.EPERM, syscall.ENOBUFS, syscall.EINTR,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
 // cut reports whether an error means a datagram that was read in part.
 func cut(error) bool { return false }
-
-// tooLarge reports whether a datagram was not sent because of its size.
-func tooLarge(err error) bool { return errors.Is(err, syscall.EMSGSIZE) }

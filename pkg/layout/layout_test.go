@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -32,16 +36,17 @@ var rules = map[string]rule{
 	"control":                 {only: nothing},
 	"awake":                   {only: nothing},
 	"noblock":                 {only: nothing},
+	"errno":                   {only: nothing},
 	"layout":                  {only: nothing},
 	"e2e":                     {},
 	"bench":                   {not: []string{"server", "demo", "program"}},
-	"transport":               {only: []string{"netaddr", "noblock"}},
-	"tlsconn":                 {only: []string{"netaddr", "noblock", "transport"}},
-	"transport/transporttest": {only: []string{"netaddr", "noblock", "transport"}},
-	"stats":                   {only: []string{"netaddr", "noblock", "transport"}},
-	"status":                  {only: nothing},
+	"transport":               {only: []string{"errno", "netaddr", "noblock"}},
+	"tlsconn":                 {only: []string{"errno", "netaddr", "noblock", "transport"}},
+	"transport/transporttest": {only: []string{"errno", "netaddr", "noblock", "transport"}},
+	"stats":                   {only: []string{"errno", "netaddr", "noblock", "transport"}},
+	"status":                  {only: []string{"errno"}},
 	"socks":                   {not: []string{"vmess", "wsconn", "config"}},
-	"udp":                     {only: []string{"netaddr", "noblock", "transport"}},
+	"udp":                     {only: []string{"errno", "netaddr", "noblock", "transport"}},
 	"dispatch":                {not: []string{"socks", "vmess", "wsconn", "config"}},
 	"vmess":                   {not: []string{"netdial", "direct", "wsconn", "dispatch", "config"}},
 	"wsconn":                  {not: []string{"vmess", "dispatch", "config", "netdial"}},
@@ -60,6 +65,35 @@ var rules = map[string]rule{
 	"program":                 {not: runtime},
 	"release":                 {only: nothing},
 	"program/programtest":     {not: runtime},
+}
+
+// errorNumber matches comparisons of an error with a system's number.
+var errorNumber = regexp.MustCompile(`errors\.Is\([^()]*, (syscall|unix|windows)\.[EW]|syscall\.WSAE|windows\.WSAE|syscall\.Errno\(\d`)
+
+var ownCalls = regexp.MustCompile(`_(test|linux|unix)\.go$`)
+
+// TestErrorNumbers holds that only the package errno classifies the system's
+// error numbers, apart from code for Linux and Unix that makes system calls
+// itself.
+func TestErrorNumbers(t *testing.T) {
+	checked := 0
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" || ownCalls.MatchString(path) || filepath.Base(filepath.Dir(path)) == "errno" {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		checked++
+		if found := errorNumber.Find(data); found != nil {
+			t.Errorf("%s compares with an error number: %s: use the package errno", path, found)
+		}
+		return nil
+	})
+	if err != nil || checked < 100 {
+		t.Errorf("checked %d files, %v", checked, err)
+	}
 }
 
 // owners are the only packages that may import a library.

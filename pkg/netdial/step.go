@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"vmess-local/pkg/errno"
 )
 
 // A Step is a part of the way to the server.
@@ -132,8 +134,7 @@ func (e *Error) Timeout() bool {
 	if errors.Is(e.Err, context.Canceled) {
 		return false
 	}
-	var ne net.Error
-	return errors.Is(e.Err, context.DeadlineExceeded) || errors.As(e.Err, &ne) && ne.Timeout()
+	return errno.IsTimeout(e.Err)
 }
 
 // blameStale notes in an attempt's error that its addresses were remembered ones.

@@ -25,6 +25,7 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
+	"vmess-local/pkg/errno"
 	"vmess-local/pkg/limit"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/stats"
@@ -325,7 +326,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		c, err := b.Listener.Accept()
 		if err != nil {
 			b.server.shortage(err)
-			return nil, err
+			return nil, errno.AcceptError(err)
 		}
 		if b.server.open.Add(1) <= int64(b.server.max) {
 			return b.server.count(c), nil

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -499,16 +500,32 @@ func TestShortageIsNamed(t *testing.T) {
 	})
 }
 
-// A shortListener is short of files for a while.
+// What net/http takes for the end of accepting, but passes on its own, does not
+// stop the server.
+func TestAcceptShortage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := &shortListener{PipeListener: transporttest.NewPipeListener(1 << 12), left: 3, errno: syscall.ENOBUFS}
+		serve(t, testConfig(), Options{Listener: ln})
+		c := ln.Dial()
+		defer c.Close()
+		synctest.Wait()
+		if ln.left != 0 {
+			t.Errorf("accept was not called again: %d shortages are left", ln.left)
+		}
+	})
+}
+
+// A shortListener is short of files, or of what errno says, for a while.
 type shortListener struct {
 	*transporttest.PipeListener
-	left int
+	left  int
+	errno syscall.Errno
 }
 
 func (l *shortListener) Accept() (net.Conn, error) {
 	if l.left > 0 {
 		l.left--
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", cmp.Or(l.errno, syscall.EMFILE))}
 	}
 	return l.PipeListener.Accept()
 }

@@ -16,9 +16,9 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
+	"vmess-local/pkg/errno"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
 )
@@ -127,7 +127,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			s.admit(ctx, ln, conn)
 		case ctx.Err() != nil:
 			return nil
-		case !transient(err):
+		case !errno.IsTransientAccept(err):
 			return fmt.Errorf("accept: %w", err)
 		default:
 			if _, ok := s.shortage.pass(); ok {
@@ -137,16 +137,6 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			sleep(ctx, pause)
 		}
 	}
-}
-
-// transient reports whether accepting may work again by itself.
-func transient(err error) bool {
-	if errors.Is(err, net.ErrClosed) {
-		return false
-	}
-	var t interface{ Temporary() bool } // of system errors: EMFILE, ECONNABORTED, …
-	return errors.As(err, &t) && t.Temporary() ||
-		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+
+	"vmess-local/pkg/errno"
 )
 
 // bounded keeps at most MaxConns connections open. The oldest of those that
@@ -30,7 +32,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 	for {
 		c, err := b.Listener.Accept()
 		if err != nil {
-			return nil, err
+			return nil, errno.AcceptError(err)
 		}
 		if made := b.admit(c); made != nil {
 			return made, nil

@@ -1,11 +1,10 @@
 package transport
 
 import (
-	"context"
 	"errors"
 	"net"
-	"slices"
-	"syscall"
+
+	"vmess-local/pkg/errno"
 )
 
 // A Code says why a destination could not be reached, in the classes that the
@@ -39,28 +38,22 @@ func (e codeError) Code() Code    { return e.code }
 // system error, a resolver's error, a time-out.
 func CodeOf(err error) Code {
 	var (
-		c       Coder
-		dns     *net.DNSError
-		timeout net.Error
+		c   Coder
+		dns *net.DNSError
 	)
 	switch {
 	case errors.As(err, &c):
 		return c.Code()
-	case isAny(err, refused):
+	case errno.IsConnRefused(err):
 		return CodeConnectionRefused
-	case isAny(err, networkUnreachable):
+	case errno.IsNetUnreachable(err):
 		return CodeNetworkUnreachable
-	case isAny(err, hostUnreachable), errors.As(err, &dns), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &timeout) && timeout.Timeout():
+	case errno.IsHostUnreachable(err), errors.As(err, &dns), errno.IsTimeout(err):
 		return CodeHostUnreachable
 	}
 	return CodeGeneral
 }
 
 // IsReset reports whether err is that of a connection which the other end, or
-// something on the path, has reset.
-func IsReset(err error) bool { return isAny(err, resets) }
-
-func isAny(err error, numbers func() []syscall.Errno) bool {
-	return slices.ContainsFunc(numbers(), func(n syscall.Errno) bool { return errors.Is(err, n) })
-}
+// something on the path, has reset, also when a write found it so.
+func IsReset(err error) bool { return errno.IsConnReset(err) || errno.IsBrokenPipe(err) }

@@ -1,12 +1,13 @@
 package transport
 
 import (
-	"errors"
 	"io"
 	"net"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"vmess-local/pkg/errno"
 )
 
 // NewTCP wraps an established TCP connection as a StreamConn that can wait
@@ -41,7 +42,7 @@ type writes struct {
 
 // met returns err, the end of a write.
 func (w *writes) met(err error) error {
-	if err != nil && errors.Is(err, syscall.ECONNRESET) {
+	if errno.IsConnReset(err) {
 		reset := err // only a reset is worth the memory
 		w.reset.CompareAndSwap(nil, &reset)
 	}
