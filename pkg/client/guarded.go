@@ -219,7 +219,7 @@ func (x *guarded) end(end func(*vmess.Conn) error) error {
 }
 
 // WaitPeerClose implements transport.PeerWaiter.
-func (x *guarded) WaitPeerClose() { x.conn.Load().WaitPeerClose() }
+func (x *guarded) WaitPeerClose() (gone bool) { return x.conn.Load().WaitPeerClose() }
 
 // Roomy implements transport.Roomer. Before the first answer a Write may wait
 // for another connection.

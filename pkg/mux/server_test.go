@@ -270,11 +270,20 @@ func TestWindUp(t *testing.T) {
 		if p, err := io.ReadAll(s); string(p) != "upload" || err != nil {
 			t.Errorf("%q, %v", p, err)
 		}
+		gone := make(chan bool, 1)
+		go func() { gone <- s.(transport.PeerWaiter).WaitPeerClose() }()
+		time.Sleep(endGrace / 2)
+		if len(gone) > 0 {
+			t.Error("the handler was told that it has no time left")
+		}
 		if _, err := s.Write([]byte("x")); err != ErrEnded || time.Since(start) != endGrace {
 			t.Errorf("write: %v after %v", err, time.Since(start))
 		}
 		if err := <-cancelled; err != ErrEnded {
 			t.Errorf("cancelled by %v", err)
+		}
+		if !<-gone {
+			t.Error("a session that is over goes on")
 		}
 
 		r.send(t, newTCP(t, 2), "")

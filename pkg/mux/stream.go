@@ -55,8 +55,19 @@ func (c stream) CloseWrite() error {
 }
 
 // WaitPeerClose implements transport.PeerWaiter: the end that was read was
-// that of both directions.
-func (c stream) WaitPeerClose() {}
+// that of both directions. A server's handler has some time left all the same,
+// for what it read to arrive; its context tells when that is over.
+func (c stream) WaitPeerClose() (gone bool) {
+	if c.cancel == nil {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.readErr != errClosed {
+		c.arrived.Wait()
+	}
+	return true
+}
 
 // Close implements net.Conn.
 func (c stream) Close() error { c.close(false); return nil }

@@ -58,8 +58,9 @@ const never = time.Duration(math.MaxInt64)
 //   - An error while reading, or a far end that stopped reading what it is
 //     sent, resets the other side, so that it sees an error and not an end.
 //     That is no failure where the answer may be whole ([EndsAnswer]).
-//   - A local side that has ended its direction, and then has left altogether
-//     ([Leaver]), ends both in order: nobody waits for the rest of the answer.
+//   - A side that has ended its direction, and then is gone altogether
+//     ([PeerWaiter], [Leaver]), ends both in order: nobody waits for the rest of
+//     the answer, nor can what is still sent arrive.
 //   - A write error towards the answering side does not cut the answer: what
 //     it sent before is delivered first.
 type Relay struct {
@@ -178,15 +179,27 @@ func (s *session) upload(done chan<- error) {
 		s.timer.Reset(s.limit())
 	}
 	if !s.directionOver() {
-		s.attend()
+		s.attend(lost != nil)
 	}
 	done <- lost
 }
 
-// attend ends the session when the local side, whose direction is over, has left
-// altogether: a far end that stays silent would never meet that it is gone.
-func (s *session) attend() {
-	if _, ok := s.local.(Leaver); !ok {
+// attend ends the session when the local side, whose direction is over, is gone
+// altogether: a far end that stays silent would never notice that. A tunnel is
+// read meanwhile, so that its pings are answered and nothing lies unread when it
+// is closed, which would reset it; but not one that was cut short: it may still
+// send much, and nobody takes it.
+func (s *session) attend(cutShort bool) {
+	w, ok := s.local.(PeerWaiter)
+	switch {
+	case !ok:
+		if _, ok := s.local.(Leaver); !ok {
+			return
+		}
+	case cutShort:
+		return
+	case w.WaitPeerClose():
+		s.finish()
 		return
 	}
 	s.left.Start(func() (again bool) {
@@ -221,7 +234,7 @@ func (s *session) download() {
 		return
 	}
 	if w, ok := s.remote.(PeerWaiter); ok {
-		w.WaitPeerClose()
+		_ = w.WaitPeerClose()
 		s.finish() // nothing the local side still sends can arrive
 	}
 }

@@ -451,27 +451,34 @@ func TestRelayResetBehindAnswer(t *testing.T) {
 // A patient stream knows when its peer is gone for good.
 type patient struct {
 	*transporttest.Conn
-	waits chan struct{} // receives when WaitPeerClose begins
-	gone  chan struct{}
-	once  sync.Once
+	waits  chan struct{} // receives when WaitPeerClose begins
+	gone   chan struct{}
+	once   sync.Once
+	unsure bool // WaitPeerClose cannot tell
+	broken atomic.Bool
 }
 
 func newPatient(c *transporttest.Conn) *patient {
 	return &patient{Conn: c, waits: make(chan struct{}, 2), gone: make(chan struct{})}
 }
 
-func (p *patient) WaitPeerClose() {
+func (p *patient) WaitPeerClose() bool {
 	p.waits <- struct{}{}
 	<-p.gone
+	return !p.unsure
 }
 
+func (p *patient) Broken() bool { return p.broken.Load() }
+
+func (p *patient) leave() { p.once.Do(func() { close(p.gone) }) }
+
 func (p *patient) Close() error {
-	p.once.Do(func() { close(p.gone) })
+	p.leave()
 	return p.Conn.Close()
 }
 
 func (p *patient) Reset() error {
-	p.once.Do(func() { close(p.gone) })
+	p.leave()
 	return p.Conn.Reset()
 }
 
@@ -490,7 +497,7 @@ func TestRelayPeerGone(t *testing.T) {
 		<-p.waits
 		mustWrite(t, d.app, "still read") // the peer is there
 		mustRead(t, d.far, "still read")
-		p.once.Do(func() { close(p.gone) })
+		p.leave()
 		if o := <-d.done; o.Err() != nil || o.Up != 10 {
 			t.Errorf("ended as %+v", o)
 		}
@@ -555,6 +562,75 @@ func TestRelayNoPeerWaitBehindUpload(t *testing.T) {
 		}
 		if len(p.waits) != 0 {
 			t.Error("waited for a peer that is not needed any more")
+		}
+	})
+}
+
+// patientApp is a relay whose local side is a tunnel.
+func patientApp(t *testing.T, r transport.Relay) (*ride, *patient) {
+	app, local := transporttest.Pipe(1 << 16)
+	remote, far := pipePair(t)
+	p := newPatient(local)
+	return startOn(t, r, app, p, remote, far), p
+}
+
+// A client that has ended its request and leaves takes the destination's
+// connection with it, though nothing is said on that.
+func TestRelayLocalGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, p := patientApp(t, transport.Relay{Idle: time.Hour})
+		mustWrite(t, d.app, "question")
+		_ = d.app.CloseWrite()
+		<-p.waits
+		mustRead(t, d.far, "question")
+		mustEnd(t, d.far)
+		mustWrite(t, d.far, "part")
+		mustRead(t, d.app, "part")
+		left := time.Now()
+		p.leave()
+		if o := <-d.done; o.Err() != nil || o.Up != 8 || o.Down != 4 || time.Since(left) != 0 {
+			t.Errorf("ended as %+v after %v", o, time.Since(left))
+		}
+		if _, err := d.far.Write([]byte("x")); err == nil {
+			t.Error("the destination's connection is still open")
+		}
+	})
+}
+
+// A client that may read on though its connection has ended that way has its
+// answer; once it is known to be gone, nobody is waited for.
+func TestRelayLocalPerhapsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, p := patientApp(t, transport.Relay{Idle: 10 * time.Hour})
+		p.unsure = true
+		_ = d.app.CloseWrite()
+		p.leave()
+		time.Sleep(time.Hour)
+		mustWrite(t, d.far, "late")
+		mustRead(t, d.app, "late")
+		p.broken.Store(true)
+		broke := time.Now()
+		if o := <-d.done; o.Err() != nil || time.Since(broke) > 2*time.Second {
+			t.Errorf("ended as %+v after %v", o, time.Since(broke))
+		}
+	})
+}
+
+// A tunnel whose uploads nobody takes is not read for nothing, and its answer
+// arrives.
+func TestRelayCutShortIsNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app, local := transporttest.Pipe(1 << 16)
+		remote, far := transporttest.Pipe(1 << 16)
+		p := newPatient(local)
+		d := startOn(t, transport.Relay{}, app, p, &mute{Conn: remote, writeErr: errMute}, far)
+		mustWrite(t, d.app, "too large")
+		synctest.Wait()
+		mustWrite(t, d.far, "go away")
+		_ = d.far.CloseWrite()
+		mustRead(t, d.app, "go away")
+		if o := <-d.done; !errors.Is(o.UpErr, errMute) || o.DownErr != nil || len(p.waits) > 0 {
+			t.Errorf("ended as %+v; waited %d times", o, len(p.waits))
 		}
 	})
 }

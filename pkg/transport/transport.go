@@ -161,8 +161,10 @@ func Left(c any) bool {
 
 // A PeerWaiter knows when the far end is gone in both directions.
 // WaitPeerClose may be called by the reader after Read returned io.EOF; it
-// blocks until nothing written can arrive any more, or the stream is closed.
-type PeerWaiter interface{ WaitPeerClose() }
+// blocks, without a buffer, until the far end has left or the stream is closed.
+// It returns false where the far end may yet read what is written: then
+// [Broken] tells, for it has been sent something that it resets if it does not.
+type PeerWaiter interface{ WaitPeerClose() (gone bool) }
 
 // A StreamEndpoint connects to one fixed far end.
 type StreamEndpoint interface {

@@ -133,6 +133,13 @@ func (r *bodyReader) readRaw(p []byte) (int, error) {
 	return n, nil
 }
 
+// drop gives up what is buffered: nothing counts behind the end.
+func (r *bodyReader) drop() {
+	r.dropRest()
+	r.in.r = r.in.w
+	r.in.release()
+}
+
 // openBuffered opens every whole chunk that is buffered and fits p. If the
 // first one does not fit, its plaintext goes to rest.
 func (r *bodyReader) openBuffered(p []byte) (n int, err error) {

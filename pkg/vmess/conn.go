@@ -201,15 +201,15 @@ func (c *Conn) end() error {
 
 // WaitPeerClose implements transport.PeerWaiter: it reads the carrier to its
 // end.
-func (c *Conn) WaitPeerClose() {
+func (c *Conn) WaitPeerClose() (gone bool) {
+	c.reader.drop()
 	if w, ok := c.carrier.(transport.PeerWaiter); ok {
-		w.WaitPeerClose()
-		return
+		return w.WaitPeerClose()
 	}
 	var sink [256]byte
 	for {
 		if _, err := c.carrier.Read(sink[:]); err != nil {
-			return
+			return true
 		}
 	}
 }

@@ -599,7 +599,9 @@ func TestWaitPeerClose(t *testing.T) {
 	mustFail(t, client, io.EOF)
 	waited := make(chan struct{})
 	go func() {
-		client.WaitPeerClose()
+		if !client.WaitPeerClose() {
+			t.Error("the server may still be there")
+		}
 		close(waited)
 	}()
 	select {
@@ -609,6 +611,23 @@ func TestWaitPeerClose(t *testing.T) {
 	}
 	_ = server.Close()
 	<-waited
+}
+
+// What came with the end mark, behind it, is not held while a departure is
+// waited for.
+func TestWaitPeerCloseHoldsNothing(t *testing.T) {
+	client, server := connect(t, style{method: Method{SecurityAESGCM, masked}}.client(testID), newTestServer(t, ServerConfig{}))
+	mustWrite(t, server, "bye")
+	mustRead(t, client, "bye")
+	if _, err := server.carrier.Write(append(server.writer.sealEnd(nil), "and more"...)); err != nil {
+		t.Fatal(err)
+	}
+	mustFail(t, client, io.EOF)
+	_ = server.carrier.Close()
+	_ = client.WaitPeerClose()
+	if b := &client.reader.in; b.buf != nil || b.lent != nil || b.buffered() != 0 {
+		t.Errorf("%d bytes are still held", b.buffered())
+	}
 }
 
 // The relay is what both ends of a tunnel run.

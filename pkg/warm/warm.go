@@ -351,16 +351,15 @@ func (s *stream) Reset() error { return transport.Reset(s.StreamConn) }
 func (s *stream) Roomy() bool { return transport.Roomy(s.StreamConn) }
 
 // WaitPeerClose implements transport.PeerWaiter.
-func (s *stream) WaitPeerClose() {
+func (s *stream) WaitPeerClose() (gone bool) {
 	s.join()
 	if w, ok := s.StreamConn.(transport.PeerWaiter); ok {
-		w.WaitPeerClose()
-		return
+		return w.WaitPeerClose()
 	}
 	var sink [256]byte
 	for {
 		if _, err := s.StreamConn.Read(sink[:]); err != nil {
-			return
+			return true
 		}
 	}
 }

@@ -19,6 +19,10 @@ import (
 // write of the connection below.
 const maxMessage = transport.BufferSize
 
+// maxDropped is how much is read behind a stream's own end, where nobody has
+// anything to say.
+const maxDropped = 64 << 10
+
 // writeBuffers lends gorilla the buffers of maxMessage bytes in which it
 // builds frames, for the time of one Write.
 var writeBuffers sync.Pool
@@ -191,16 +195,21 @@ func (c *Conn) waitPayload() error {
 }
 
 // WaitPeerClose implements [transport.PeerWaiter]: it reads and discards what
-// still comes until the stream ends. It belongs to the reader.
-func (c *Conn) WaitPeerClose() {
-	for c.WaitRead() == nil {
+// still comes until the stream ends, but not without bound. It belongs to the
+// reader. A far end that ended without a close frame may have ended its
+// direction alone: it is sent a ping then, where pings are on.
+func (c *Conn) WaitPeerClose() (gone bool) {
+	for dropped := 0; dropped < maxDropped && c.WaitRead() == nil; {
 		b := transport.GetBuffer()
-		_, err := c.Read(b[:])
+		n, _ := c.Read(b[:]) // its error comes again
 		b.Release()
-		if err != nil {
-			return
-		}
+		dropped += n
 	}
+	if c.ping == nil || !errors.Is(c.readErr, ErrNoClose) {
+		return true
+	}
+	c.ping.send(closeWait) // a failure shows by the connection's state
+	return false
 }
 
 // readEnd turns an error of gorilla's into the stream's.

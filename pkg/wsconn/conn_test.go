@@ -327,16 +327,56 @@ func TestWaitRead(t *testing.T) {
 	}
 }
 
+// Behind the stream's own end pings are answered, what comes is dropped, and a
+// departure ends the waiting.
 func TestWaitPeerClose(t *testing.T) {
-	c := dial(t, upgraded(t, func(p *rawPeer) {
-		for range 20 {
-			_, _ = p.Write(frame(0x82, pattern(50<<10)))
-		}
-		_, _ = p.Write(closeFrame(1000, ""))
-	}))
-	c.WaitPeerClose()
-	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("got %v", err)
+	for _, c := range []struct {
+		name string
+		end  func(p *rawPeer)
+		gone bool
+	}{
+		{"close frame", func(p *rawPeer) { _, _ = p.Write(closeFrame(1000, "")) }, true},
+		{"RST", func(p *rawPeer) { _ = p.Conn.(*net.TCPConn).SetLinger(0) }, true},
+		{"broken frame", func(p *rawPeer) { _, _ = p.Write(frame(0x83, nil)) }, true},
+		{"too much", func(p *rawPeer) {
+			for range 20 {
+				_, _ = p.Write(frame(0x82, pattern(50<<10)))
+			}
+			_, _, _ = readFrame(p.br) // until the other side has gone
+		}, true},
+		{"FIN, as of a killed program", func(*rawPeer) {}, false},
+		{"FIN of one direction, then RST", func(p *rawPeer) {
+			_ = p.Conn.(*net.TCPConn).CloseWrite()
+			if first, _, err := readFrame(p.br); err != nil || first != 0x89 {
+				t.Errorf("got %#x, %v, want a ping", first, err)
+			}
+			_ = p.Conn.(*net.TCPConn).SetLinger(0)
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn := dialWith(t, &Dialer{Host: "example.com", Ping: time.Hour, Endpoint: upgraded(t, func(p *rawPeer) {
+				for range 3 {
+					_, _ = p.Write(frame(0x89, []byte("there?")))
+					if first, b, err := readFrame(p.br); err != nil || first != 0x8a || string(b) != "there?" {
+						t.Errorf("got %#x %q, %v, want a pong", first, b, err)
+						return
+					}
+					_, _ = p.Write(frame(0x82, pattern(1000)))
+				}
+				c.end(p)
+			})}, nil)
+			if gone := conn.WaitPeerClose(); gone != c.gone {
+				t.Errorf("gone: %v", gone)
+			}
+			if !c.gone {
+				for deadline := time.Now().Add(patience); runtime.GOOS == "linux" && !conn.Broken(); time.Sleep(time.Millisecond) {
+					if time.Now().After(deadline) {
+						t.Fatal("that nobody is there is not known")
+					}
+				}
+			}
+			_ = conn.Close()
+		})
 	}
 }
 
