@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
+	"vmess-local/pkg/vmess"
 )
 
 // The names of the steps, in the order in which they are taken.
@@ -129,8 +131,12 @@ func (k *checker) file() string {
 }
 
 func (k *checker) configuration() {
-	if len(k.opt.Warnings) > 0 {
-		k.add(stepConfiguration, diagnose.Warn, 0, strings.Join(k.opt.Warnings, "; "))
+	warnings := k.opt.Warnings
+	if mistake := vmess.AEADForcedMistake(k.opt.LookupEnv); mistake != "" {
+		warnings = append(slices.Clone(warnings), mistake)
+	}
+	if len(warnings) > 0 {
+		k.add(stepConfiguration, diagnose.Warn, 0, strings.Join(warnings, "; "))
 		return
 	}
 	k.add(stepConfiguration, diagnose.Pass, 0, k.file())

@@ -20,8 +20,8 @@ func AEADDisabled(lookup func(string) (string, bool)) bool {
 	return value == "true"
 }
 
-// AEADDisabledMistake tells of a value that people may take for "true" and that
-// [AEADDisabled] does not; it is empty when there is none.
+// AEADDisabledMistake warns of a value that is neither "true" nor "false", which
+// [AEADDisabled] does not count; it is empty when there is none.
 func AEADDisabledMistake(lookup func(string) (string, bool)) string {
 	return mistaken(lookup, envAEADDisabled, "does not count: only \"true\" does")
 }
@@ -37,8 +37,8 @@ func AEADForced(lookup func(string) (string, bool), configured bool) (forced, se
 	return configured, false
 }
 
-// AEADForcedMistake tells of a value that people may take for "true" and that
-// [AEADForced] does not; it is empty when there is none.
+// AEADForcedMistake warns of a value that is neither "true" nor "false", which
+// [AEADForced] counts as "false"; it is empty when there is none.
 func AEADForcedMistake(lookup func(string) (string, bool)) string {
 	return mistaken(lookup, envAEADForced, "counts as \"false\": MD5 clients are accepted")
 }
@@ -46,10 +46,12 @@ func AEADForcedMistake(lookup func(string) (string, bool)) string {
 // mistaken says what a switch's value does when it is none of those that have a
 // meaning. What may be a secret in the wrong place is not shown.
 func mistaken(lookup func(string) (string, bool), name, does string) string {
-	found, value, _ := lookupSwitch(lookup, name)
+	found, value, set := lookupSwitch(lookup, name)
 	switch {
-	case value == "" || value == "true" || value == "false":
+	case !set || value == "true" || value == "false":
 		return ""
+	case value == "":
+		return found + " is empty, which " + does
 	case len(value) > longestShown || strconv.Quote(value) != `"`+value+`"`:
 		return found + " is something that " + does
 	}

@@ -57,7 +57,7 @@ func TestEnvironmentMistakes(t *testing.T) {
 	for _, c := range []struct{ name, value, want string }{
 		{"V2RAY_VMESS_AEAD_DISABLED", "true", ""},
 		{"V2RAY_VMESS_AEAD_DISABLED", "false", ""},
-		{"V2RAY_VMESS_AEAD_DISABLED", "", ""},
+		{"V2RAY_VMESS_AEAD_DISABLED", "", "V2RAY_VMESS_AEAD_DISABLED is empty, " + notCounted},
 		{"V2RAY_VMESS_AEAD_DISABLED", "1", "V2RAY_VMESS_AEAD_DISABLED is \"1\", " + notCounted},
 		{"V2RAY_VMESS_AEAD_DISABLED", "TRUE", "V2RAY_VMESS_AEAD_DISABLED is \"TRUE\", " + notCounted},
 		{"V2RAY_VMESS_AEAD_DISABLED", "true ", "V2RAY_VMESS_AEAD_DISABLED is \"true \", " + notCounted},
@@ -66,7 +66,8 @@ func TestEnvironmentMistakes(t *testing.T) {
 		{"V2RAY_VMESS_AEAD_DISABLED", "a\x1bb", "V2RAY_VMESS_AEAD_DISABLED is something that does not count: only \"true\" does"},
 		{"V2RAY_VMESS_AEAD_FORCED", "true", ""},
 		{"V2RAY_VMESS_AEAD_FORCED", "false", ""},
-		{"V2RAY_VMESS_AEAD_FORCED", "", ""},
+		{"V2RAY_VMESS_AEAD_FORCED", "", "V2RAY_VMESS_AEAD_FORCED is empty, " + asFalse},
+		{"v2ray.vmess.aead.forced", "", "v2ray.vmess.aead.forced is empty, " + asFalse},
 		{"V2RAY_VMESS_AEAD_FORCED", "yes", "V2RAY_VMESS_AEAD_FORCED is \"yes\", " + asFalse},
 		{"v2ray.vmess.aead.forced", "1", "v2ray.vmess.aead.forced is \"1\", " + asFalse},
 		{"V2RAY_VMESS_AEAD_FORCED", "\xff", "V2RAY_VMESS_AEAD_FORCED is something that counts as \"false\": MD5 clients are accepted"},
