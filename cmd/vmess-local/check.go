@@ -32,8 +32,9 @@ works with and without a running client, and never touches one. Where the
 configuration is looked for is told by vmess-local run --help. Of several
 servers all are walked, one after another.
 
-UDP is tried with a target of port 53 (a DNS server) or 3478 (a STUN server):
-only what answers shows which form the server understands.
+A target with port 53 (a DNS server) or 3478 (a STUN server) is tested by UDP:
+only an answer shows which form the server understands. That it does not answer
+by TCP is not a failure then.
 
 What vmess-local run puts right by itself, like a wrong clock, is marked "heal",
 with what to change so that nothing needs healing. All is not well then.

@@ -57,10 +57,14 @@ func checkServer(ctx context.Context, cfg *config.Client, at remote, opt Options
 	defer g.close()
 	g.dialer.Endpoint = g.way // nothing is made ahead
 	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server, Each: opt.OnStep}}
-	k.configuration(cfg)
-	if k.way(ctx) && k.account(ctx) {
+	k.configuration(cfg, opt)
+	switch {
+	case !k.way(ctx) || !k.account(ctx):
+	case target.IsValid() && packetQuestion(target) != nil && cfg.UDP.Mode != "off":
+		k.byBoth(ctx, cfg, target)
+	default:
 		if target.IsValid() {
-			k.destination(ctx, target)
+			k.destination(k.ask(ctx, target), target)
 		}
 		k.datagrams(ctx, cfg, target)
 	}
@@ -78,7 +82,19 @@ type checker struct {
 	report *diagnose.Report
 }
 
-func (k *checker) configuration(cfg *config.Client) {
+// configuration reports what works and is dangerous, as a start does.
+func (k *checker) configuration(cfg *config.Client, opt Options) {
+	var warnings []string
+	if mistake := vmess.AEADDisabledMistake(opt.LookupEnv); mistake != "" {
+		warnings = append(warnings, mistake)
+	}
+	if warning := openPassage(k.guard.remote); warning != "" {
+		warnings = append(warnings, warning)
+	}
+	if len(warnings) > 0 {
+		k.report.Add(diagnose.StepConfiguration, diagnose.Warn, 0, strings.Join(warnings, "; "))
+		return
+	}
 	file, _, _, ok := cfg.Place(k.guard.section)
 	if !ok {
 		file = "a link"
@@ -246,9 +262,16 @@ func (k *checker) clock(ctx context.Context) {
 	k.report.Add(diagnose.StepClock, status, time.Since(start), detail)
 }
 
-// destination asks the target anything at all: its first byte proves the whole
-// way.
-func (k *checker) destination(ctx context.Context, target netaddr.Addr) {
+// An asked is how a destination answered in a stream.
+type asked struct {
+	answered bool
+	took     time.Duration
+	err      error
+}
+
+// ask asks the target anything at all in a stream: its first byte proves the
+// whole path.
+func (k *checker) ask(ctx context.Context, target netaddr.Addr) asked {
 	ctx, cancel := context.WithTimeout(ctx, k.guard.dialTime+checkAnswer)
 	defer cancel()
 	start := time.Now()
@@ -256,24 +279,47 @@ func (k *checker) destination(ctx context.Context, target netaddr.Addr) {
 	n := 0
 	if err == nil {
 		defer conn.Close()
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		defer stop()
 		_ = conn.SetReadDeadline(time.Now().Add(checkAnswer))
 		n, err = conn.Read(make([]byte, 512))
 	}
-	if n > 0 {
-		k.report.Add(diagnose.StepDestination, diagnose.Pass, time.Since(start), target.String()+" answers")
+	return asked{n > 0, time.Since(start), err}
+}
+
+func (k *checker) destination(a asked, target netaddr.Addr) {
+	if a.answered {
+		k.report.Add(diagnose.StepDestination, diagnose.Pass, a.took, target.String()+" answers")
 		return
 	}
-	k.report.Add(diagnose.StepDestination, diagnose.Fail, time.Since(start), "")
+	k.report.Add(diagnose.StepDestination, diagnose.Fail, a.took, "")
 	end := diagnose.StillSilent
 	switch {
-	case err == io.EOF:
+	case a.err == io.EOF:
 		end = diagnose.NoData
-	case errors.Is(err, vmess.ErrNoAnswer):
+	case errors.Is(a.err, vmess.ErrNoAnswer):
 		end = diagnose.NoWord
 	}
 	k.report.Verdict = diagnose.Destination(diagnose.DestinationFacts{
-		End: end, After: time.Since(start), Account: diagnose.ProbeAccepted, To: target, Show: true,
+		End: end, After: a.took, Account: diagnose.ProbeAccepted, To: target, Show: true,
 	}, k.guard.setting)
+}
+
+// byBoth asks a target whose service is UDP's, where TCP is often not served:
+// that it does not answer is no failure.
+func (k *checker) byBoth(ctx context.Context, cfg *config.Client, target netaddr.Addr) {
+	streams, give := context.WithCancel(ctx)
+	defer give()
+	inStream := make(chan asked, 1)
+	go func() { inStream <- k.ask(streams, target) }()
+	k.datagrams(ctx, cfg, target)
+	late := time.AfterFunc(questionAgain, give)
+	defer late.Stop()
+	if a := <-inStream; a.answered {
+		k.destination(a, target)
+	} else {
+		k.report.Add(diagnose.StepDestination, diagnose.Skip, a.took, target.String()+" does not answer by TCP, which a service of UDP need not")
+	}
 }
 
 var _ transport.StreamEndpoint = (*way)(nil)

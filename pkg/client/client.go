@@ -378,7 +378,7 @@ func newAccount(cfg *config.Client, section string, s *config.Remote, opt Option
 	hello := []helloLine{{slog.LevelInfo, "authentication", []any{
 		logline.Text("%susing %s", with, why), "mode", mode, "security", method.Security.String(),
 	}}}
-	if warning := openPassage(s, method); warning != "" {
+	if warning := openPassage(s); warning != "" {
 		hello = append(hello, helloLine{slog.LevelWarn, "security", []any{logline.Text("%s%s", with, warning)}})
 	}
 	return vmess.NewClient(vmess.ClientConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method, Now: opt.Now}), hello, nil
@@ -393,9 +393,9 @@ func nameOf(s *config.Remote) string {
 }
 
 // openPassage warns of settings that leave the traffic readable on its way.
-func openPassage(s *config.Remote, m vmess.Method) string {
+func openPassage(s *config.Remote) string {
 	switch {
-	case m.Security == vmess.SecurityNone && !s.TLS.Enabled:
+	case (s.Security == "none" || s.Security == "zero") && !s.TLS.Enabled:
 		return "nothing encrypts the traffic: \"security\" is " + s.Security + " and \"tls.enabled\" is false"
 	case s.TLS.Enabled && s.TLS.AllowInsecure:
 		return "\"tls.allowInsecure\" accepts any certificate: whoever is on the way can pose as the server; pin its certificate with \"tls.pin\" instead"

@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/netaddr"
 	exit "vmess-local/pkg/program"
 )
 
@@ -238,4 +240,44 @@ fix: copy the whole link again, or name a configuration file with -c
 			}
 		}
 	})
+}
+
+// TestCheckWarns: what works and leaves the traffic readable is not called fine.
+func TestCheckWarns(t *testing.T) {
+	t.Parallel()
+	ours := inProcessServer(t, serverConfig(), inProcess{}).addr
+	for _, tt := range []struct {
+		name   string
+		change func(*config.Remote)
+		env    []string
+		want   string // "" is a pass
+	}{
+		{"zero", func(r *config.Remote) { r.Security = "zero" }, nil, `nothing encrypts the traffic: "security" is zero and "tls.enabled" is false`},
+		{"none", func(r *config.Remote) { r.Security = "none" }, nil, `nothing encrypts the traffic: "security" is none`},
+		{"auto", func(*config.Remote) {}, nil, ""},
+		{"an odd variable", func(*config.Remote) {}, []string{"V2RAY_VMESS_AEAD_DISABLED=1"}, `V2RAY_VMESS_AEAD_DISABLED is "1"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			parsed, err := config.ParseClient("config.json", config.MarshalClient(clientConfig(with(remoteAt(t, ours), tt.change))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := client.Check(t.Context(), parsed, client.Options{LookupEnv: lookup(tt.env)}, netaddr.Addr{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var text strings.Builder
+			if err := r.WriteText(&text); err != nil {
+				t.Fatal(err)
+			}
+			last, want := "all is well\n", diagnose.Pass
+			if tt.want != "" {
+				last, want = "it works; mend what is marked warn\n", diagnose.Warn
+			}
+			if step := r.Steps[0]; step.Status != want || !strings.Contains(step.Detail, tt.want) || !r.OK() || !strings.HasSuffix(text.String(), last) {
+				t.Errorf("%v %q:\n%s", step.Status, step.Detail, &text)
+			}
+		})
+	}
 }
