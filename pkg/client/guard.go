@@ -89,20 +89,18 @@ type guard struct {
 	worked    atomic.Pointer[time.Time] // when a tunnel that has ended worked last
 	checked   atomic.Pointer[time.Time] // when a check found all well
 
-	round   sync.Mutex // held during a round of probes
+	probes   sharedCall[outcome] // rounds of probes
+	gauges   sharedCall[bool]    // measurements of a clock that was found wrong
+	followUp followUp
+
+	round   sync.Mutex // guards what follows
 	next    time.Time  // until when the last round's outcome stands
 	found   outcome    // that outcome
 	ended   time.Time  // when that round was over
+	epoch   int        // how often the network has changed
 	measure *time.Timer
+	gauged  time.Time // when a clock that was found wrong was measured again
 	closed  bool
-
-	gauging sync.Mutex // held while a clock that was found wrong is measured again
-	gauged  time.Time  // when that was
-
-	looking sync.Mutex
-	looked  time.Time
-	suspect diagnose.Cause // what it was for
-	facts   diagnose.WayFacts
 }
 
 // newGuard makes the guard of a configuration's server; section is where that
@@ -295,13 +293,7 @@ func (g *guard) down(v diagnose.Verdict) {
 // While the cause stays the same that is done once in a while, and the facts
 // are those of the last look otherwise.
 func (g *guard) look(ctx context.Context, err error, cause diagnose.Cause) diagnose.WayFacts {
-	g.looking.Lock()
-	defer g.looking.Unlock()
-	if g.suspect != cause || time.Since(g.looked) > lookPause {
-		g.facts = g.prober.Look(ctx, err)
-		g.looked, g.suspect = time.Now(), cause
-	}
-	return g.facts
+	return g.followUp.look(ctx, cause, func() diagnose.WayFacts { return g.prober.Look(g.ctx, err) })
 }
 
 // known reports whether the server has ever accepted us.
@@ -540,6 +532,9 @@ func (g *guard) close() {
 	g.packets.close()
 	_ = g.pool.Close()
 	g.endings.close()
+	g.probes.close()
+	g.gauges.close()
+	g.followUp.close()
 	g.round.Lock()
 	defer g.round.Unlock()
 	g.closed = true

@@ -10,15 +10,29 @@ import (
 )
 
 // probe returns the outcome of a round of probes: that of the last round while
-// it stands, for probes are visible at the server.
+// it stands, for probes are visible at the server, or of the one under way.
 func (g *guard) probe(x *request, badResponse bool) outcome {
+	if o, _, ok := g.standing(x); ok {
+		return o
+	}
+	return g.probes.do(g.ctx, func() outcome { return g.probeNow(x, badResponse) })
+}
+
+// standing returns the outcome of the last round, and whether it stands.
+func (g *guard) standing(x *request) (o outcome, epoch int, ok bool) {
 	g.round.Lock()
 	defer g.round.Unlock()
 	now := g.now()
 	// A request that was sent after a healing shows, in time, that it failed.
 	stale := g.found.healed && x.sentAt().After(g.ended) && now.Sub(g.ended) >= healedPause
-	if g.closed || now.Before(g.next) && !stale {
-		return g.found
+	return g.found, g.epoch, g.closed || now.Before(g.next) && !stale
+}
+
+// probeNow makes a round of probes.
+func (g *guard) probeNow(x *request, badResponse bool) outcome {
+	o, epoch, ok := g.standing(x) // it may have been made between the question and now
+	if ok {
+		return o
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, roundTime)
 	defer cancel()
@@ -26,12 +40,18 @@ func (g *guard) probe(x *request, badResponse bool) outcome {
 	if x.start.After(g.account.Answered()) && ctx.Err() != nil {
 		return outcome{verdict: diagnose.Account(sig.AccountSignals, g.setting)} // cut short: it does not stand
 	}
-	g.found, g.ended = g.act(sig), g.now()
+	g.round.Lock()
+	defer g.round.Unlock()
+	o = g.act(sig)
+	if g.epoch != epoch {
+		return o // it was asked by a network that is gone
+	}
+	g.found, g.ended = o, g.now()
 	g.next = g.ended.Add(roundPause)
-	if g.found.cut {
+	if o.cut {
 		g.next = g.ended.Add(lookPause) // the server was not asked
 	}
-	return g.found
+	return o
 }
 
 // signals are what a round of probes heard.
@@ -175,9 +195,7 @@ func (g *guard) useServerTime(skew time.Duration) {
 
 // measureAgain follows a clock that was found wrong.
 func (g *guard) measureAgain() {
-	g.gauging.Lock()
-	g.follow()
-	g.gauging.Unlock()
+	g.gauges.do(g.ctx, g.follow)
 	g.round.Lock()
 	defer g.round.Unlock()
 	if !g.closed {
@@ -188,21 +206,28 @@ func (g *guard) measureAgain() {
 // remeasured reports whether a refused request is to be signed anew, because
 // the clock that was found wrong has been set since.
 func (g *guard) remeasured(x *request) bool {
-	g.gauging.Lock()
-	defer g.gauging.Unlock()
+	reset := func() bool { return x.sending().signed.offset != g.account.Offset() }
 	switch {
 	case !x.repeatable(mostTries):
 		return false
-	case x.sending().signed.offset != g.account.Offset():
+	case reset():
 		return true
-	case g.account.Offset() == 0 || g.now().Sub(g.gauged) < lookPause:
+	case g.account.Offset() == 0 || g.gaugedLately():
 		return false
 	}
-	return g.follow()
+	return g.gauges.do(g.ctx, func() bool { return !g.gaugedLately() && g.follow() }) || reset()
+}
+
+// gaugedLately reports whether a clock that was found wrong was measured again a
+// moment ago.
+func (g *guard) gaugedLately() bool {
+	g.round.Lock()
+	defer g.round.Unlock()
+	return g.now().Sub(g.gauged) < lookPause
 }
 
 // follow measures how far this clock is off, which it was, and reports whether
-// that has changed. It is called with gauging locked.
+// that has changed.
 func (g *guard) follow() bool {
 	ctx, cancel := context.WithTimeout(g.ctx, roundTime)
 	defer cancel()

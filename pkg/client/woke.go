@@ -44,14 +44,13 @@ func (g *guard) woke(e awake.Event) {
 		g.worked.Store(&now)
 	}
 	g.comeback.moved()
-	g.looking.Lock()
-	g.looked = time.Time{}
-	g.looking.Unlock()
-	go g.askAnew()
+	g.followUp.forget()
+	g.askAnew()
 }
 
-// askAnew lets the outcome of the last round of probes stand no longer, and has
-// a clock that was found wrong measured. It waits for a round under way.
+// askAnew lets the outcome of the last round of probes stand no longer, nor that
+// of one under way serve further requests, and has a clock that was found wrong
+// measured.
 func (g *guard) askAnew() {
 	g.round.Lock()
 	defer g.round.Unlock()
@@ -59,6 +58,8 @@ func (g *guard) askAnew() {
 		return
 	}
 	g.next = time.Time{}
+	g.epoch++
+	g.probes.forget()
 	if g.measure != nil {
 		g.measure.Reset(wokenMeasure)
 	}
