@@ -87,6 +87,7 @@ type Client struct {
 	resent        atomic.Int64   // by retired generations
 	page          *status.Page   // nil when off
 	stopPage      func()         // nil when no page runs
+	served        *status.Page   // the one that runs
 	paged         sync.WaitGroup // pages that run
 	run           *running       // not nil while Run runs
 	over          bool           // Run has ended, or is about to
@@ -96,6 +97,14 @@ type Client struct {
 type running struct {
 	ctx    context.Context // streams and all else end with it: the drain is over
 	failed chan error      // of serving
+}
+
+// fail ends Run.
+func (r *running) fail(err error) {
+	select {
+	case r.failed <- err:
+	default:
+	}
 }
 
 // A helloLine is said at the start of Run.
@@ -142,14 +151,14 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln := opt.Listener
-	if ln == nil {
-		if ln, err = net.Listen("tcp", cfg.Listen); err != nil {
+	ln := &handover{Listener: opt.Listener}
+	if opt.Listener == nil {
+		if ln, err = listen(cfg); err != nil {
 			g.fleet.close()
-			return nil, listenError(cfg, "listen", cfg.Listen, err)
+			return nil, err
 		}
 	}
-	c := &Client{opt: opt, listener: &handover{Listener: ln}, now: g, leaving: map[*generation]bool{}, pastDatagrams: datagramTotals{dropped: map[udp.Drop]int64{}}}
+	c := &Client{opt: opt, listener: ln, now: g, leaving: map[*generation]bool{}, pastDatagrams: datagramTotals{dropped: map[udp.Drop]int64{}}}
 	g.local = ln.Addr().String()
 	if c.page, err = c.newPage(cfg); err != nil {
 		_ = c.Close()
@@ -232,6 +241,9 @@ func (c *Client) Run(ctx context.Context) error {
 	c.over = true
 	last, drain := c.now, time.Duration(c.now.cfg.Limits.Drain)
 	_ = c.listener.Listener.Close()
+	for g := range c.leaving {
+		c.retired.Go(func() { _ = g.drain(streams) }) // their associations are not waited for any more
+	}
 	c.mu.Unlock()
 	end := time.AfterFunc(drain, cut)
 	defer end.Stop()
@@ -245,8 +257,8 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 // Reload goes on with another configuration. On an error all stays as it was.
-// Connections that are open go on with the old one. It may be called while
-// Run runs, concurrently too.
+// Connections that are open go on with the old one, and UDP associations until
+// they are idle. It may be called while Run runs, concurrently too.
 func (c *Client) Reload(cfg *config.Client) error {
 	next, err := newGeneration(cfg, c.opt)
 	if err != nil {
@@ -254,38 +266,27 @@ func (c *Client) Reload(cfg *config.Client) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ln := c.listener
+	old := c.now
 	switch {
 	case c.over || c.run == nil:
 		err = ErrNotRunning
-	case cfg.Listen == c.now.cfg.Listen && !ln.movable():
-		err = fmt.Errorf("%s cannot be handed over: %w", ln.Addr(), errors.ErrUnsupported)
-	case cfg.Listen != c.now.cfg.Listen:
-		ln, err = rebind(cfg)
-	}
-	page, changed := c.page, cfg.Status != c.now.cfg.Status
-	if err == nil && changed {
-		page, err = c.newPage(cfg)
+	case cfg.Listen == old.cfg.Listen && !c.listener.movable():
+		err = fmt.Errorf("%s cannot be handed over: %w", c.listener.Addr(), errors.ErrUnsupported)
+	default:
+		err = c.movePorts(cfg)
 	}
 	if err != nil {
 		next.fleet.close()
-		if ln != c.listener && ln != nil {
-			_ = ln.Listener.Close()
-		}
 		return err
-	}
-	old := c.now
-	if ln != c.listener {
-		_ = c.listener.Listener.Close()
 	}
 	old.stop()
 	c.opt.room.fit(cfg)
-	c.now, c.listener = next, ln
-	next.local, next.again = ln.Addr().String(), true
+	c.now = next
+	next.local, next.again = c.listener.Addr().String(), true
 	next.sayHello()
 	c.opt.Log.Info("reloaded", logline.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
 	next.serve(c.run, c.listener.take())
-	if c.page = page; changed {
+	if c.page != c.served {
 		c.servePage(c.run)
 	}
 	c.retire(old)
@@ -297,14 +298,14 @@ func (c *Client) Reload(cfg *config.Client) error {
 func (c *Client) servePage(run *running) {
 	if c.stopPage != nil {
 		c.stopPage()
-		c.stopPage = nil
+		c.stopPage, c.served = nil, nil
 	}
 	if c.page == nil {
 		return
 	}
 	page := c.page
 	ctx, stop := context.WithCancel(run.ctx)
-	c.stopPage = stop
+	c.stopPage, c.served = stop, page
 	c.opt.Log.Info("status", logline.Text("status: %s", page.URL()), "url", page.URL())
 	c.paged.Go(func() { _ = page.Run(ctx) })
 }
@@ -315,7 +316,7 @@ func (c *Client) retire(old *generation) {
 	ctx := c.run.ctx
 	c.leaving[old] = true
 	c.retired.Go(func() {
-		_ = old.drain(ctx)
+		_ = old.retire(ctx)
 		c.resent.Add(old.resent())
 		c.mu.Lock()
 		delete(c.leaving, old)
@@ -334,14 +335,6 @@ func (c *Client) woke(e awake.Event) {
 	}
 	c.now.fleet.woke(e)
 	c.opt.Log.Debug("awake", "slept", e.Slept.String(), "clockSet", e.ClockSet, "moved", e.Moved, "away", e.Away)
-}
-
-func rebind(cfg *config.Client) (*handover, error) {
-	ln, err := net.Listen("tcp", cfg.Listen)
-	if err != nil {
-		return nil, listenError(cfg, "listen", cfg.Listen, err)
-	}
-	return &handover{Listener: ln}, nil
 }
 
 // ErrNotRunning is returned by Reload when nothing runs.

@@ -144,10 +144,7 @@ func (g *generation) serve(run *running, ln net.Listener) {
 	go func() {
 		defer close(g.served)
 		if err := g.front.Serve(ctx, ln); err != nil && ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
-			select {
-			case run.failed <- err:
-			default:
-			}
+			run.fail(err)
 		}
 	}()
 }
@@ -158,7 +155,17 @@ func (g *generation) stop() {
 	<-g.served
 }
 
-// drain waits for open connections, and cuts them when ctx is done.
+// retire waits for open connections and for UDP associations, which end when
+// they are idle, and cuts them when ctx is done.
+func (g *generation) retire(ctx context.Context) error {
+	if g.associations != nil {
+		g.associations.Retire()
+	}
+	return g.front.Retire(ctx)
+}
+
+// drain waits for open connections, and cuts them when ctx is done. UDP
+// associations end at once.
 func (g *generation) drain(ctx context.Context) error { return g.front.Drain(ctx) }
 
 // resent counts the requests that were sent again.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -203,5 +204,73 @@ func mustEcho(t testing.TB, c *net.TCPConn, line string) {
 	t.Helper()
 	if err := tryEcho(c, line); err != nil {
 		t.Fatalf("echo of %q: %v", line, err)
+	}
+}
+
+// TestReloadKeepsAssociations: an association that is open goes on through the
+// old server until it is idle, and by the same port; new ones go through the new
+// server. At the end of the program nobody waits for one.
+func TestReloadKeepsAssociations(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"plain", "xudp"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			one, two := newRoad(t, inProcessServer(t, serverConfig(), inProcess{}).addr, 0, 0), newRoad(t, inProcessServer(t, serverConfig(), inProcess{}).addr, 0, 0)
+			change := func(c *config.Client) { c.UDP.Mode, c.UDP.Idle = mode, config.Duration(time.Second) }
+			l := newLab(t, labSetup{remote: remoteAt(t, one.addr), change: change})
+			destination := reflector(t)
+			to := addrPortOf(destination)
+			var seen []netip.AddrPort
+			exchange := func(a *associated) {
+				t.Helper()
+				if err := a.send(to, []byte("ping")); err != nil {
+					t.Fatal(err)
+				}
+				p := make([]byte, 10)
+				_ = destination.SetReadDeadline(time.Now().Add(labPatience))
+				n, from, err := destination.ReadFromUDPAddrPort(p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = destination.WriteToUDPAddrPort(p[:n], from)
+				if _, _, err := a.receive(labPatience); err != nil {
+					t.Fatal(err)
+				}
+				seen = append(seen, from)
+			}
+			call := associate(t, l.addr)
+			exchange(call)
+			cfg := clientConfig(remoteAt(t, two.addr))
+			cfg.Warm.Max, cfg.Status.Enabled, cfg.Status.Listen = 0, true, "127.0.0.1:0"
+			change(cfg)
+			if err := l.client.Reload(cfg); err != nil {
+				t.Fatal(err)
+			}
+			for range 20 { // longer than udp.idle
+				time.Sleep(100 * time.Millisecond)
+				exchange(call)
+			}
+			for _, from := range seen {
+				if from != seen[0] {
+					t.Fatalf("the destination saw it come from %v and %v", seen[0], from)
+				}
+			}
+			if n, _ := two.counts(); n != 0 {
+				t.Errorf("%d tunnels to the new server by an association of before", n)
+			}
+			exchange(associate(t, l.addr))
+			if n, _ := two.counts(); n != 1 {
+				t.Errorf("%d tunnels to the new server, want 1", n)
+			}
+			call.wantOver(t) // it is idle now
+			l.wantQuiet(t)
+
+			last := associate(t, l.addr)
+			exchange(last)
+			if err := l.client.Reload(cfg); err != nil {
+				t.Fatal(err)
+			}
+			exchange(last) // and the end of the test does not wait for it
+		})
 	}
 }

@@ -21,12 +21,12 @@ type Associator interface {
 	HandleAssociate(ctx context.Context, r *transport.Request)
 }
 
-// associate serves a UDP ASSOCIATE. Drain does not wait for it.
+// associate serves a UDP ASSOCIATE. Retire waits for it, Drain does not.
 func (s *Server) associate(ctx context.Context, c *client, r request5) {
 	_ = c.SetDeadline(time.Time{})
 	request := s.newRequest(c, "socks5", r.dst, r.user, socks5Replies{})
-	c.endless.Store(true)
-	if s.isDraining() {
+	c.association.Store(true)
+	if s.endsAssociations() {
 		return
 	}
 	s.Associator.HandleAssociate(ctx, request)

@@ -26,9 +26,11 @@ type client struct {
 	self   [2]netip.AddrPort // where the client reached us: the listener, the connection
 	cancel context.CancelFunc
 
-	endless atomic.Bool // silent so far or a UDP association: nothing to wait for
-	first   byte
-	unread  bool // first is still to be read
+	endless atomic.Bool // silent so far: nothing to wait for
+	// association: it stands for one of UDP, which ends by being idle.
+	association atomic.Bool
+	first       byte
+	unread      bool // first is still to be read
 }
 
 func newClient(conn net.Conn, ln net.Listener, cancel context.CancelFunc) *client {

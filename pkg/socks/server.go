@@ -101,7 +101,9 @@ type Server struct {
 	clients  map[*client]struct{}
 	stops    map[*net.Listener]context.CancelFunc // of running Serve calls
 	draining bool
-	empty    chan struct{} // closed when draining and without clients
+	// associationsEnd: those of UDP are not waited for.
+	associationsEnd bool
+	empty           chan struct{} // closed when draining and without clients
 }
 
 // Serve accepts connections from ln until ctx is done, which returns nil, or
@@ -154,8 +156,15 @@ func sleep(ctx context.Context, d time.Duration) {
 // contexts end and the client's connections are closed. It returns nil when
 // nothing had to be cut, ctx's cause otherwise. No goroutine is left, unless a
 // handler does not end within 2 s of that, which the error says.
-func (s *Server) Drain(ctx context.Context) error {
-	empty := s.close()
+func (s *Server) Drain(ctx context.Context) error { return s.drain(ctx, true) }
+
+// Retire is Drain for a server that another one follows: it waits for UDP
+// associations, too. The [Associator] should end those that are idle. Drain may
+// be called meanwhile.
+func (s *Server) Retire(ctx context.Context) error { return s.drain(ctx, false) }
+
+func (s *Server) drain(ctx context.Context, associationsEnd bool) error {
+	empty := s.close(associationsEnd)
 	webCtx, stop := context.WithCancel(ctx)
 	var web sync.WaitGroup
 	web.Go(func() { _ = s.webServer().Shutdown(webCtx) })
@@ -250,22 +259,22 @@ func (s *Server) remove(c *client) {
 
 // close lets nobody in any more and sends away those who need not be waited for.
 // The channel it returns is closed when the last client has left.
-func (s *Server) close() <-chan struct{} {
+func (s *Server) close(associationsEnd bool) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
-		return s.empty
+	if !s.draining {
+		s.draining = true
+		s.empty = make(chan struct{})
+		if len(s.clients) == 0 {
+			close(s.empty)
+		}
+		for _, stop := range s.stops {
+			stop()
+		}
 	}
-	s.draining = true
-	s.empty = make(chan struct{})
-	if len(s.clients) == 0 {
-		close(s.empty)
-	}
-	for _, stop := range s.stops {
-		stop()
-	}
+	s.associationsEnd = s.associationsEnd || associationsEnd
 	for c := range s.clients {
-		if c.endless.Load() {
+		if c.endless.Load() || s.associationsEnd && c.association.Load() {
 			_ = c.Close()
 		}
 	}
@@ -286,6 +295,12 @@ func (s *Server) isDraining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.draining
+}
+
+func (s *Server) endsAssociations() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.associationsEnd
 }
 
 func (s *Server) report(err error, source netip.AddrPort) {

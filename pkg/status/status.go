@@ -61,6 +61,8 @@ const (
 	checkTime  = time.Minute
 	// patience is how long a request with its body may take, and an answer then.
 	patience = 10 * time.Second
+	// endTime bounds how long answers under way hold up the end of the page.
+	endTime = 250 * time.Millisecond
 )
 
 // A Page serves the status page on a listener.
@@ -92,8 +94,21 @@ func New(ln net.Listener, source Source, token string) *Page {
 // URL returns the page's address with its token: who has it may do everything.
 func (p *Page) URL() string { return "http://" + p.listener.Addr().String() + "/?token=" + p.token }
 
-// Close gives the port back. It is for a page that was not run.
+// Close gives the port back. It may be called while Run runs: open connections go
+// on until its context is done.
 func (p *Page) Close() error { return p.listener.Close() }
+
+// Addr returns the listener's address.
+func (p *Page) Addr() net.Addr { return p.listener.Addr() }
+
+// Reopen makes a page that was closed anew, with the same address and token.
+func (p *Page) Reopen() (*Page, error) {
+	ln, err := net.Listen("tcp", p.listener.Addr().String())
+	if err != nil {
+		return nil, fmt.Errorf("status.listen: %w", err)
+	}
+	return New(ln, p.source, p.token), nil
+}
 
 // Run serves until ctx is done. Of more than [MaxConns] connections, one that
 // waits for a request makes room for the next.
@@ -104,10 +119,16 @@ func (p *Page) Run(ctx context.Context) error {
 		Handler:   p.Handler(), ReadTimeout: patience, WriteTimeout: 2 * patience, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10, BaseContext: func(net.Listener) context.Context { return ctx },
 	}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(ln); ctx.Err() == nil {
+	defer server.Close()
+	defer context.AfterFunc(ctx, func() { _ = p.listener.Close() })()
+	if err := server.Serve(ln); ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("status page: %w", err)
 	}
+	<-ctx.Done()
+	// The answer to what ended it may be on its way.
+	soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+	defer cancel()
+	_ = server.Shutdown(soon)
 	return nil
 }
 

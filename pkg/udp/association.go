@@ -46,6 +46,7 @@ type association struct {
 	client  netip.AddrPort
 	bound   bool
 	request *transport.Request
+	idle    *time.Timer // of one that ends when it is idle; the server's retiring guards it
 }
 
 // associate runs an association to its end.
@@ -74,6 +75,8 @@ func (s *Server) associate(ctx context.Context, socket *net.UDPConn, control tra
 	if s.Watcher != nil {
 		defer s.Watcher.Begin(r, &a.moved, cut)()
 	}
+	s.retiring.enter(a, cut)
+	defer s.retiring.leave(a)
 	a.run(ctx, control)
 }
 

@@ -100,6 +100,7 @@ type Server struct {
 	refusals  throttle
 	start     sync.Once
 	budget    budget
+	retiring  retiring
 }
 
 // HandleAssociate serves the association that r asks for and returns when it
