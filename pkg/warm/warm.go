@@ -31,7 +31,7 @@ type Options struct {
 	// Max is the most streams kept ready; 0 keeps none.
 	Max int
 	// Idle is how long a stream is kept unused. A far end that closes them
-	// earlier makes it shorter.
+	// earlier makes it shorter, until it keeps them longer again.
 	Idle time.Duration
 	// Ahead connects the streams that are made ready, for which nobody waits
 	// yet; nil means the Pool's own endpoint.
@@ -66,7 +66,9 @@ type Pool struct {
 	dials  int       // streams being made
 	age    int       // how often all was dropped
 	takes  []time.Time
-	life   time.Duration // how long an unused stream is kept
+	idle   time.Duration // Options.Idle
+	life   time.Duration // how long an unused stream is kept now
+	cut    time.Time     // when the far end last closed one early
 	rest   time.Time     // none are made before
 	closed bool
 
@@ -77,7 +79,7 @@ var _ transport.StreamEndpoint = (*Pool)(nil)
 
 // NewPool returns a Pool of endpoint.
 func NewPool(endpoint transport.StreamEndpoint, o Options) *Pool {
-	p := &Pool{endpoint: endpoint, ahead: o.Ahead, max: o.Max, life: o.Idle, now: o.Now}
+	p := &Pool{endpoint: endpoint, ahead: o.Ahead, max: o.Max, idle: o.Idle, life: o.Idle, now: o.Now}
 	if p.ahead == nil {
 		p.ahead = endpoint
 	}
@@ -279,14 +281,27 @@ func (p *Pool) drop(s *stream, early bool) {
 	}
 	p.ready = append(p.ready[:at:at], p.ready[at+1:]...)
 	s.expiry.Stop()
-	if age := time.Since(s.made); early {
-		if age < shortLife {
-			p.rest = time.Now().Add(restPause)
-		}
-		p.life = min(p.life, max(age*4/5, shortLife))
-	}
+	p.learn(time.Since(s.made), early)
 	p.mu.Unlock()
 	p.waste(s)
+}
+
+// learn fits the life of unused streams to what the far end allows, from one that
+// it closed early or that lived to its end. It may have closed them for another
+// reason, as for a restart, so they get longer lives again: twice as long each
+// time, but none is ventured within a minute of an early close. It is called with
+// the lock held.
+func (p *Pool) learn(age time.Duration, early bool) {
+	now := time.Now()
+	switch {
+	case early:
+		if age < shortLife {
+			p.rest = now.Add(restPause)
+		}
+		p.life, p.cut = min(p.life, max(age*4/5, shortLife)), now
+	case now.Sub(p.cut) >= restPause:
+		p.life = min(2*p.life, p.idle)
+	}
 }
 
 func (p *Pool) waste(s *stream) {

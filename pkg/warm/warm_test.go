@@ -263,6 +263,72 @@ func TestServerThatWantsNone(t *testing.T) {
 	})
 }
 
+// TestLifeGrowsAgain: a server that closed ready streams early once, as by a
+// restart, gets ready streams that live as long as before after a while. One
+// that always closes them is not tried often.
+func TestLifeGrowsAgain(t *testing.T) {
+	lifeOf := func(t *testing.T, f *far, p *Pool) time.Duration {
+		made := f.count()
+		c := connect(t, p, "x")
+		defer c.Close()
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if n := p.Stats().Ready; n != 1 {
+			t.Fatalf("%d ready, %d made", n, f.count()-made)
+		}
+		start := time.Now()
+		for p.Ready() {
+			time.Sleep(100 * time.Millisecond)
+		}
+		return time.Since(start).Round(time.Second)
+	}
+	t.Run("after a restart", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := &far{}
+			p := NewPool(f, Options{Max: 1, Idle: 45 * time.Second})
+			defer p.Close()
+			defer connect(t, p, "first").Close()
+			synctest.Wait()
+			_ = f.made("").Close() // it restarts
+			expect(t, p, Stats{Wasted: 1})
+			time.Sleep(2 * restPause)
+			var lives []time.Duration
+			for range 10 {
+				lives = append(lives, lifeOf(t, f, p))
+			}
+			if lives[0] > 2*time.Second || lives[9] != 45*time.Second {
+				t.Errorf("streams lived %v", lives)
+			}
+		})
+	})
+	t.Run("cut after 10 s each time", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := &far{}
+			p := NewPool(f, Options{Max: 1, Idle: 45 * time.Second})
+			defer p.Close()
+			ended, start := 0, time.Now()
+			for range 60 {
+				c := connect(t, p, "x")
+				synctest.Wait()
+				last := f.peers[f.count()-1]
+				made := time.Now()
+				for p.Ready() {
+					time.Sleep(100 * time.Millisecond)
+					if time.Since(made) == 10*time.Second {
+						ended++
+						_ = last.Close()
+						synctest.Wait()
+					}
+				}
+				_ = c.Close()
+			}
+			if minutes := int(time.Since(start) / time.Minute); ended > minutes+1 || ended < 2 {
+				t.Errorf("%d were cut in %d minutes", ended, minutes)
+			}
+		})
+	})
+}
+
 func TestOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &far{}
