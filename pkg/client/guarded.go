@@ -27,10 +27,11 @@ type guarded struct {
 }
 
 var (
-	_ transport.StreamConn = (*guarded)(nil)
-	_ transport.ReadWaiter = (*guarded)(nil)
-	_ transport.Resetter   = (*guarded)(nil)
-	_ transport.PeerWaiter = (*guarded)(nil)
+	_ transport.StreamConn   = (*guarded)(nil)
+	_ transport.ReadWaiter   = (*guarded)(nil)
+	_ transport.Resetter     = (*guarded)(nil)
+	_ transport.PeerWaiter   = (*guarded)(nil)
+	_ transport.NonceLimiter = (*guarded)(nil)
 )
 
 // Read implements net.Conn.
@@ -224,6 +225,9 @@ func (x *guarded) WaitPeerClose() (gone bool) { return x.conn.Load().WaitPeerClo
 // Roomy implements transport.Roomer. Before the first answer a Write may wait
 // for another connection.
 func (x *guarded) Roomy() bool { return x.settled.Load() && x.conn.Load().Roomy() }
+
+// NearNonceLimit implements transport.NonceLimiter.
+func (x *guarded) NearNonceLimit() bool { return x.conn.Load().NearNonceLimit() }
 
 // LocalAddr implements net.Conn.
 func (x *guarded) LocalAddr() net.Addr { return x.conn.Load().LocalAddr() }

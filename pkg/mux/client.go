@@ -23,7 +23,8 @@ const DefaultConcurrency = 8
 const minIdle = 16 * time.Second
 
 // A Client opens sessions over tunnels of its own. A tunnel carries up to
-// Concurrency sessions at once and 128 in its life; further ones get another.
+// Concurrency sessions at once and 128 in its life, or fewer where its cipher's
+// nonces run out before ([transport.NonceLimiter]); further ones get another.
 // One without sessions is closed within 16 to 32 s. It may be used
 // concurrently; its fields must not change then.
 type Client struct {
@@ -197,6 +198,9 @@ type clientTunnel struct {
 func (t *clientTunnel) reserve(network Network, dst netaddr.Addr) *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.conn != nil && transport.NearNonceLimit(t.conn) {
+		t.last = maxSessions
+	}
 	if t.err != nil || t.last == maxSessions || len(t.sessions) >= t.client.concurrency() || t.stalled.Load() != nil {
 		return nil
 	}

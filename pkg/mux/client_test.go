@@ -314,6 +314,41 @@ func TestRetire(t *testing.T) {
 	mustRead(t, old, "still")
 }
 
+// agingConn is a tunnel whose cipher may be half used up.
+type agingConn struct {
+	transport.StreamConn
+	old atomic.Bool
+}
+
+func (c *agingConn) NearNonceLimit() bool { return c.old.Load() }
+
+// A tunnel that has used up half of its nonces gets no further sessions; those
+// that it has go on, and it is closed behind them.
+func TestTunnelNearNonceLimit(t *testing.T) {
+	l := newLab(t)
+	var tunnels []*agingConn
+	l.Client.Dial = func(ctx context.Context, first []byte) (transport.StreamConn, error) {
+		c, err := l.dial(ctx, first)
+		tunnels = append(tunnels, &agingConn{StreamConn: c})
+		return tunnels[len(tunnels)-1], err
+	}
+	old := l.open(t, "old")
+	mustRead(t, old, "old")
+	mustRead(t, l.open(t, "same"), "same")
+	if len(tunnels) != 1 {
+		t.Fatalf("%d tunnels before", len(tunnels))
+	}
+	tunnels[0].old.Store(true)
+	for range 2 {
+		mustRead(t, l.open(t, "new"), "new")
+	}
+	if len(tunnels) != 2 {
+		t.Errorf("%d tunnels, want the old one and one for both sessions after it", len(tunnels))
+	}
+	mustWrite(t, old, "still")
+	mustRead(t, old, "still")
+}
+
 func TestIdleTunnelIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)

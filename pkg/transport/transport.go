@@ -166,6 +166,17 @@ func Left(c any) bool {
 // [Broken] tells, for it has been sent something that it resets if it does not.
 type PeerWaiter interface{ WaitPeerClose() (gone bool) }
 
+// A NonceLimiter knows how far the nonces of its cipher are used up.
+// NearNonceLimit reports that half of a direction's are: what can go over
+// another stream should. It may be called by anyone.
+type NonceLimiter interface{ NearNonceLimit() bool }
+
+// NearNonceLimit asks a stream that wraps others, which may not know.
+func NearNonceLimit(c any) bool {
+	l, ok := c.(NonceLimiter)
+	return ok && l.NearNonceLimit()
+}
+
 // A StreamEndpoint connects to one fixed far end.
 type StreamEndpoint interface {
 	// ConnectStream connects and delivers first, which may be empty, as the

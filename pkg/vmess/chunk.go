@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -22,6 +23,10 @@ const maxChunk = 16384 - tagSize
 
 // maxPadding is the most padding that a chunk can carry.
 const maxPadding = 63
+
+// nonceHalf is half of the chunks of one direction that have nonces of their
+// own: the count wraps, and then a chunk of before opens once more.
+const nonceHalf = 1 << 15
 
 // A bodyFormat is what a header says of its body, and which of the two
 // directions this is.
@@ -65,6 +70,7 @@ type chunker struct {
 	aead     cipher.AEAD // nil: the data is not sealed
 	nonce    [12]byte
 	count    uint16
+	halfUsed *atomic.Bool // set once half of the nonces are; may be nil
 	checksum bool // the data is preceded by its FNV-1a (aes-128-cfb)
 	overhead int  // of data over plaintext
 
@@ -140,6 +146,9 @@ func (c *chunker) draw() (padding int, mask uint16) {
 func (c *chunker) nextNonce() []byte {
 	binary.BigEndian.PutUint16(c.nonce[:], c.count)
 	c.count++ // wraps, as it does for every peer
+	if c.count == nonceHalf && c.halfUsed != nil {
+		c.halfUsed.Store(true)
+	}
 	return c.nonce[:]
 }
 

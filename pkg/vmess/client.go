@@ -211,6 +211,7 @@ func (c *Client) request(command Command, dst netaddr.Addr, payload int) *Conn {
 		pending: c.seal(nil, h, m, payload),
 		hold:    &endHold{patience: c.patience},
 	}
+	conn.countNonces(conn.writer.chunks)
 	conn.hold.apart.Store(c.Kind() == KindOwn)
 	conn.prologue = func() error { return c.readResponse(conn, h, keys) }
 	return conn
@@ -236,6 +237,7 @@ func (c *Client) readResponse(conn *Conn, h *requestHeader, keys responseKeys) e
 		conn.reader.marking, conn.reader.givenUp = &c.marking, conn.givenUp
 	}
 	conn.reader.start(responseFormat(h, keys), stream)
+	conn.countNonces(conn.reader.chunks)
 	return nil
 }
 

@@ -49,13 +49,15 @@ type Conn struct {
 	endedAt atomic.Pointer[time.Time]
 
 	answered atomic.Bool // a client's: the response's header was authentic
+	halfUsed atomic.Bool // half of a direction's nonces are
 }
 
 var (
-	_ transport.StreamConn = (*Conn)(nil)
-	_ transport.ReadWaiter = (*Conn)(nil)
-	_ transport.Resetter   = (*Conn)(nil)
-	_ transport.PeerWaiter = (*Conn)(nil)
+	_ transport.StreamConn   = (*Conn)(nil)
+	_ transport.ReadWaiter   = (*Conn)(nil)
+	_ transport.Resetter     = (*Conn)(nil)
+	_ transport.PeerWaiter   = (*Conn)(nil)
+	_ transport.NonceLimiter = (*Conn)(nil)
 )
 
 // errEnded is returned by writes after CloseWrite.
@@ -243,6 +245,18 @@ func (c *Conn) Reset() error {
 
 // Broken implements transport.Breaker by the carrier.
 func (c *Conn) Broken() bool { return transport.Broken(c.carrier) }
+
+// NearNonceLimit implements transport.NonceLimiter: 32,768 chunks were sealed or
+// opened in a direction. A stream goes on beyond 65,536, as every peer's does, but
+// whoever is on the way can then have an old chunk opened once more.
+func (c *Conn) NearNonceLimit() bool { return c.halfUsed.Load() }
+
+// countNonces makes NearNonceLimit hear of a direction's chunks.
+func (c *Conn) countNonces(chunks *chunker) {
+	if chunks != nil {
+		chunks.halfUsed = &c.halfUsed
+	}
+}
 
 // Roomy implements transport.Roomer by the carrier.
 func (c *Conn) Roomy() bool { return transport.Roomy(c.carrier) }

@@ -668,3 +668,43 @@ func TestPartSent(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Half of the nonces of either direction are enough to leave a stream alone;
+// the stream itself goes on, past the end of them too.
+func TestNearNonceLimit(t *testing.T) {
+	s := newTestServer(t, ServerConfig{})
+	for _, up := range []bool{true, false} {
+		client, server := connect(t, style{method: Method{SecurityAESGCM, masked}}.client(testID), s)
+		from, to := client, server
+		if !up {
+			from, to = server, client
+		}
+		carry := func(n int) {
+			t.Helper()
+			got := make([]byte, n)
+			done := make(chan error, 1)
+			go func() { _, err := io.ReadFull(to, got); done <- err }()
+			for range n {
+				if _, err := from.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		used := 0
+		if !up {
+			mustWrite(t, client, "x") // the request
+		}
+		for _, n := range []int{1<<15 - 2, 1, 1, 1 << 16} {
+			carry(n)
+			used += n
+			if near := client.NearNonceLimit(); near != (used >= 1<<15) {
+				t.Errorf("up %v, after %d chunks: %v", up, used, near)
+			}
+		}
+		_ = client.Close()
+		_ = server.Close()
+	}
+}
