@@ -241,7 +241,7 @@ func BenchmarkOpenHeader(b *testing.B) {
 				r := bytes.NewReader(wire)
 				b.ReportAllocs()
 				for b.Loop() {
-					s.authIDs, s.sessions = newMemory[[16]byte](authIDMemory, memoryLimit), newMemory[sessionID](sessionMemory, memoryLimit)
+					s.authIDs, s.sessions = newMemory[[16]byte](authIDMemory, memorySpare, memoryLimit), newMemory[sessionID](sessionMemory, memorySpare, memoryLimit)
 					r.Reset(wire)
 					in := newInbuf(r)
 					in.small = openingBuffer

@@ -5,36 +5,41 @@ import (
 	"time"
 )
 
-// A memory remembers keys for at least keep and at most twice that, exactly:
-// two generations that are swapped. When a generation is full, new keys are
+// A memory remembers keys exactly, in two generations: for at least keep, and
+// as long as there is room for them. That outlasts a clock that is set back,
+// which makes old times good again. When a generation is full, new keys are
 // taken for known ones, so that its bound never opens a gap.
 type memory[K comparable] struct {
 	keep  time.Duration
-	limit int
+	spare int // what a generation holds before keys are forgotten for their age
+	limit int // what it may hold at all
 
 	mu       sync.Mutex
 	now, old map[K]struct{}
 	since    time.Time // when the generation now began
 }
 
-func newMemory[K comparable](keep time.Duration, limit int) *memory[K] {
-	return &memory[K]{keep: keep, limit: limit, now: map[K]struct{}{}}
+func newMemory[K comparable](keep time.Duration, spare, limit int) *memory[K] {
+	return &memory[K]{keep: keep, spare: spare, limit: limit, now: map[K]struct{}{}}
 }
 
 // add reports whether the key is new, and remembers it.
 func (m *memory[K]) add(key K, at time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch age := at.Sub(m.since); {
-	case age >= 2*m.keep:
-		m.now, m.old, m.since = map[K]struct{}{}, nil, at
-	case age >= m.keep, age <= -m.keep: // the clock may have been set back
-		m.now, m.old, m.since = map[K]struct{}{}, m.now, at
-	}
 	if _, known := m.now[key]; known {
 		return false
 	}
-	if _, known := m.old[key]; known || len(m.now) >= m.limit {
+	if _, known := m.old[key]; known {
+		return false
+	}
+	switch age := at.Sub(m.since); {
+	case age >= m.keep && len(m.now) >= m.spare:
+		m.now, m.old, m.since = map[K]struct{}{}, m.now, at
+	case m.since.IsZero(), age <= -m.keep: // the first, or the clock was set back
+		m.since = at
+	}
+	if len(m.now) >= m.limit {
 		return false
 	}
 	m.now[key] = struct{}{}

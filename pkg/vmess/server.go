@@ -116,6 +116,9 @@ const (
 	openingBuffer = 512
 	// memoryLimit bounds each generation of remembered requests.
 	memoryLimit = 1 << 20
+	// memorySpare is how many each holds, however old, before any are forgotten:
+	// a clock that ran ahead for hours and is set back opens no gap.
+	memorySpare = 1 << 15
 	// maxLegacyIDs bounds the ids, derived ones included, that legacy requests
 	// are looked up by: each costs 241 table entries.
 	maxLegacyIDs = 1 << 14
@@ -134,8 +137,8 @@ var (
 func NewServer(c ServerConfig) (*Server, error) {
 	s := &Server{
 		forced: c.AEADForced, patience: c.Patience, refused: c.Refused, now: c.Now,
-		authIDs:  newMemory[[16]byte](authIDMemory, memoryLimit),
-		sessions: newMemory[sessionID](sessionMemory, memoryLimit),
+		authIDs:  newMemory[[16]byte](authIDMemory, memorySpare, memoryLimit),
+		sessions: newMemory[sessionID](sessionMemory, memorySpare, memoryLimit),
 		drain:    newDrainCount(c.Users),
 	}
 	if s.now == nil {

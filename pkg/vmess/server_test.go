@@ -231,6 +231,40 @@ func TestServerReplayAcrossClockJump(t *testing.T) {
 	}
 }
 
+// A clock that ran ahead and is set back makes old times good again. What was
+// recorded meanwhile, and before, is still a replay; who is new is served.
+func TestServerReplayAfterClockSetBack(t *testing.T) {
+	for _, ahead := range []time.Duration{5 * time.Minute, time.Hour, 48 * time.Hour} {
+		k := &clock{now: noon}
+		s := newTestServer(t, ServerConfig{Now: k.Now})
+		seed := byte(0)
+		request := func(at time.Time) []byte {
+			seed++
+			k.set(at)
+			wire := forger{id: testID, seed: seed, at: at, header: requestHeader{key: [16]byte{seed}, iv: [16]byte{1}}}.wire()
+			if _, err := serve(s, wire); err != nil {
+				t.Fatalf("ahead %v, an honest request: %v", ahead, err)
+			}
+			return wire
+		}
+		before := request(noon)
+		var during [][]byte
+		for i := range 10 {
+			during = append(during, request(noon.Add(ahead+time.Duration(i)*3*time.Minute)))
+		}
+		request(noon.Add(time.Minute)) // it is set back
+		if _, err := serve(s, before); !errors.Is(err, ErrReplayed) {
+			t.Errorf("ahead %v, what came before: %v", ahead, err)
+		}
+		for i, wire := range during {
+			k.set(noon.Add(ahead + time.Duration(i)*3*time.Minute))
+			if _, err := serve(s, wire); !errors.Is(err, ErrReplayed) {
+				t.Errorf("ahead %v, request %d of that time: %v", ahead, i, err)
+			}
+		}
+	}
+}
+
 // The same keys again are a replay even under a fresh AuthID: a recorded
 // header must not be dressed up anew.
 func TestServerDuplicateSession(t *testing.T) {
@@ -692,7 +726,7 @@ func (d *drained) Read(p []byte) (int, error) {
 
 func TestMemory(t *testing.T) {
 	const keep = 100 * time.Second
-	m := newMemory[int](keep, 3)
+	m := newMemory[int](keep, 2, 3)
 	for _, step := range []struct {
 		after int // seconds
 		key   int
@@ -702,31 +736,31 @@ func TestMemory(t *testing.T) {
 		{0, 1, false},
 		{99, 1, false},
 		{99, 2, true},
-		{100, 3, true}, // a new generation
+		{99, 3, true},
+		{99, 4, false}, // full: unknown keys are not let through
+		{100, 4, true}, // a new generation
 		{199, 1, false},
-		{199, 2, false},
-		{200, 1, true}, // twice as long is enough
-		{200, 2, true},
-		{200, 3, false}, // of the generation before
-		{200, 4, true},
-		{200, 5, false}, // full: unknown keys are not let through
-		{299, 5, false},
-		{300, 5, true},
-		{300, 4, false},
-		{600, 4, true}, // nothing is left of a long time ago
-		{800, 4, true}, // nor of just twice as long
-		{-9000, 4, false},
-		{-9000, 6, true}, // the clock was set back
-		{-8900, 7, true},
-		{-8900, 6, false},
-		{-8800, 4, true}, // generations go on from there
+		{199, 5, true},
+		{200, 3, false}, // twice as long as asked for, and still there
+		{200, 6, true},  // a new generation
+		{200, 1, true},  // of the one before the last
+		{200, 4, false},
+		{9000, 4, false}, // few are remembered for however long
+		{9000, 6, false},
+		{9000, 7, true},
+		{-9000, 7, false},
+		{-9000, 8, true}, // the clock was set back
+		{-9000, 9, true},
+		{-9000, 10, false},
+		{-8900, 10, true}, // generations go on from there
+		{-8900, 7, false},
 	} {
 		if got := m.add(step.key, noon.Add(time.Duration(step.after)*time.Second)); got != step.isNew {
 			t.Errorf("%+d s: key %d new %v, want %v", step.after, step.key, got, step.isNew)
 		}
-	}
-	if len(m.now) > 3 || len(m.old) > 3 {
-		t.Errorf("%d and %d keys, more than the limit", len(m.now), len(m.old))
+		if len(m.now) > 3 || len(m.old) > 3 {
+			t.Errorf("%d and %d keys, more than the limit", len(m.now), len(m.old))
+		}
 	}
 }
 

@@ -124,7 +124,7 @@ func TestVectorKDF(t *testing.T) {
 }
 
 func TestVectorAuthID(t *testing.T) {
-	filter := newMemory[[16]byte](authIDMemory, memoryLimit)
+	filter := newMemory[[16]byte](authIDMemory, memorySpare, memoryLimit)
 	for _, c := range cases[struct {
 		ID, Kind    string
 		CmdKey      hexBytes `json:"cmd_key"`
