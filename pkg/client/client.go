@@ -390,7 +390,7 @@ func openPassage(s *config.Remote) string {
 	switch {
 	case (s.Security == "none" || s.Security == "zero") && !s.TLS.Enabled:
 		return "nothing encrypts the traffic: \"security\" is " + s.Security + " and \"tls.enabled\" is false"
-	case s.TLS.Enabled && s.TLS.AllowInsecure:
+	case s.TLS.Enabled && s.TLS.AllowInsecure && len(s.TLS.Pin) == 0:
 		return "\"tls.allowInsecure\" accepts any certificate: whoever is on the way can pose as the server; pin its certificate with \"tls.pin\" instead"
 	}
 	return ""

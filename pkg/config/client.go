@@ -108,7 +108,7 @@ type TLS struct {
 	Pin []string `json:"pin"`
 	// CAFile names a PEM file of authorities to trust in place of the system's.
 	CAFile string `json:"caFile"`
-	// AllowInsecure turns every check of the certificate off.
+	// AllowInsecure turns every check of the certificate off but that of Pin.
 	AllowInsecure bool `json:"allowInsecure"`
 	// Fingerprint names a program whose ClientHello is imitated, one of
 	// [Fingerprints]; empty: Go's own.

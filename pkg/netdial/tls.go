@@ -46,7 +46,7 @@ type TLS struct {
 	// RootCAs are the only authorities trusted; nil are those of the system.
 	RootCAs *x509.CertPool
 
-	// AllowInsecure accepts any certificate, whatever the pins.
+	// AllowInsecure accepts any certificate if there are no pins.
 	AllowInsecure bool
 
 	// Fingerprint is the program that the ClientHello looks like; the zero
@@ -203,7 +203,7 @@ func (t *TLS) now() time.Time {
 func (t *TLS) verify(name string, chain []*x509.Certificate, known *atomic.Pointer[verified]) error {
 	var err error
 	switch {
-	case t.AllowInsecure:
+	case t.AllowInsecure && len(t.Pins) == 0:
 		return nil
 	case len(chain) == 0:
 		err = ErrNoCertificate

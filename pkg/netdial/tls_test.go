@@ -143,6 +143,8 @@ func TestCertificates(t *testing.T) {
 		{"pin mismatch", self.presents(), netdial.TLS{ServerName: "server.example", Pins: [][32]byte{other.pin()}, RootCAs: self.pool()}, mismatch},
 		{"pin of the issuer is none", self.presents(other), netdial.TLS{Pins: [][32]byte{other.pin()}}, mismatch},
 		{"insecure", self.presents(), netdial.TLS{ServerName: "other.example", AllowInsecure: true}, nil},
+		{"insecure with a pin", self.presents(), netdial.TLS{ServerName: "other.example", Pins: pinned, AllowInsecure: true}, nil},
+		{"insecure with another pin", self.presents(), netdial.TLS{Pins: [][32]byte{other.pin()}, AllowInsecure: true}, mismatch},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			eachTLS(t, func(t *testing.T, look string, version uint16) {

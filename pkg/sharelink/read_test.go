@@ -352,7 +352,7 @@ func TestLostIsAll(t *testing.T) {
 		"ws.earlyDataHeader":  func(r *config.Remote) { r.WS.EarlyDataHeader = config.EarlyDataProtocol },
 		"ws.ping":             func(r *config.Remote) { r.WS.Ping = standard.WS.Ping },
 		"tls.alpn":            func(r *config.Remote) { r.TLS.ALPN = standard.TLS.ALPN },
-		"tls.pin":             func(r *config.Remote) { r.TLS.Pin = nil },
+		"tls.pin":             func(r *config.Remote) { r.TLS.Pin, r.TLS.AllowInsecure = nil, false }, // nobody accepts more than before
 		"tls.caFile":          func(r *config.Remote) { r.TLS.CAFile = "" },
 	}
 	for _, form := range []Form{FormV2rayN, FormURL} {

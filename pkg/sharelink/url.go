@@ -103,7 +103,7 @@ func formatURL(r *config.Remote) string {
 	if r.TLS.Enabled {
 		tls, alpn = "tls", "http/1.1"
 	}
-	if r.TLS.AllowInsecure {
+	if r.TLS.AllowInsecure && len(r.TLS.Pin) == 0 { // links carry no pin
 		insecure = "1"
 	}
 	var b strings.Builder

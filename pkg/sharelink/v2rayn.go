@@ -108,7 +108,7 @@ func formatJSON(r *config.Remote) (string, error) {
 	if r.TLS.Enabled {
 		link.TLS, link.ALPN = "tls", "http/1.1"
 	}
-	if r.TLS.AllowInsecure {
+	if r.TLS.AllowInsecure && len(r.TLS.Pin) == 0 { // links carry no pin
 		link.Insecure = "1"
 	}
 	data, err := json.Marshal(link)
