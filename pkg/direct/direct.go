@@ -112,24 +112,31 @@ func public(ip netip.Addr) bool {
 }
 
 // special are the ranges of the registries of special-purpose addresses (RFC
-// 6890 and after) that package netip has no word for.
+// 6890 and after) that package netip has no word for, and public addresses that
+// lead to a cloud's own machinery.
 var special = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"),       // this network
-	netip.MustParsePrefix("100.64.0.0/10"),   // shared address space
-	netip.MustParsePrefix("192.0.0.0/24"),    // protocol assignments
-	netip.MustParsePrefix("192.0.2.0/24"),    // documentation
-	netip.MustParsePrefix("198.18.0.0/15"),   // benchmarks
-	netip.MustParsePrefix("198.51.100.0/24"), // documentation
-	netip.MustParsePrefix("203.0.113.0/24"),  // documentation
-	netip.MustParsePrefix("240.0.0.0/4"),     // reserved, broadcast
-	netip.MustParsePrefix("::/96"),           // IPv4-compatible
-	netip.MustParsePrefix("::ffff:0:0:0/96"), // stateless translation (SIIT)
-	netip.MustParsePrefix("64:ff9b:1::/48"),  // local translation
-	netip.MustParsePrefix("100::/64"),        // discard
-	netip.MustParsePrefix("2001::/32"),       // Teredo
-	netip.MustParsePrefix("2001:db8::/32"),   // documentation
-	netip.MustParsePrefix("3fff::/20"),       // documentation
-	netip.MustParsePrefix("fec0::/10"),       // site-local
+	netip.MustParsePrefix("0.0.0.0/8"),        // this network
+	netip.MustParsePrefix("100.64.0.0/10"),    // shared address space
+	netip.MustParsePrefix("192.0.0.0/24"),     // protocol assignments
+	netip.MustParsePrefix("168.63.129.16/32"), // the host of an Azure machine
+	netip.MustParsePrefix("192.0.2.0/24"),     // documentation
+	netip.MustParsePrefix("192.88.99.0/24"),   // 6to4 relays
+	netip.MustParsePrefix("198.18.0.0/15"),    // benchmarks
+	netip.MustParsePrefix("198.51.100.0/24"),  // documentation
+	netip.MustParsePrefix("203.0.113.0/24"),   // documentation
+	netip.MustParsePrefix("240.0.0.0/4"),      // reserved, broadcast
+	netip.MustParsePrefix("::/96"),            // IPv4-compatible
+	netip.MustParsePrefix("::ffff:0:0:0/96"),  // stateless translation (SIIT)
+	netip.MustParsePrefix("64:ff9b:1::/48"),   // local translation
+	netip.MustParsePrefix("100::/64"),         // discard
+	netip.MustParsePrefix("100:0:0:1::/64"),   // dummy
+	netip.MustParsePrefix("2001::/32"),        // Teredo
+	netip.MustParsePrefix("2001:2::/48"),      // benchmarks
+	netip.MustParsePrefix("2001:10::/28"),     // ORCHID
+	netip.MustParsePrefix("2001:db8::/32"),    // documentation
+	netip.MustParsePrefix("3fff::/20"),        // documentation
+	netip.MustParsePrefix("5f00::/16"),        // segment routing
+	netip.MustParsePrefix("fec0::/10"),        // site-local
 }
 
 // translated are the ranges with an IPv4 address within, at that byte.

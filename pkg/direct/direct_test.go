@@ -26,6 +26,9 @@ func TestPublic(t *testing.T) {
 		"::127.0.0.1": false, "64:ff9b::10.0.0.1": false, "2002:7f00:1::": false, "fec0::1": false, "fe80::1%lo": false,
 		"2001:0:4136:e378:8000:63bf:3fff:fdd2": false, "2001:1::1": true, "::ffff:0:8.8.8.8": false, "::ffff:0:127.0.0.1": false,
 		"3fff::1": false, "3fff:fff::1": false, "3ffe::1": true,
+		"168.63.129.16": false, "168.63.129.17": true, "::ffff:168.63.129.16": false, "64:ff9b::168.63.129.16": false, "2002:a83f:8110::1": false,
+		"192.88.99.1": false, "192.88.98.1": true, "2001:2::1": false, "2001:2:1::1": true, "5f00::1": false, "5f01::1": true,
+		"2001:10::1": false, "2001:1f:ffff::1": false, "2001:20::1": true, "100::1": false, "100:0:0:1::1": false,
 	} {
 		if got := public(netip.MustParseAddr(ip)); got != want {
 			t.Errorf("%s: public %v, want %v", ip, got, want)
