@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ type prober struct {
 	answered bool
 	began    time.Time
 	decided  time.Time
+	drained  time.Time // when it was read on from
 	last     time.Time
 	closed   time.Time
 }
@@ -40,6 +42,9 @@ func (p *prober) Read(b []byte) (n int, _ error) {
 	b[0] = 0
 	p.taken++
 	p.last = time.Now()
+	if p.drained.IsZero() {
+		p.drained = p.last
+	}
 	return 1, nil
 }
 
@@ -89,7 +94,7 @@ func causes(dice *rand.Rand, replayed []byte) []cause {
 		{"damaged sealed header", ErrBadHeader, func() []byte {
 			return sealAEAD(nil, testID.cmdKey(), stamp(testID, noon), [8]byte{byte(dice.Uint32())}, plain)[:probeSize]
 		}},
-		{"MD5 where AEAD is forced", ErrAEADRequired, func() []byte {
+		{"MD5 where AEAD is forced", ErrInvalidUser, func() []byte {
 			at := noon.Add(time.Duration(dice.IntN(20)) * time.Second)
 			return noisy([16]byte(forger{id: testID, legacy: testID, at: at}.wire()))
 		}},
@@ -196,6 +201,77 @@ func TestRefusalsCannotBeToldApart(t *testing.T) {
 		if times == alikeRounds {
 			t.Errorf("told apart in each of %d rounds by %s", times, what)
 		}
+	}
+}
+
+// TestFirstRefusalAfterQuiet shows that nothing is made up for when the first
+// request comes after a while: what is no user's is judged as fast as a replay,
+// and costs as little memory, whether legacy requests are served or not.
+func TestFirstRefusalAfterQuiet(t *testing.T) {
+	rounds, apart := 15, decisionApart
+	if raceEnabled {
+		rounds, apart = 5, 10*apart
+	}
+	users := []User{{ID: testID}}
+	for range 99 {
+		users = append(users, User{ID: NewID(), AlterID: 1})
+	}
+	for _, forced := range []bool{true, false} {
+		took := map[string][]float64{}
+		for range rounds {
+			for _, kind := range []string{"replay", "noise"} {
+				k := &clock{now: noon}
+				s := newTestServer(t, ServerConfig{Users: users, AEADForced: forced, Now: k.Now})
+				wire := forger{id: testID}.wire()
+				if _, err := serve(s, wire); err != nil {
+					t.Fatal(err)
+				}
+				k.set(noon.Add(100 * time.Second))
+				if !forced {
+					s.advanceLegacy() // as its timer does
+				}
+				if kind == "noise" {
+					wire = pattern(probeSize, 7)
+				}
+				p := &prober{opening: wire[:probeSize]}
+				var before, after runtime.MemStats
+				s.refused = func(transport.StreamConn, error) {}
+				runtime.ReadMemStats(&before)
+				if _, err := s.Accept(context.Background(), p); !errors.Is(err, ErrInvalidUser) {
+					t.Fatal(err)
+				}
+				runtime.ReadMemStats(&after)
+				if n := after.TotalAlloc - before.TotalAlloc; n > 256<<10 {
+					t.Errorf("forced %v, %s: %d bytes were allocated", forced, kind, n)
+				}
+				took[kind] = append(took[kind], float64(p.drained.Sub(p.began)))
+			}
+		}
+		replay, noise := time.Duration(median(took["replay"])), time.Duration(median(took["noise"]))
+		t.Logf("forced %v: a replay decided in %v, noise in %v", forced, replay, noise)
+		if d := (noise - replay).Abs(); d > apart {
+			t.Errorf("forced %v: a replay is decided in %v, noise in %v", forced, replay, noise)
+		}
+	}
+}
+
+// A user who sends MD5 where AEAD is forced is named in the log now and then,
+// however many others are refused; what looking for him costs is bounded.
+func TestForcedFindsLegacyUser(t *testing.T) {
+	s := newTestServer(t, ServerConfig{AEADForced: true, Now: at(noon.Unix())})
+	named := 0
+	for i := range 2000 {
+		wire := forger{id: testID, legacy: testID, at: noon.Add(time.Duration(i%100) * time.Second)}.wire()
+		_, err := serve(s, wire)
+		if !errors.Is(err, ErrInvalidUser) {
+			t.Fatal(err)
+		}
+		if errors.Is(err, ErrAEADRequired) {
+			named++
+		}
+	}
+	if named == 0 || named == 2000 {
+		t.Errorf("named %d times in 2000", named)
 	}
 }
 

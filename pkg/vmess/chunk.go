@@ -71,8 +71,8 @@ type chunker struct {
 	nonce    [12]byte
 	count    uint16
 	halfUsed *atomic.Bool // set once half of the nonces are; may be nil
-	checksum bool // the data is preceded by its FNV-1a (aes-128-cfb)
-	overhead int  // of data over plaintext
+	checksum bool         // the data is preceded by its FNV-1a (aes-128-cfb)
+	overhead int          // of data over plaintext
 
 	lengths     cipher.AEAD // nil: lengths are not sealed
 	lengthNonce [12]byte

@@ -2,7 +2,6 @@ package vmess
 
 import (
 	"crypto/cipher"
-	"crypto/hmac"
 	"crypto/md5"
 	"encoding/binary"
 	"time"
@@ -51,11 +50,8 @@ func newGCM(key []byte) cipher.AEAD {
 
 // legacyHash is the first 16 bytes of a legacy request: what the server finds
 // user and time by (section 4).
-func legacyHash(id ID, unix int64) (hash [16]byte) {
-	m := hmac.New(md5.New, id[:])
-	m.Write(binary.BigEndian.AppendUint64(nil, uint64(unix)))
-	m.Sum(hash[:0])
-	return hash
+func legacyHash(id ID, unix int64) [16]byte {
+	return newLegacyHasher(id).hash(unix)
 }
 
 // legacyIV is the header cipher's initial vector of a legacy request.

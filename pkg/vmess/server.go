@@ -85,12 +85,15 @@ type Server struct {
 	authIDs  *memory[[16]byte]
 	sessions *memory[sessionID]
 	drain    drainCount
+	taints   taints
+	check    legacyCheck
 }
 
 // A roster is those who are served, as long as nobody else is.
 type roster struct {
-	users  []*serverUser
-	legacy *legacyTable
+	users     []*serverUser
+	legacyIDs []legacyID
+	legacy    *legacyTable // nil where AEAD is forced
 }
 
 type serverUser struct {
@@ -153,6 +156,9 @@ func NewServer(c ServerConfig) (*Server, error) {
 	if err := s.SetUsers(c.Users); err != nil {
 		return nil, err
 	}
+	if !s.forced {
+		keepLegacy(s)
+	}
 	return s, nil
 }
 
@@ -180,9 +186,9 @@ func (s *Server) SetUsers(users []User) error {
 	case ids > maxLegacyIDs:
 		return ErrManyAlterIDs
 	}
-	r.legacy = newLegacyTable(r.users)
-	if old := s.roster.Load(); old != nil {
-		r.legacy.inherit(old.legacy)
+	r.legacyIDs = legacyIDs(r.users)
+	if !s.forced {
+		r.legacy = newLegacyTable(r.legacyIDs, s.now())
 	}
 	s.roster.Store(r)
 	return nil
@@ -228,11 +234,34 @@ func (s *Server) Accept(ctx context.Context, carrier transport.StreamConn) (*Inc
 		return nil, fmt.Errorf("%w: %w", ErrNoRequest, err)
 	}
 	defer stop()
-	refused := &RefusedError{Reason: err, Tainted: o.tainted}
-	s.refused(carrier, refused)
+	told := s.tellRefused(carrier, &o, err)
 	s.exhaust(&in)
 	_ = carrier.Close()
-	return nil, refused
+	return nil, <-told
+}
+
+// tellRefused tells Refused why a request was refused, and returns the same
+// then. What takes a while to find out is found out beside: the peer must not
+// notice.
+func (s *Server) tellRefused(carrier transport.StreamConn, o *opening, err error) <-chan *RefusedError {
+	told := make(chan *RefusedError, 1)
+	tell := func(err error) {
+		refused := &RefusedError{Reason: err, Tainted: o.tainted}
+		s.refused(carrier, refused)
+		told <- refused
+	}
+	if !s.forced || !o.unknown || !s.check.begin() {
+		tell(err)
+		return told
+	}
+	ids, hash, now := s.roster.Load().legacyIDs, o.hash, o.now
+	go func() {
+		if s.check.known(ids, hash, now) {
+			err = fmt.Errorf("%w: %w", ErrInvalidUser, ErrAEADRequired)
+		}
+		tell(err)
+	}()
+	return told
 }
 
 // exhaust reads on until the peer has sent the secret number of bytes or its
@@ -290,8 +319,10 @@ type opening struct {
 	in     *inbuf
 	now    time.Time // when the request came: tunnels may wait long for theirs
 
+	hash       [16]byte // the first bytes
 	user       *serverUser
 	credential legacyCredential // of a legacy request
+	unknown    bool             // the first bytes are no user's
 	judged     bool             // the request was there and found wanting
 	tainted    bool
 	own        bool // it comes from this package's client
@@ -304,29 +335,30 @@ func (o *opening) open() (*requestHeader, error) {
 		return nil, err
 	}
 	hash := [16]byte(p)
-	o.now = o.server.now()
+	o.hash, o.now = hash, o.server.now()
 	if o.user = o.findAEAD(hash); o.user != nil {
 		if !o.server.authIDs.add(hash, o.now) {
 			return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrReplayed))
 		}
 		return o.openAEAD(hash)
 	}
-	legacy := o.server.roster.Load().legacy
-	credential, tainted, ok := legacy.find(hash, o.now)
+	var ok bool
+	if legacy := o.server.roster.Load().legacy; legacy != nil {
+		o.credential, ok = legacy.find(hash, o.now)
+	}
 	switch {
 	case !ok:
+		o.unknown, o.credential = true, legacyCredential{}
 		return nil, o.judge(fmt.Errorf("%w: Not Found", ErrInvalidUser))
-	case o.server.forced:
-		return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrAEADRequired))
-	case tainted:
+	case o.server.taints.has(hash):
 		return nil, o.judge(fmt.Errorf("%w: %w", ErrInvalidUser, ErrTainted))
 	}
-	o.user, o.credential = credential.user, credential
+	o.user = o.credential.user
 	h, err := o.openLegacy()
 	// Not for a request that is whole and asks for what is not served: others
 	// of the same user and second share the credential.
 	if errors.Is(err, errChecksum) || errors.Is(err, ErrDuplicateSession) {
-		legacy.taint(hash, credential)
+		o.server.taints.add(hash, o.credential)
 		o.tainted = true
 	}
 	return h, err

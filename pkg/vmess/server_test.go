@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -387,6 +388,7 @@ func TestLegacyClockJumps(t *testing.T) {
 	}
 	for _, jump := range []int{0, 1, -1, 10, -10, 100, -100, 300, -300, 86400, -86400, 400 * 86400, 0} {
 		k.set(noon.Add(time.Duration(jump) * time.Second))
+		s.advanceLegacy()
 		for _, off := range []int{-120, -119, 119, 120} {
 			if err := try(off); err != nil {
 				t.Errorf("clock at %+d, request at %+d: %v", jump, off, err)
@@ -397,7 +399,7 @@ func TestLegacyClockJumps(t *testing.T) {
 				t.Errorf("clock at %+d, request at %+d: accepted", jump, off)
 			}
 		}
-		if n := len(s.roster.Load().legacy.hashes); n != int(legacyWindow) || len(s.roster.Load().legacy.second) != n {
+		if n := len(s.roster.Load().legacy.hashes); n != int(legacyWindow)+2*legacySlack || len(s.roster.Load().legacy.second) != n {
 			t.Fatalf("clock at %+d: a table of %d hashes, %d seconds", jump, n, len(s.roster.Load().legacy.second))
 		}
 	}
@@ -413,14 +415,15 @@ func TestTaintOutlastsClockJumps(t *testing.T) {
 	burnt.flip = 0
 	for i, jump := range []int{121, 0, -121, 0, 240, 100} {
 		k.set(noon.Add(time.Duration(jump) * time.Second))
+		s.advanceLegacy()
 		burnt.seed = byte(i)
 		if _, err := serve(s, burnt.wire()); err == nil || (jump > -121 && jump < 121) != errors.Is(err, ErrTainted) {
 			t.Errorf("clock at %+d: %v", jump, err)
 		}
 	}
 	k.set(noon.Add(time.Hour))
-	_, _ = serve(s, burnt.wire())
-	if n := len(s.roster.Load().legacy.tainted); n != 0 {
+	s.advanceLegacy()
+	if n := len(s.taints.burnt); n != 0 {
 		t.Errorf("%d taints are kept for ever", n)
 	}
 }
@@ -858,4 +861,50 @@ func TestServerSetUsers(t *testing.T) {
 	if _, err := serve(s, burnt.wire()); !errors.Is(err, ErrTainted) {
 		t.Errorf("a burnt credential after all that: %v", err)
 	}
+}
+
+// What a request burns while the users change stays burnt.
+func TestTaintDuringSetUsers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		users := []User{{ID: testID, Name: "alice"}}
+		s := newTestServer(t, ServerConfig{Users: users, Now: at(noon.Unix())})
+		near, far := transporttest.Pipe(1 << 16)
+		wire := forger{id: testID, legacy: testID, flip: 60, seed: 99}.wire()
+		done := make(chan error, 1)
+		go func() { _, err := s.Accept(context.Background(), far); done <- err }()
+		_, _ = near.Write(wire[:40]) // up to within the header
+		synctest.Wait()
+		if err := s.SetUsers(append(users, User{ID: otherID})); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = near.Write(wire[40:])
+		_ = near.CloseWrite()
+		var refused *RefusedError
+		if err := <-done; !errors.As(err, &refused) || !refused.Tainted {
+			t.Fatalf("the offence: %v", err)
+		}
+		if _, err := serve(s, forger{id: testID, legacy: testID, seed: 1}.wire()); !errors.Is(err, ErrTainted) {
+			t.Errorf("the burnt credential: %v", err)
+		}
+	})
+}
+
+// Legacy requests are served after any quiet, and after the clock was set.
+func TestLegacyAfterQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var skew atomic.Int64
+		s := newTestServer(t, ServerConfig{Now: func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }})
+		for i, quiet := range []time.Duration{0, time.Second, time.Minute, time.Hour} {
+			time.Sleep(quiet)
+			wire := forger{id: testID, legacy: testID, at: s.now(), seed: byte(i)}.wire()
+			if _, err := serve(s, wire); err != nil {
+				t.Errorf("after %v: %v", quiet, err)
+			}
+		}
+		skew.Store(-int64(time.Hour))
+		time.Sleep(2 * time.Second)
+		if _, err := serve(s, forger{id: testID, legacy: testID, at: s.now(), seed: 9}.wire()); err != nil {
+			t.Errorf("after the clock was set: %v", err)
+		}
+	})
 }
