@@ -204,6 +204,8 @@ func (g *generation) localFault(err error, source netip.AddrPort) {
 		g.sayLocal(diagnose.FaultTooMany, "limits.connections", source, err)
 	case errors.Is(err, socks.ErrTooMany), diagnose.OutOfFiles(err):
 		g.sayLocal(diagnose.FaultFiles, "limits.connections", source, err)
+	case errors.Is(err, socks.ErrBadAnswer):
+		g.opt.Log.Warn("invalid answer to a plain HTTP request", "err", err)
 	default:
 		g.opt.Log.Warn("local side", "err", err)
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -118,6 +119,11 @@ func TestFaultLocal(t *testing.T) {
 			expected{cause: "local.bad-request", sentence: "asked by HTTP for a destination that is not valid: the port is 0", fix: "correct the host name and port"},
 		},
 		{
+			"a URL with a space", nil,
+			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "GET http://a/b c HTTP/1.1\r\nHost: a\r\n\r\n") },
+			expected{cause: "local.bad-request", sentence: "sent a malformed or unsupported HTTP request: the URL has a space in it", fix: "update that program"},
+		},
+		{
 			"BIND", nil,
 			func(c net.Conn, _ string) {
 				_, _ = io.WriteString(c, "\x05\x01\x00\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x50")
@@ -195,6 +201,81 @@ func TestFaultLocal(t *testing.T) {
 		}
 		locked.wantQuiet(t)
 	})
+}
+
+// TestOddHTTPIsCarried: what a site understands is not for us to reject, and what
+// it answers wrongly is told in the answer and logged.
+func TestOddHTTPIsCarried(t *testing.T) {
+	t.Parallel()
+	origin := rawOrigin(t, func(line string) string {
+		switch {
+		case strings.HasPrefix(line, "POST /half"):
+			return "HTTP/1.1 200 Sehr gut\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhalf"
+		case strings.HasPrefix(line, "GET /100%-off "):
+			return "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nsaved"
+		case strings.HasPrefix(line, "GET /radio "):
+			return "ICY 200 OK\r\nicy-name: radio\r\n\r\nAAAA"
+		}
+		return "<html>no status line</html>"
+	})
+	l := newLab(t, labSetup{remote: remoteAt(t, inProcessServer(t, serverConfig(), inProcess{}).addr)})
+	ask := func(line, fields string) string {
+		c, err := net.Dial("tcp", l.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = io.WriteString(c, strings.Replace(line, " /", " http://"+origin+"/", 1)+" HTTP/1.1\r\n"+fields)
+		_ = c.(*net.TCPConn).CloseWrite()
+		got, err := io.ReadAll(c)
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		return string(got)
+	}
+	for _, tt := range []struct{ line, fields, status, body string }{
+		{"POST /half", "Content-Length: 4\r\n\r\nbody", "HTTP/1.1 200 Sehr gut\r\n", "half"},
+		{"GET /100%-off", "\r\n", "HTTP/1.1 200 OK\r\n", "saved"},
+		{"GET /radio", "\r\n", "HTTP/1.1 200 OK\r\n", "4\r\nAAAA\r\n0\r\n\r\n"},
+	} {
+		if got := ask(tt.line, tt.fields); !strings.HasPrefix(got, tt.status) || !strings.HasSuffix(got, "\r\n\r\n"+tt.body) {
+			t.Errorf("%s: answered %q", tt.line, got)
+		}
+	}
+	l.wantQuiet(t)
+	if got := ask("GET /html", "\r\n"); !strings.HasPrefix(got, "HTTP/1.1 502 ") || !strings.Contains(got, "The site's answer is not valid HTTP") {
+		t.Errorf("an answer without a status line: %q", got)
+	}
+	r := l.await(t, "a line about the answer", func(r record) bool { return strings.Contains(r.Msg, "invalid answer") })
+	if r.Level != "WARN" || strings.Contains(r.Msg, origin) {
+		t.Errorf("%+v", r)
+	}
+	l.wantFailures(t, 1)
+}
+
+// rawOrigin answers each connection's first line.
+func rawOrigin(t *testing.T, answer func(line string) string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			_, _ = io.WriteString(c, answer(line))
+			_ = c.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+	}()
+	return ln.Addr().String()
 }
 
 func readAll(c net.Conn, p []byte) bool {

@@ -90,15 +90,21 @@ var _ transport.StreamConn = (*client)(nil)
 // stream returns the client's connection for the time after the handshake. It is
 // frail ([transport.Frail]) where it can be.
 func (c *client) stream() transport.StreamConn {
-	var s transport.StreamConn = c
-	switch conn := c.Conn.(type) {
-	case *net.TCPConn:
-		s = transport.NewTCP(conn)
-	case transport.StreamConn:
-		s = conn
-	}
+	s := c.view()
 	transport.Frail(s)
 	return s
+}
+
+// view returns the client's connection as something that can be asked about its
+// other end.
+func (c *client) view() transport.StreamConn {
+	switch conn := c.Conn.(type) {
+	case *net.TCPConn:
+		return transport.NewTCP(conn)
+	case transport.StreamConn:
+		return conn
+	}
+	return c
 }
 
 // isUs reports whether dst is the listener that the client is connected to.
@@ -106,14 +112,16 @@ func (c *client) isUs(dst netaddr.Addr) bool {
 	return leadsTo(c.self[0], dst) || leadsTo(c.self[1], dst)
 }
 
-// closeWith sends a last answer and closes in a way that lets it arrive:
+// closeWith sends a last answer, which may be empty, and closes in a way that lets it arrive:
 // closing with received bytes unread would reset the connection and take the
 // answer with it.
 func (c *client) closeWith(answer []byte) error {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(lingerTime))
-	if _, err := c.Conn.Write(answer); err != nil {
-		return err
+	if len(answer) > 0 {
+		if _, err := c.Conn.Write(answer); err != nil {
+			return err
+		}
 	}
 	if err := c.CloseWrite(); err == nil {
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)

@@ -36,6 +36,9 @@ var (
 	// ErrLoop: the client asked for a connection to this very proxy. Its code
 	// is transport.CodeNotAllowed.
 	ErrLoop = fmt.Errorf("the destination is this proxy itself: %w", transport.ErrNotAllowed)
+	// ErrBadAnswer: what an origin answered a plain HTTP request with is not
+	// valid HTTP. The client was told so.
+	ErrBadAnswer = errors.New("an origin's answer is not valid HTTP")
 	// ErrTooMany: a connection was refused for want of Room.
 	ErrTooMany = errors.New("too many connections")
 	// ErrServerClosed is returned by Serve after Drain.

@@ -1,399 +1,374 @@
 package socks
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
-	"log"
-	"net"
 	"net/http"
-	"net/http/httputil"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/transport"
 )
 
-const (
-	originIdle     = 30 * time.Second // unused connections to origins
-	maxOriginIdle  = 4                // of one client connection
-	maxOriginHead  = 256 << 10
-	continueTime   = 2 * time.Second // for an origin's 100 before the body goes anyway
-	forwardBufSize = 32 << 10
-)
+// An exchange is one plain request and its answer.
+type exchange struct {
+	server *Server
+	conn   *httpConn
+	in     *httpRequest
+	body   *requestBody
 
-// forward carries one plain request (RFC 9112 section 3.2.2, absolute-form).
-func (s *Server) forward(w http.ResponseWriter, r *http.Request, h *httpConn, proxy http.Handler) {
-	host := r.URL.Host
-	if r.URL.Port() == "" {
-		host = strings.TrimSuffix(host, ":") + ":80"
-	}
-	dst, err := parseDestination(host)
-	switch {
-	case err != nil:
-		s.report(badDestination(protocolHTTP, err), h.source)
-		writeText(w, http.StatusBadRequest, "The address cannot be used: "+err.Error()+"\n")
-		return
-	case h.isUs(dst):
-		s.report(ErrLoop, h.source)
-		writeText(w, http.StatusForbidden, textLoop)
-		return
-	}
+	mu        sync.Mutex
+	answering bool // what is written now is the answer itself
+}
+
+// forward carries one plain request (RFC 9112 section 3.2.2, absolute-form). It
+// reports whether the client may send another.
+func (s *Server) forward(ctx context.Context, h *httpConn, r *httpRequest, dst netaddr.Addr) (again bool) {
 	if h.origins == nil {
 		h.origins = s.newOrigins()
 	}
-	body := newRequestBody(r, h, s.idle())
-	ctx := context.WithValue(r.Context(), errandKey{}, errand{r.Context(), dst, body})
-	r = r.WithContext(ctx)
-	if r.Body != http.NoBody {
-		r.Body = body
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h.patience, h.moves = s.idle(), true
+	x := &exchange{server: s, conn: h, in: r, body: newRequestBody(r, h, s.idle())}
+	x.body.ended = func() { h.startWatch(cancel) }
+	x.body.wanted = func() { x.interim("100 Continue", nil) }
+	if x.body.over {
+		h.startWatch(cancel)
 	}
-	h.patience.Store(int64(s.idle()))
-	h.moves.Store(true)
-	control := http.NewResponseController(w)
-	_ = control.EnableFullDuplex() // an answer need not wait for the body
-	// Lengths or chunks tell a client where the answer ends, but for one that may
-	// be told that by nothing but the end of its connection. An answer that breaks
-	// off panics, and what was upgraded is closed by the proxy without CloseWrite,
-	// if the origin did not end it.
-	frail := !r.ProtoAtLeast(1, 1) || r.Header.Get("Upgrade") != ""
-	if frail {
-		h.frail(true)
-	}
-	whole := false
 	defer func() {
-		if !whole {
-			h.lost.Store(true)
-		}
+		_ = x.body.Close() // it starts no watch any more
+		h.stopWatch()
 	}()
-	proxy.ServeHTTP(bareWriter{w}, r)
-	bodied := r.Body != http.NoBody
+	out := x.request(ctx, dst)
+	answer, err := h.origins.RoundTrip(out)
+	x.mu.Lock()
+	x.answering = true
+	x.mu.Unlock()
 	switch {
-	case h.hijacked || !frail && !bodied:
-		whole = true
-	case control.Flush() == nil:
-		if frail {
-			h.frail(false)
-		}
-		whole = !bodied || body.finish(s.handshake())
-	default:
-		whole = !bodied
-	}
-}
-
-// A requestBody is a request's body on its way to an origin. Its client may
-// take its time as long as something moves.
-type requestBody struct {
-	io.ReadCloser
-	conn  *httpConn
-	idle  time.Duration
-	asked bool // its client wants a 100 first
-
-	mu       sync.Mutex
-	read     sync.Cond // told when reading has become false
-	deadline time.Time
-	reading  bool
-	finished bool // no longer for an origin
-	over     bool // read to its end
-	silent   bool // nothing came for too long
-}
-
-func newRequestBody(r *http.Request, conn *httpConn, idle time.Duration) *requestBody {
-	b := &requestBody{ReadCloser: r.Body, conn: conn, idle: idle}
-	b.asked = r.ProtoAtLeast(1, 1) && r.Header.Get("Expect") != ""
-	b.read.L = &b.mu
-	return b
-}
-
-// Read is called by http.Transport, which may outlive the request.
-func (b *requestBody) Read(p []byte) (int, error) {
-	if !b.begin() {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	n, err := b.ReadCloser.Read(p)
-	b.end(err)
-	return n, err
-}
-
-// begin moves the deadline, now and then.
-func (b *requestBody) begin() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.finished {
+	case err == nil && answer.StatusCode == http.StatusSwitchingProtocols && !sameUpgrade(out, answer):
+		_ = answer.Body.Close()
+		err = errOtherProtocol
+		fallthrough
+	case err != nil:
+		return x.fail(ctx, err)
+	case answer.StatusCode == http.StatusSwitchingProtocols:
+		x.upgrade(ctx, answer)
 		return false
 	}
-	if now := time.Now(); b.deadline.Sub(now) < b.idle {
-		b.deadline = now.Add(b.idle + b.idle/8)
-		_ = b.conn.SetReadDeadline(b.deadline)
+	return x.answer(answer)
+}
+
+// request makes the request that goes out: what the client wrote, without what
+// was for us (RFC 9110 section 7.6.1).
+func (x *exchange) request(ctx context.Context, dst netaddr.Addr) *http.Request {
+	in := x.in
+	header := in.Header.Clone()
+	upgrade, trailers := upgradeOf(header), httpguts.HeaderValuesContainsToken(header["Te"], "trailers")
+	removeHopByHop(header)
+	if trailers {
+		header.Set("Te", "trailers")
 	}
-	b.reading = true
+	if upgrade != "" {
+		header.Set("Connection", "Upgrade")
+		header.Set("Upgrade", upgrade)
+	}
+	if _, ok := header["User-Agent"]; !ok {
+		header.Set("User-Agent", "") // or http.Transport sends its own
+	}
+	out := &http.Request{
+		Method: in.Method, URL: in.target.url(dst), Host: in.target.authority, Header: header,
+		ProtoMajor: 1, ProtoMinor: 1, ContentLength: in.ContentLength,
+	}
+	if !x.body.over {
+		out.Body = x.body
+		out.TransferEncoding = in.TransferEncoding
+		out.Trailer = x.body.trailer
+	}
+	ctx = context.WithValue(ctx, errandKey{}, errand{ctx, x.conn, dst})
+	return out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
+			// The client gets its 100 when its body is called for, which is when
+			// the origin's has come.
+			if status != http.StatusContinue {
+				x.interim(fmt.Sprintf("%d %s", status, http.StatusText(status)), http.Header(header))
+			}
+			return nil
+		},
+	}))
+}
+
+// interim sends an answer before the answer, which HTTP/1.0 does not know.
+func (x *exchange) interim(status string, header http.Header) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.answering || !x.in.ProtoAtLeast(1, 1) {
+		return
+	}
+	removeHopByHop(header)
+	_, _ = x.conn.Write(appendHead(nil, 1, status, header, ""))
+}
+
+// fail answers that there is no answer.
+func (x *exchange) fail(ctx context.Context, err error) (again bool) {
+	if ctx.Err() != nil {
+		return false // the client has left
+	}
+	status, text := x.words(err)
+	return x.server.refuse(x.body, status, text)
+}
+
+var errOtherProtocol = errors.New("it switches to another protocol than was asked for")
+
+// words explains why there is no answer.
+func (x *exchange) words(err error) (status int, text string) {
+	_, ofStream := errors.AsType[*streamError](err)
+	switch {
+	case x.body.failed() != nil:
+		if isTimeout(x.body.failed()) {
+			return http.StatusRequestTimeout, textSilent
+		}
+		return http.StatusBadRequest, textSilent
+	case ofStream:
+		return statusOf(err), publicText(err)
+	case errors.Is(err, errIdle):
+		return http.StatusGatewayTimeout, fmt.Sprintf("The site did not answer within %s.\n", x.server.idle())
+	case isEnd(err):
+		return http.StatusBadGateway, "The site closed the connection before it had answered.\n"
+	}
+	wrong := wrongAnswer(err)
+	if n, ok := x.server.badAnswer.pass(); ok {
+		report := fmt.Errorf("%w: %s", ErrBadAnswer, wrong)
+		if n > 1 {
+			report = fmt.Errorf("%w (the last of %d)", report, n)
+		}
+		x.server.report(report, x.conn.source)
+	}
+	return http.StatusBadGateway, "The site's answer is not valid HTTP: " + wrong + ".\n"
+}
+
+// isEnd reports whether err is the end of a stream in order.
+func isEnd(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// wrongAnswer puts an error of net/http's into words that hold nothing of the
+// answer.
+func wrongAnswer(err error) string {
+	text := err.Error()
+	for _, known := range []struct{ has, words string }{
+		{"malformed HTTP response", "it does not begin with an HTTP status line"},
+		{"malformed HTTP status", "it does not begin with an HTTP status line"},
+		{"malformed HTTP version", "it does not begin with an HTTP status line"},
+		{"multiple Content-Length", "it has more than one length (Content-Length)"},
+		{"headers exceeded", "its header is larger than 256 KiB"},
+		{"transfer encoding", "its transfer encoding is unknown"},
+		{errOtherProtocol.Error(), errOtherProtocol.Error()},
+	} {
+		if strings.Contains(text, known.has) {
+			return known.words
+		}
+	}
+	return "its header is malformed"
+}
+
+// answer sends the origin's answer. Lengths or chunks tell a client where it
+// ends, but for one that may be told that by nothing but the end of its
+// connection, which is reset where the answer breaks off.
+func (x *exchange) answer(answer *http.Response) (again bool) {
+	defer answer.Body.Close()
+	h, minor := x.conn, x.in.ProtoMinor
+	removeHopByHop(answer.Header)
+	length := answer.ContentLength
+	bodied := x.in.Method != http.MethodHead && answer.StatusCode >= 200 && answer.StatusCode != http.StatusNoContent && answer.StatusCode != http.StatusNotModified
+	chunked := bodied && length < 0 && minor > 0
+	toEnd := bodied && length < 0 && !chunked
+	closing := toEnd || x.in.Close || x.server.isDraining() || x.body.awaits100()
+
+	framing := connectionField(minor, closing)
+	switch {
+	case !bodied && answer.StatusCode != http.StatusNoContent: // the length that the body would have
+		if v := answer.Header.Get("Content-Length"); v != "" {
+			framing = "Content-Length: " + v + "\r\n" + framing
+		}
+	case bodied && length >= 0:
+		framing = fmt.Sprintf("Content-Length: %d\r\n", length) + framing
+	case chunked:
+		framing = "Transfer-Encoding: chunked\r\n" + trailerField(answer.Trailer) + framing
+	}
+	delete(answer.Header, "Content-Length")
+	if toEnd {
+		h.frail(true)
+	}
+	if _, err := h.Write(appendHead(nil, minor, answer.Status, answer.Header, framing)); err != nil {
+		return false
+	}
+	if bodied && !x.copyBody(answer, chunked) {
+		return false
+	}
+	_ = answer.Body.Close()
+	whole := x.body.finish(x.server.handshake())
+	if toEnd {
+		h.frail(false)
+	}
+	h.stopWatch()
+	if closing || !whole {
+		h.endInOrder()
+		return false
+	}
 	return true
 }
 
-func (b *requestBody) end(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.reading = false
-	b.read.Broadcast()
-	switch {
-	case isTimeout(err):
-		b.silent = true
-	case err == io.EOF && !b.over:
-		b.over = true
-		_ = b.conn.SetReadDeadline(time.Time{}) // the answer may take longer
-	}
-}
-
-// wasSilent reports whether nothing came for too long. That ends ctx, which may
-// be known before the Read returns.
-func (b *requestBody) wasSilent(ctx context.Context) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.reading && ctx.Err() != nil {
-		b.read.Wait()
-	}
-	return b.silent
-}
-
-// finish takes what is left of a body whose request was answered, for so long
-// at most. It reports whether that was all, or net/http ends the connection and
-// takes the rest itself: where that is too much, and where the client wanted a 100.
-// Such a client may be waiting for the answer's end in its place, which is sent
-// when the handler has returned.
-func (b *requestBody) finish(within time.Duration) bool {
-	b.mu.Lock()
-	b.finished = true
-	if !b.over && !b.silent {
-		_ = b.conn.SetReadDeadline(time.Now().Add(within))
-	}
-	if b.asked && !b.over {
-		defer b.mu.Unlock()
-		return !b.reading // net/http frees who reads, and takes the deadline off
-	}
-	for b.reading {
-		b.read.Wait()
-	}
-	over, silent := b.over, b.silent
-	b.mu.Unlock()
-	return over || !silent && b.ReadCloser.Close() == nil
-}
-
-// An errand is what a dial must know of the request it is for: http.Transport
-// detaches a dial's context from the request's and keeps its values only.
-type errand struct {
-	ctx  context.Context
-	dst  netaddr.Addr
-	body *requestBody
-}
-
-type errandKey struct{}
-
-// newOrigins makes the connections to the origins of one client connection.
-// Not one pool for all: logins that hold for a connection (NTLM, Negotiate)
-// may not be shared, and origins see the connection end with the client's.
-func (s *Server) newOrigins() *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		DialContext:            s.dialOrigin,
-		Protocols:              protocols,
-		DisableCompression:     true,
-		MaxIdleConns:           maxOriginIdle,
-		MaxIdleConnsPerHost:    1, // requests of one client come one by one
-		IdleConnTimeout:        originIdle,
-		ExpectContinueTimeout:  continueTime,
-		MaxResponseHeaderBytes: maxOriginHead,
-	}
-}
-
-func (h *httpConn) closeOrigins() {
-	if h.origins != nil {
-		h.origins.CloseIdleConnections() // and those that become idle
-	}
-}
-
-func (s *Server) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) {
-	e := ctx.Value(errandKey{}).(errand)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(e.ctx, cancel)()
-	give, err := s.originRoom(ctx.Value(httpConnKey{}).(*httpConn))
-	if err != nil {
-		return nil, err
-	}
-	conn, err := s.Dialer.DialStream(ctx, e.dst, nil)
-	if err != nil {
-		give()
-		return nil, err
-	}
-	return newIdleConn(conn, s.idle(), give), nil
-}
-
-// originRoom counts a client's connection to an origin in, and gives up those
-// that are kept if there is no room for both. The first has its room with the
-// client.
-func (s *Server) originRoom(h *httpConn) (give func(), err error) {
-	leave := func() { h.held.Add(-1) }
-	if h.held.Add(1) == 1 || s.OriginRoom == nil {
-		return leave, nil
-	}
-	if !s.OriginRoom.Take() {
-		h.origins.CloseIdleConnections()
-		if h.held.Load() == 1 {
-			return leave, nil
-		}
-		if !s.OriginRoom.Take() {
-			leave()
-			return nil, ErrTooMany
-		}
-	}
-	return func() { leave(); s.OriginRoom.Give() }, nil
-}
-
-func (s *Server) newForwarder() http.Handler {
-	return &httputil.ReverseProxy{
-		Rewrite:       rewrite,
-		Transport:     originsOfClient{},
-		FlushInterval: -1,
-		ErrorLog:      log.New(io.Discard, "", 0),
-		BufferPool:    new(bufferPool),
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			status, text := statusOf(err), publicText(err)
-			if r.Context().Value(errandKey{}).(errand).body.wasSilent(r.Context()) {
-				status, text = http.StatusRequestTimeout, textSilent
+// copyBody sends the body of an answer and, behind chunks, its trailers. It
+// reports whether that is all of it.
+func (x *exchange) copyBody(answer *http.Response, chunked bool) bool {
+	buf := chunkBuffers.Get().(*chunkBuffer)
+	defer chunkBuffers.Put(buf)
+	for {
+		n, err := answer.Body.Read(buf[chunkHead : chunkHead+chunkData])
+		if n > 0 {
+			piece := buf[chunkHead : chunkHead+n]
+			if chunked {
+				piece = buf.frame(n)
 			}
-			clear(w.Header()) // of an answer that could not be passed on
-			writeText(w, status, text)
-		},
+			if _, err := x.conn.Write(piece); err != nil {
+				return false
+			}
+		}
+		switch {
+		case err == io.EOF && chunked:
+			_, err = x.conn.Write(appendFields([]byte("0\r\n"), answer.Trailer))
+			return err == nil
+		case err == io.EOF:
+			return true
+		case err != nil:
+			return false
+		}
 	}
 }
 
-// originsOfClient sends each request over its client's own connections.
-type originsOfClient struct{}
+const (
+	chunkHead = len("8000\r\n")
+	chunkData = 32 << 10
+)
 
-func (originsOfClient) RoundTrip(r *http.Request) (*http.Response, error) {
-	return httpConnOf(r).origins.RoundTrip(r)
+// A chunkBuffer has room for a chunk with what is put round it, so that it
+// leaves in one write.
+type chunkBuffer [chunkHead + chunkData + len("\r\n")]byte
+
+var chunkBuffers = sync.Pool{New: func() any { return new(chunkBuffer) }}
+
+// frame puts a chunk's size before n bytes of data and its end behind them.
+func (b *chunkBuffer) frame(n int) []byte {
+	size := fmt.Appendf(make([]byte, 0, chunkHead), "%x\r\n", n)
+	start := chunkHead - len(size)
+	copy(b[start:], size)
+	copy(b[chunkHead+n:], "\r\n")
+	return b[start : chunkHead+n+2]
 }
 
-// rewrite makes the request that goes out. ReverseProxy has taken out the
-// hop-by-hop fields; what it changes besides is put back, for a client's proxy
-// passes on what the client wrote.
-func rewrite(p *httputil.ProxyRequest) {
-	for name := range p.Out.Header {
+// appendHead appends the head of an answer. framing are lines of ours.
+func appendHead(p []byte, minor int, status string, header http.Header, framing string) []byte {
+	code, reason, _ := strings.Cut(status, " ") // what stands there may end in the code
+	p = fmt.Appendf(p, "HTTP/1.%d %s %s\r\n", minor, code, strings.ReplaceAll(reason, "\r", " "))
+	b := bytes.NewBuffer(p)
+	_ = header.Write(b)
+	b.WriteString(framing + "\r\n")
+	return b.Bytes()
+}
+
+// appendFields appends trailers and the end of them.
+func appendFields(p []byte, fields http.Header) []byte {
+	b := bytes.NewBuffer(p)
+	_ = fields.Write(b)
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+// trailerField announces trailers.
+func trailerField(trailer http.Header) string {
+	if len(trailer) == 0 {
+		return ""
+	}
+	names := make([]string, 0, len(trailer))
+	for name := range trailer {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return "Trailer: " + strings.Join(names, ", ") + "\r\n"
+}
+
+// upgrade passes on that the origin switches protocols, and then bytes both ways
+// until one way fails or both have ended.
+func (x *exchange) upgrade(ctx context.Context, answer *http.Response) {
+	h := x.conn
+	origin := answer.Body.(io.ReadWriteCloser) // as net/http documents
+	defer origin.Close()
+	defer context.AfterFunc(ctx, func() { _ = origin.Close() })()
+	whole := x.body.finish(x.server.handshake())
+	h.stopWatch()
+	if !whole {
+		return
+	}
+	h.frail(true)
+	if _, err := h.Write(appendHead(nil, x.in.ProtoMinor, answer.Status, answer.Header, "")); err != nil {
+		return
+	}
+	ends := make(chan error, 2)
+	pass := func(dst io.Writer, src io.Reader) {
+		buf := chunkBuffers.Get().(*chunkBuffer)
+		defer chunkBuffers.Put(buf)
+		_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, buf[:])
+		if end, ok := dst.(interface{ CloseWrite() error }); ok && err == nil {
+			err = end.CloseWrite()
+		}
+		ends <- err
+	}
+	var passing sync.WaitGroup
+	passing.Go(func() { pass(origin, h.in) })
+	passing.Go(func() { pass(h, origin) })
+	if <-ends == nil {
+		<-ends
+	}
+	_ = origin.Close()
+	_ = h.Close()
+	passing.Wait()
+}
+
+// upgradeOf returns what a message wants to switch to.
+func upgradeOf(header http.Header) string {
+	if !httpguts.HeaderValuesContainsToken(header["Connection"], "Upgrade") {
+		return ""
+	}
+	return header.Get("Upgrade")
+}
+
+func sameUpgrade(r *http.Request, answer *http.Response) bool {
+	return strings.EqualFold(upgradeOf(r.Header), upgradeOf(answer.Header)) && upgradeOf(r.Header) != ""
+}
+
+// removeHopByHop takes out the fields that are for one connection only (RFC 9110
+// section 7.6.1) or for a proxy.
+func removeHopByHop(header http.Header) {
+	for _, list := range header["Connection"] {
+		for name := range strings.SplitSeq(list, ",") {
+			header.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range []string{"Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
+		header.Del(name)
+	}
+	for name := range header {
 		if strings.HasPrefix(name, "Proxy-") {
-			delete(p.Out.Header, name)
+			delete(header, name)
 		}
 	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-		if values, ok := p.In.Header[name]; ok {
-			p.Out.Header[name] = values
-		}
-	}
-	p.Out.URL.User = nil
-	p.Out.URL.RawQuery = p.In.URL.RawQuery
-	// RFC 9110 section 7.7 wants the path as it came. A path that starts with
-	// "//" would be taken for a host here and is left to net/url.
-	if path := pathOf(p.In.RequestURI); !strings.HasPrefix(path, "//") {
-		p.Out.URL.Opaque = path
-	}
-}
-
-// pathOf cuts the path out of an absolute http URI; it is "/" when absent.
-func pathOf(uri string) string {
-	_, rest, _ := strings.Cut(uri, "://")
-	rest, _, _ = strings.Cut(rest, "?")
-	i := strings.IndexByte(rest, '/')
-	if i < 0 {
-		return "/"
-	}
-	return rest[i:]
-}
-
-// A bareWriter keeps net/http from adding fields to an origin's answer. It
-// drops the origin's 100: net/http sends its own when the body is called for,
-// which is when the origin's has come.
-type bareWriter struct{ http.ResponseWriter }
-
-func (w bareWriter) WriteHeader(status int) {
-	switch {
-	case status == http.StatusContinue:
-		return
-	case status >= http.StatusOK:
-		for _, name := range []string{"Content-Type", "Date"} {
-			if _, ok := w.Header()[name]; !ok {
-				w.Header()[name] = nil
-			}
-		}
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap is for http.ResponseController.
-func (w bareWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-type bufferPool struct{ pool sync.Pool }
-
-func (b *bufferPool) Get() []byte {
-	if buf, ok := b.pool.Get().(*[forwardBufSize]byte); ok {
-		return buf[:]
-	}
-	return make([]byte, forwardBufSize)
-}
-
-func (b *bufferPool) Put(buf []byte) { b.pool.Put((*[forwardBufSize]byte)(buf)) }
-
-// An idleConn closes itself when it moved no byte for a while. A timer looks
-// from time to time, so that reads and writes cost nothing.
-type idleConn struct {
-	transport.StreamConn
-	limit time.Duration
-	moved atomic.Bool
-	timer *time.Timer
-	once  sync.Once
-	gone  func()
-}
-
-// newIdleConn makes an idleConn; gone is called when it is closed.
-func newIdleConn(conn transport.StreamConn, limit time.Duration, gone func()) *idleConn {
-	c := &idleConn{StreamConn: conn, limit: limit, gone: gone}
-	c.timer = time.AfterFunc(1<<63-1, c.look)
-	c.timer.Reset(limit) // look reads timer
-	return c
-}
-
-func (c *idleConn) look() {
-	if c.moved.Swap(false) {
-		c.timer.Reset(c.limit)
-		return
-	}
-	_ = c.close()
-}
-
-func (c *idleConn) Read(p []byte) (int, error) {
-	n, err := c.StreamConn.Read(p)
-	if n > 0 {
-		c.moved.Store(true)
-	}
-	return n, err
-}
-
-func (c *idleConn) Write(p []byte) (int, error) {
-	n, err := c.StreamConn.Write(p)
-	if n > 0 {
-		c.moved.Store(true)
-	}
-	return n, err
-}
-
-func (c *idleConn) Close() error {
-	c.timer.Stop()
-	return c.close()
-}
-
-func (c *idleConn) close() error {
-	err := c.StreamConn.Close()
-	c.once.Do(c.gone)
-	return err
 }

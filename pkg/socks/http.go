@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
-	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +19,10 @@ const protocolHTTP = "HTTP"
 
 const (
 	maxHeader     = 64 << 10
-	keepAliveTime = 60 * time.Second // for the client's next request
+	maxUnread     = 256 << 10             // of the body of a request that was answered before its end
+	keepAliveTime = 60 * time.Second      // for the client's next request
+	minGonePause  = 10 * time.Millisecond // between looks whether a half-closed client is still there
+	maxGonePause  = time.Second
 )
 
 // What people read who use the port in a wrong way.
@@ -38,36 +38,51 @@ const (
 	textSilent   = "The rest of the request did not come.\n"
 )
 
-// An httpConn is a client that speaks HTTP. net/http owns it until over is
-// closed; then it is closed, or hijacked for a CONNECT whose request is in
-// tunnel.
+// An httpConn is a client that speaks HTTP. net/http's server is not used: it
+// takes a half-closed client for one that has left, rejects targets that a
+// proxy need not understand, and writes status lines of its own.
 type httpConn struct {
 	*client
-	once sync.Once
-	over chan struct{}
-	// patience is how long a write may take, a time.Duration: net/http cannot
-	// give it a deadline, as its WriteTimeout is that of a whole answer.
-	patience atomic.Int64
-	// moves: that is how long a write may stand still.
-	moves atomic.Bool
-	// lost: the rest of a body was not waited for, so that what comes next is
-	// no request.
-	lost atomic.Bool
+	in *bufio.Reader // of the connection, by Read
 
-	hijacked bool
-	reached  bool  // a whole request arrived
-	readErr  error // the last one
-	tunnel   *transport.Request
-	origins  *http.Transport // made by the first plain request
-	held     atomic.Int32    // connections to origins
+	put      []byte // to be read before what comes from the connection
+	headLeft int    // how much of a head may still be read; below 0: no limit
+	tooLarge bool   // a head reached the limit
+	readErr  error  // of the connection, within a head
+
+	// patience is how long a write may take; moves: that is how long it may
+	// stand still.
+	patience time.Duration
+	moves    bool
+
+	watch   *watch          // whether the client is there, while it waits
+	origins *http.Transport // made by the first plain request
+	held    atomic.Int32    // connections to origins
 }
 
+func newHTTPConn(c *client) *httpConn {
+	h := &httpConn{client: c, headLeft: -1}
+	h.in = bufio.NewReader(h)
+	return h
+}
+
+// Read is the source of h.in and called by nobody else.
 func (h *httpConn) Read(p []byte) (int, error) {
-	if h.lost.Load() {
-		return 0, net.ErrClosed
+	if len(h.put) > 0 {
+		n := copy(p, h.put)
+		h.put = h.put[n:]
+		return n, nil
+	}
+	if h.headLeft == 0 {
+		h.tooLarge = true
+		return 0, io.EOF
+	}
+	if h.headLeft > 0 {
+		p = p[:min(len(p), h.headLeft)]
 	}
 	n, err := h.client.Read(p)
-	if err != nil {
+	if h.headLeft > 0 {
+		h.headLeft -= n
 		h.readErr = err
 	}
 	return n, err
@@ -75,9 +90,9 @@ func (h *httpConn) Read(p []byte) (int, error) {
 
 func (h *httpConn) Write(p []byte) (written int, err error) {
 	for {
-		_ = h.SetWriteDeadline(time.Now().Add(time.Duration(h.patience.Load())))
+		_ = h.SetWriteDeadline(time.Now().Add(h.patience))
 		n, err := h.client.Write(p[written:])
-		if written += n; n == 0 || !isTimeout(err) || !h.moves.Load() {
+		if written += n; n == 0 || !isTimeout(err) || !h.moves {
 			return written, err
 		}
 	}
@@ -89,146 +104,137 @@ func (h *httpConn) CloseWrite() error {
 	return h.client.CloseWrite()
 }
 
-func (h *httpConn) finish() { h.once.Do(func() { close(h.over) }) }
-
-// failure says why net/http gave up before a first request.
-func (h *httpConn) failure(draining bool) error {
-	switch {
-	case h.readErr != nil:
-		return readFailure(h.readErr, protocolHTTP, "head of the request")
-	case draining: // it drops even whole requests then
-		return errQuiet
-	default:
-		return fmt.Errorf("%w: malformed HTTP request", ErrBadHandshake)
-	}
+// takeEarly takes what was read ahead.
+func (h *httpConn) takeEarly() []byte {
+	early, _ := h.in.Peek(h.in.Buffered())
+	early = append(bytes.Clone(early), h.put...)
+	h.put = nil
+	_, _ = h.in.Discard(h.in.Buffered())
+	return early
 }
 
-// A soleListener hands one connection to http.Server.Serve, which then
-// returns and leaves the connection to its own goroutine.
-type soleListener struct {
-	ctx  context.Context // the connection's
-	conn *httpConn       // nil once taken
+// A watch waits for a client to leave while its request is under way.
+type watch struct {
+	stop, done chan struct{}
 }
 
-func (l *soleListener) Accept() (net.Conn, error) {
-	if l.conn == nil {
-		return nil, io.EOF
-	}
-	c := l.conn
-	l.conn = nil
-	return c, nil
-}
-
-func (l *soleListener) Close() error   { return nil }
-func (l *soleListener) Addr() net.Addr { return nil }
-
-type httpConnKey struct{}
-
-func httpConnOf(r *http.Request) *httpConn {
-	return r.Context().Value(httpConnKey{}).(*httpConn)
-}
-
-// webServer returns the one http.Server of all HTTP clients.
-func (s *Server) webServer() *http.Server {
-	s.startWeb.Do(func() {
-		protocols := new(http.Protocols)
-		protocols.SetHTTP1(true)
-		proxy := s.newForwarder()
-		s.web = &http.Server{
-			Handler:                      http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveRequest(w, r, proxy) }),
-			Protocols:                    protocols,
-			ReadHeaderTimeout:            s.handshake(),
-			IdleTimeout:                  keepAliveTime,
-			MaxHeaderBytes:               maxHeader,
-			DisableGeneralOptionsHandler: true,
-			ErrorLog:                     log.New(panicReporter{s}, "", 0),
-			BaseContext: func(l net.Listener) context.Context {
-				sole := l.(*soleListener)
-				return context.WithValue(sole.ctx, httpConnKey{}, sole.conn)
-			},
-			ConnState: func(c net.Conn, state http.ConnState) {
-				h := c.(*httpConn)
-				switch state {
-				case http.StateHijacked:
-					h.hijacked = true
-				case http.StateClosed:
-					h.finish()
-				}
-			},
+// startWatch calls left when the client leaves: when it breaks off or closes, not
+// when it ends its direction. It is the reader until stopWatch has returned.
+func (h *httpConn) startWatch(left func()) {
+	w := &watch{make(chan struct{}), make(chan struct{})}
+	h.watch = w
+	go func() {
+		defer close(w.done)
+		_, err := h.in.Peek(1)
+		switch {
+		case err == nil || isTimeout(err): // the next request, or stopped
+		case err != io.EOF || w.awaitGone(h.client.view()):
+			left()
 		}
-	})
-	return s.web
+	}()
 }
 
-// panicReporter is net/http's log: it swallows panics, which may not go
-// unnoticed; the rest are clients' errors.
-type panicReporter struct{ server *Server }
-
-func (p panicReporter) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("panic serving")) {
-		p.server.report(fmt.Errorf("internal error: %s", line), netip.AddrPort{})
+// awaitGone reports that a client that ended its direction has left.
+func (w *watch) awaitGone(conn transport.StreamConn) bool {
+	for pause := minGonePause; !transport.Broken(conn) && !transport.Left(conn); pause = min(2*pause, maxGonePause) {
+		again := time.NewTimer(pause)
+		select {
+		case <-w.stop:
+			again.Stop()
+			return false
+		case <-again.C:
+		}
 	}
-	return len(line), nil
+	return true
+}
+
+func (h *httpConn) stopWatch() {
+	if h.watch == nil {
+		return
+	}
+	close(h.watch.stop)
+	_ = h.SetReadDeadline(time.Unix(1, 0))
+	<-h.watch.done
+	_ = h.SetReadDeadline(time.Time{})
+	h.watch = nil
 }
 
 // serveHTTP serves the client's plain requests until it leaves, or up to a
 // CONNECT, which it returns.
 func (s *Server) serveHTTP(ctx context.Context, c *client) (*transport.Request, error) {
-	h := &httpConn{client: c, over: make(chan struct{})}
-	h.patience.Store(int64(lingerTime)) // for the answer to a broken head
+	h := newHTTPConn(c)
 	defer func() { h.closeOrigins() }()
-	_ = c.SetDeadline(time.Time{}) // net/http sets its own
-	sole := &soleListener{ctx: ctx, conn: h}
-	_ = s.webServer().Serve(sole)
-	if sole.conn != nil { // it is shut down
-		return nil, errQuiet
+	_ = h.SetDeadline(time.Time{})
+	for first := true; ; first = false {
+		if !first && !s.awaitRequest(h) {
+			return nil, nil
+		}
+		r, err := s.readHead(h)
+		switch {
+		case err != nil && !first && !errors.Is(err, ErrBadRequest):
+			return nil, nil // a client may leave at any time
+		case err != nil:
+			return nil, err
+		}
+		tunnel, again := s.serveRequest(ctx, h, r)
+		if !again {
+			return tunnel, nil
+		}
 	}
-	<-h.over
-	if !h.reached {
-		return nil, h.failure(s.isDraining())
-	}
-	return h.tunnel, nil
 }
 
-func (s *Server) serveRequest(w http.ResponseWriter, r *http.Request, proxy http.Handler) {
-	h := httpConnOf(r)
-	h.reached = true
-	h.patience.Store(int64(s.handshake()))
-	h.moves.Store(false)
-	if r.Body != http.NoBody {
-		// net/http waits for the body of a request that is refused.
-		_ = h.SetReadDeadline(time.Now().Add(s.handshake()))
+// awaitRequest waits for the client's next request.
+func (s *Server) awaitRequest(h *httpConn) bool {
+	h.endless.Store(true)
+	if s.isDraining() {
+		return false
 	}
-	defer func() {
-		if h.hijacked {
-			h.finish()
-		}
-	}()
-	if r.Method != http.MethodConnect && r.URL.Host == "" {
+	_ = h.SetReadDeadline(time.Now().Add(keepAliveTime))
+	_, err := h.in.Peek(1)
+	h.endless.Store(false)
+	return err == nil
+}
+
+// serveRequest serves one request: by an answer, or by the tunnel that a CONNECT
+// is for. again: the client may send another request.
+func (s *Server) serveRequest(ctx context.Context, h *httpConn, r *httpRequest) (tunnel *transport.Request, again bool) {
+	h.patience, h.moves = s.handshake(), false
+	refuse := func(status int, text string, fields ...string) (*transport.Request, bool) {
+		return nil, s.refuse(newRequestBody(r, h, s.idle()), status, text, fields...)
+	}
+	if r.Method != http.MethodConnect && r.target.authority == "" {
 		// Before the password is asked for: a browser that takes us for a web
 		// site shows nothing of a 407.
-		writeText(w, http.StatusBadRequest, textOrigin)
-		return
+		return refuse(http.StatusBadRequest, textOrigin)
 	}
 	user, ok := s.authenticate(h, r)
 	switch {
 	case !ok:
-		w.Header().Set("Proxy-Authenticate", `Basic realm="vmess-local"`)
-		writeText(w, http.StatusProxyAuthRequired, textAuth)
-	case r.Method == http.MethodConnect:
-		s.connect(w, r, h, user)
-	case r.URL.Scheme != "http":
-		writeText(w, http.StatusBadRequest, textScheme)
-	case s.Dialer == nil:
-		writeText(w, http.StatusNotImplemented, textNoDialer)
-	default:
-		s.forward(w, r, h, proxy)
+		return refuse(http.StatusProxyAuthRequired, textAuth, `Proxy-Authenticate: Basic realm="vmess-local"`)
+	case r.Method != http.MethodConnect && r.target.scheme != "http":
+		return refuse(http.StatusBadRequest, textScheme)
+	case r.Method != http.MethodConnect && s.Dialer == nil:
+		return refuse(http.StatusNotImplemented, textNoDialer)
 	}
+	dst, err := r.target.destination(r.Method)
+	switch {
+	case err != nil:
+		s.report(badDestination(protocolHTTP, err), h.source)
+		return refuse(http.StatusBadRequest, "The address cannot be used: "+err.Error()+"\n")
+	case h.isUs(dst):
+		s.report(ErrLoop, h.source)
+		return refuse(http.StatusForbidden, textLoop)
+	case r.Method == http.MethodConnect:
+		tunnel = s.newRequest(h.client, "http", dst, user, httpReplies{})
+		tunnel.First = h.takeEarly()
+		return tunnel, false
+	}
+	return nil, s.forward(ctx, h, r, dst)
 }
 
 // authenticate is RFC 7617 on the proxy's header. Wrong credentials are
 // reported, absent ones are a browser's first try.
-func (s *Server) authenticate(h *httpConn, r *http.Request) (user string, ok bool) {
+func (s *Server) authenticate(h *httpConn, r *httpRequest) (user string, ok bool) {
 	if s.Auth == nil {
 		return "", true
 	}
@@ -245,32 +251,57 @@ func (s *Server) authenticate(h *httpConn, r *http.Request) (user string, ok boo
 	return user, true
 }
 
-// connect takes the connection of a CONNECT request (RFC 9110 section 9.3.6)
-// away from net/http, whose buffers are free then; serveHTTP returns it.
-func (s *Server) connect(w http.ResponseWriter, r *http.Request, h *httpConn, user string) {
-	dst, err := parseDestination(r.URL.Host)
-	switch {
-	case err != nil:
-		s.report(badDestination(protocolHTTP, err), h.source)
-		writeText(w, http.StatusBadRequest, "CONNECT needs host:port: "+err.Error()+"\n")
-		return
-	case h.isUs(dst):
-		s.report(ErrLoop, h.source)
-		writeText(w, http.StatusForbidden, textLoop)
-		return
+// refuse answers a request by itself and takes what is left of its body. It
+// reports whether the client may send another.
+func (s *Server) refuse(body *requestBody, status int, text string, fields ...string) (again bool) {
+	h, r := body.conn, body.in
+	closing := r.Close || s.isDraining() || status == http.StatusBadRequest || status == http.StatusRequestTimeout || body.awaits100()
+	answer := httpText(r.ProtoMinor, status, text, closing, fields...)
+	if r.Method == http.MethodHead {
+		answer = answer[:len(answer)-len(text)]
 	}
-	_, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return // the connection is gone
+	if _, err := h.Write(answer); err != nil {
+		return false
 	}
-	h.tunnel = s.newRequest(h.client, "http", dst, user, httpReplies{})
-	h.tunnel.First = takeBuffered(buffered.Reader)
+	whole := body.finish(s.handshake())
+	h.stopWatch()
+	if !whole || closing {
+		h.endInOrder()
+		return false
+	}
+	return true
 }
 
-// takeBuffered copies what arrived behind the head of a request.
-func takeBuffered(r *bufio.Reader) []byte {
-	early, _ := r.Peek(r.Buffered())
-	return bytes.Clone(early)
+// endInOrder ends the connection so that what was sent arrives.
+func (h *httpConn) endInOrder() { _ = h.closeWith(nil) }
+
+// httpText is an answer of our own to an HTTP/1.minor request.
+func httpText(minor, status int, text string, closing bool, fields ...string) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.%d %d %s\r\n", minor, status, http.StatusText(status))
+	for _, field := range fields {
+		fmt.Fprintf(&b, "%s\r\n", field)
+	}
+	fmt.Fprintf(&b, "Content-Type: text/plain; charset=utf-8\r\n"+
+		"X-Content-Type-Options: nosniff\r\n"+
+		"Cache-Control: no-store\r\n"+
+		"Content-Length: %d\r\n", len(text))
+	b.WriteString(connectionField(minor, closing))
+	fmt.Fprintf(&b, "\r\n%s", text)
+	return b.Bytes()
+}
+
+// connectionField says whether the connection goes on, where a client of HTTP/1.minor
+// would expect otherwise.
+func connectionField(minor int, closing bool) string {
+	switch {
+	case closing:
+		return "Connection: close\r\n"
+	case minor == 0:
+		return "Connection: keep-alive\r\n"
+	default:
+		return ""
+	}
 }
 
 type httpReplies struct{}
@@ -280,12 +311,7 @@ func (httpReplies) success(netip.AddrPort) []byte {
 }
 
 func (httpReplies) failure(cause error) []byte {
-	status, text := statusOf(cause), textOf(cause)
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n"+
-		"Content-Type: text/plain; charset=utf-8\r\n"+
-		"X-Content-Type-Options: nosniff\r\n"+
-		"Content-Length: %d\r\n"+
-		"Connection: close\r\n\r\n%s", status, http.StatusText(status), len(text), text)
+	return httpText(1, statusOf(cause), textOf(cause), true)
 }
 
 // statusOf puts a failure in HTTP's terms (RFC 9110 section 15).
@@ -319,17 +345,4 @@ func publicText(cause error) string {
 		text = "The proxy could not do this: " + p.Public() + "\n"
 	}
 	return text + textMore
-}
-
-func writeText(w http.ResponseWriter, status int, text string) {
-	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	switch status {
-	case http.StatusBadRequest, http.StatusRequestTimeout:
-		h.Set("Connection", "close") // whoever asks like that has nothing better to ask
-	}
-	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text)
 }

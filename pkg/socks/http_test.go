@@ -82,6 +82,7 @@ func TestConnect(t *testing.T) {
 			if c.status == 407 && resp.Header.Get("Proxy-Authenticate") != `Basic realm="vmess-local"` {
 				t.Errorf("the header of the 407 is %v", resp.Header)
 			}
+			_ = client.Close()
 			d.wantReport(t, c.report)
 			if asked := d.asked(); len(asked) != 0 {
 				t.Errorf("handed on %+v", asked)
@@ -277,23 +278,11 @@ func TestStrayRequestCloses(t *testing.T) {
 	}
 }
 
-// net/http swallows panics; they must be told.
-func TestPanicIsReported(t *testing.T) {
-	d := open(t, &Server{Dialer: transport.DialerFunc(nil)})
-	d.webServer().Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oops") })
-	c := d.dial(t)
-	write(t, c, "GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n")
-	_ = readAll(t, c)
-	if got := d.reported(t); len(got) == 0 || !strings.Contains(got[0].Error(), "oops") {
-		t.Errorf("reported %v", got)
-	}
-}
-
-func TestIdleConn(t *testing.T) {
+func TestOriginConnIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := transporttest.Pipe(1024)
 		defer near.Close()
-		c := newIdleConn(far, time.Minute, func() {})
+		c := newOriginConn(far, time.Minute, func() {})
 		defer c.Close()
 		go func() { _, _ = io.Copy(io.Discard, near) }()
 		for range 5 { // in use

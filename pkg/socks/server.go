@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -91,11 +90,9 @@ type Server struct {
 	// repeat fast (limits, accept) is told every 10 s at most.
 	Report func(err error, source netip.AddrPort)
 
-	startWeb sync.Once
-	web      *http.Server
-
-	full     throttle
-	shortage throttle
+	full      throttle
+	shortage  throttle
+	badAnswer throttle
 
 	mu       sync.Mutex
 	clients  map[*client]struct{}
@@ -165,12 +162,6 @@ func (s *Server) Retire(ctx context.Context) error { return s.drain(ctx, false) 
 
 func (s *Server) drain(ctx context.Context, associationsEnd bool) error {
 	empty := s.close(associationsEnd)
-	webCtx, stop := context.WithCancel(ctx)
-	var web sync.WaitGroup
-	web.Go(func() { _ = s.webServer().Shutdown(webCtx) })
-	defer web.Wait()
-	defer stop()
-
 	select {
 	case <-empty:
 		return nil

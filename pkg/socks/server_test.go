@@ -129,7 +129,7 @@ func TestScanners(t *testing.T) {
 		{"http", "GET / HT", ErrBadRequest},
 		{"garbage with a letter first", "hello, is there anybody?\r\n\r\n", ErrBadHandshake},
 		{"ssh", "SSH-2.0-OpenSSH_9.9\r\n", ErrBadHandshake},
-		{"http with an endless head", "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", maxHeader+8192), ErrBadHandshake},
+		{"http with an endless head", "GET / HTTP/1.1\r\nX: " + strings.Repeat("x", maxHeader+8192), ErrBadRequest},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := open(t, &Server{})

@@ -1,0 +1,152 @@
+package socks
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// A requestBody is a request's body on its way to an origin. Its client may
+// take its time as long as something moves.
+type requestBody struct {
+	in      *httpRequest
+	conn    *httpConn
+	idle    time.Duration
+	expects bool        // its client asked for a 100
+	trailer http.Header // of the request that goes out; filled at the end
+	wanted  func()      // its client waits for a 100, which this sends; may be nil
+	ended   func()      // all was read; may be nil
+
+	mu       sync.Mutex
+	free     sync.Cond // told when reading has become false
+	deadline time.Time
+	reading  bool
+	asked    bool  // its client waits for a 100, which has not been sent
+	finished bool  // no longer for an origin
+	over     bool  // read to its end
+	err      error // why it was not
+}
+
+func newRequestBody(r *httpRequest, conn *httpConn, idle time.Duration) *requestBody {
+	b := &requestBody{in: r, conn: conn, idle: idle, over: r.Body == http.NoBody}
+	b.expects = !b.over && r.ProtoAtLeast(1, 1) && httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue")
+	b.asked = b.expects
+	if len(r.TransferEncoding) > 0 {
+		b.trailer = make(http.Header)
+		for name := range r.Trailer {
+			b.trailer[name] = nil
+		}
+	}
+	b.free.L = &b.mu
+	return b
+}
+
+// Read is called by http.Transport, which may outlive the request.
+func (b *requestBody) Read(p []byte) (int, error) {
+	if err := b.begin(); err != nil {
+		return 0, err
+	}
+	n, err := b.in.Body.Read(p)
+	b.end(err)
+	return n, err
+}
+
+// Close is called by http.Transport, for which there is no more of it then.
+func (b *requestBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.finished = true
+	return nil
+}
+
+// begin moves the deadline, now and then.
+func (b *requestBody) begin() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.over:
+		return io.EOF
+	case b.finished:
+		return http.ErrBodyReadAfterClose
+	}
+	if b.asked {
+		b.asked = false
+		b.wanted()
+	}
+	if now := time.Now(); b.deadline.Sub(now) < b.idle {
+		b.deadline = now.Add(b.idle + b.idle/8)
+		_ = b.conn.SetReadDeadline(b.deadline)
+	}
+	b.reading = true
+	return nil
+}
+
+func (b *requestBody) end(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = false
+	b.free.Broadcast()
+	switch {
+	case err == io.EOF:
+		b.over = true
+		for name, values := range b.in.Trailer {
+			if b.trailer != nil && httpguts.ValidTrailerHeader(name) {
+				b.trailer[name] = values
+			}
+		}
+		_ = b.conn.SetReadDeadline(time.Time{}) // the answer may take longer
+		if b.ended != nil && !b.finished {
+			b.ended()
+		}
+	case err != nil && b.err == nil:
+		b.err = err
+	}
+}
+
+// failed returns why the body could not be read to its end, nil where it could or
+// was not tried.
+func (b *requestBody) failed() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if errors.Is(b.err, io.ErrUnexpectedEOF) || isTimeout(b.err) {
+		return b.err
+	}
+	return nil
+}
+
+// awaits100 reports whether the client may be waiting for a 100, or have waited, so
+// that what it sends behind the answer is a body or another request.
+func (b *requestBody) awaits100() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.expects && !b.over
+}
+
+// finish takes what is left of a body whose request was answered, for so long
+// at most. It reports whether that was all: what comes next may be no request.
+func (b *requestBody) finish(within time.Duration) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.finished = true
+	if b.over {
+		return true
+	}
+	deadline := time.Now().Add(within)
+	if b.expects {
+		deadline = time.Unix(1, 0)
+	}
+	_ = b.conn.SetReadDeadline(deadline)
+	for b.reading {
+		b.free.Wait()
+	}
+	if !b.over && b.err == nil && !b.expects {
+		_, b.err = io.CopyN(io.Discard, b.in.Body, maxUnread)
+		b.over = b.err == io.EOF
+	}
+	_ = b.conn.SetReadDeadline(time.Time{})
+	return b.over
+}
