@@ -88,9 +88,7 @@ func (k *checker) configuration(cfg *config.Client, opt Options) {
 	if mistake := vmess.AEADDisabledMistake(opt.LookupEnv); mistake != "" {
 		warnings = append(warnings, mistake)
 	}
-	if warning := openPassage(k.guard.remote); warning != "" {
-		warnings = append(warnings, warning)
-	}
+	warnings = append(warnings, cautions(k.guard.remote)...)
 	if len(warnings) > 0 {
 		k.report.Add(diagnose.StepConfiguration, diagnose.Warn, 0, strings.Join(warnings, "; "))
 		return

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -371,7 +372,7 @@ func newAccount(cfg *config.Client, section string, s *config.Remote, opt Option
 	hello := []helloLine{{slog.LevelInfo, "authentication", []any{
 		logline.Text("%susing %s", with, why), "mode", mode, "security", method.Security.String(),
 	}}}
-	if warning := openPassage(s); warning != "" {
+	for _, warning := range cautions(s) {
 		hello = append(hello, helloLine{slog.LevelWarn, "security", []any{logline.Text("%s%s", with, warning)}})
 	}
 	return vmess.NewClient(vmess.ClientConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method, Now: opt.Now}), hello, nil
@@ -383,6 +384,11 @@ func nameOf(s *config.Remote) string {
 		return s.Name
 	}
 	return s.Address
+}
+
+// cautions are what works in a server's settings and may be meant otherwise.
+func cautions(s *config.Remote) []string {
+	return slices.DeleteFunc([]string{openPassage(s), config.IDWarning(s.ID)}, func(text string) bool { return text == "" })
 }
 
 // openPassage warns of settings that leave the traffic readable on its way.

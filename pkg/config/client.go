@@ -60,8 +60,8 @@ type Remote struct {
 	Address string `json:"address" config:"required"`
 	// Port is 1 to 65535.
 	Port int `json:"port" config:"required"`
-	// ID is a UUID in its form of 36 lower-case characters, or other text of 1
-	// to 30 bytes that stands for a version 5 UUID.
+	// ID is a UUID in its form of 36 lower-case characters, or other text that
+	// stands for a version 5 UUID; [IDWarning] is about that above 30 bytes.
 	ID Secret `json:"id" config:"required"`
 	// AlterID is 0 for VMessAEAD, else the number of derived ids of the legacy
 	// MD5 authentication.

@@ -418,3 +418,34 @@ func requireProblems(t *testing.T, err error) {
 		}
 	}
 }
+
+// TestTextIDs: what is no UUID stands for one as others map it, what may be a
+// mistyped one never does.
+func TestTextIDs(t *testing.T) {
+	const whole = "b831381d-6324-4d53-ad4f-8cda48b30811"
+	for _, c := range []struct {
+		id, want string // want "": refused
+		warned   bool
+	}{
+		{"example", "example", false},
+		{strings.Repeat("x", 30), strings.Repeat("x", 30), false},
+		{strings.Repeat("x", 31), strings.Repeat("x", 31), true},
+		{"a long pass phrase, of thirty-six by.", "a long pass phrase, of thirty-six by.", true},
+		{"{" + strings.ToUpper(whole) + "}", whole, false},
+		{"urn:uuid:" + whole, whole, false},
+		{"b831381d-6324-4d53-ad4f-8cda48b3O811", "", false}, // the letter O
+		{"{b831381d-6324-4d53-ad4f-8cda48b3O811}", "", false},
+		{whole + "1", "", false},
+		{strings.Repeat("x", 40) + "\xff", "", false},
+	} {
+		r := DefaultRemote()
+		r.Address, r.Port, r.ID = "a.example", 1, Secret(c.id)
+		err := r.Normalize()
+		if (err == nil) != (c.want != "") || err == nil && string(r.ID) != c.want {
+			t.Errorf("%q became %q, %v", c.id, string(r.ID), err)
+		}
+		if text := IDWarning(r.ID); err == nil && (text != "") != c.warned {
+			t.Errorf("%q: the warning is %q", c.id, text)
+		}
+	}
+}

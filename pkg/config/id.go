@@ -16,17 +16,48 @@ const wantedID = "a UUID, or other text of 1 to 30 bytes"
 // canonicalID returns an id in canonical form: a UUID in its 36 characters,
 // other text as it is. mistake says, without showing the id, why it is none.
 func canonicalID(id Secret) (canonical Secret, mistake string) {
-	text := string(id)
+	text := unwrapped(string(id))
 	odd := strings.IndexFunc(text, func(r rune) bool { return r != '-' && !isHexDigit(r) })
 	switch {
 	case text == "":
 		return "", "the id is empty"
-	case odd >= 0 && len(text) <= maxTextID && utf8.ValidString(text):
-		return id, ""
-	case odd >= 0:
+	case odd >= 0 && (shapedLikeUUID(text) || !utf8.ValidString(text)):
 		return "", fmt.Sprintf("this is no UUID: byte %d of %d is no hexadecimal digit", odd+1, len(text))
+	case odd >= 0:
+		return id, ""
 	}
 	return canonicalUUID(text)
+}
+
+// unwrapped takes off what others' parsers allow round a UUID.
+func unwrapped(text string) string {
+	const urn = "urn:uuid:"
+	bare := text
+	switch n := len(text); {
+	case n == 38 && text[0] == '{' && text[n-1] == '}':
+		bare = text[1 : n-1]
+	case n == len(urn)+36 && strings.EqualFold(text[:len(urn)], urn):
+		bare = text[len(urn):]
+	}
+	if shapedLikeUUID(bare) {
+		return bare
+	}
+	return text
+}
+
+// shapedLikeUUID reports whether a text can only be meant as a UUID: with one
+// wrong digit it must not become another identity.
+func shapedLikeUUID(text string) bool {
+	return len(text) == 36 && text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-'
+}
+
+// IDWarning is about an id that not all programs understand in the same way;
+// empty when there is nothing to warn of.
+func IDWarning(id Secret) string {
+	if text := unwrapped(string(id)); len(text) > maxTextID && !shapedLikeUUID(text) && strings.Trim(text, "0123456789abcdefABCDEF-") != "" {
+		return fmt.Sprintf("the id is text of %d bytes, not a UUID: sing-box and mihomo understand it, V2Ray and Xray do not", len(text))
+	}
+	return ""
 }
 
 // canonicalUUID is canonicalID for text of hexadecimal digits and dashes. One

@@ -206,14 +206,20 @@ func Warnings(cfg *config.Server) []string {
 	if err != nil {
 		return nil // New tells it
 	}
+	var warnings []string
+	for i, u := range cfg.Users {
+		if text := config.IDWarning(u.ID); text != "" {
+			warnings = append(warnings, fmt.Sprintf("users[%d]: %s", i, text))
+		}
+	}
 	if vmess.LeastRefused(users) >= vmess.AmpleRefusal {
-		return nil
+		return warnings
 	}
 	at := ""
 	if file, line, column, ok := cfg.Place("users"); ok {
 		at = fmt.Sprintf(" at %s:%d:%d", file, line, column)
 	}
-	return []string{"by the ids of \"users\"" + at + " refused requests end so early that one altered on the way can be told: give a user a fresh id, as vmess-server init draws them"}
+	return append(warnings, "by the ids of \"users\""+at+" refused requests end so early that one altered on the way can be told: give a user a fresh id, as vmess-server init draws them")
 }
 
 // ErrRestart is returned by Reload for changes that need a restart.

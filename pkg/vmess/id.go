@@ -32,29 +32,44 @@ func (id ID) Text() string { return uuid.UUID(id).String() }
 // NewID returns a fresh random id (UUID version 4).
 func NewID() ID { return ID(uuid.New()) }
 
-// ParseID reads 32 hexadecimal digits, dashes optional. Text of 1 to 30 bytes
-// that is not meant as a UUID becomes a version-5 UUID as Xray, sing-box and
-// mihomo map it. Text of nothing but hexadecimal digits and dashes is meant as
-// a UUID and must be a whole one.
+// ParseID reads 32 hexadecimal digits, dashes optional; a whole UUID may stand
+// in braces or behind "urn:uuid:". Text of nothing but hexadecimal digits and
+// dashes, or in the form of a UUID, is meant as one and must be a whole one.
+// Other text becomes a version-5 UUID, as Xray (up to 30 bytes), sing-box and
+// mihomo map it.
 func ParseID(s string) (ID, error) {
-	if s != "" && strings.Trim(s, "0123456789abcdefABCDEF-") == "" {
-		want := 32
-		if strings.Contains(s, "-") {
-			want = 36
-		}
-		if len(s) != want {
-			return ID{}, fmt.Errorf("%w: UUID has %d of %d characters", ErrBadID, len(s), want)
-		}
-		u, err := uuid.Parse(s)
-		if err != nil {
-			return ID{}, fmt.Errorf("%w: the UUID's dashes stand in the wrong places", ErrBadID)
-		}
-		return ID(u), nil
-	}
-	if len(s) < 1 || len(s) > 30 {
-		return ID{}, fmt.Errorf("%w: want a UUID, or a text of 1 to 30 bytes; this has %d", ErrBadID, len(s))
+	switch n := len(s); {
+	case n == 0:
+		return ID{}, fmt.Errorf("%w: it is empty", ErrBadID)
+	case n == 36+2 && s[0] == '{' && s[n-1] == '}' && shapedLikeUUID(s[1:n-1]):
+		return ParseID(s[1 : n-1])
+	case n == 36+9 && strings.EqualFold(s[:9], "urn:uuid:") && shapedLikeUUID(s[9:]):
+		return ParseID(s[9:])
+	case strings.Trim(s, "0123456789abcdefABCDEF-") == "":
+		return parseUUID(s)
+	case shapedLikeUUID(s):
+		return ID{}, fmt.Errorf("%w: one of the UUID's digits is not hexadecimal", ErrBadID)
 	}
 	return ID(uuid.NewSHA1(uuid.Nil, []byte(s))), nil
+}
+
+func shapedLikeUUID(s string) bool {
+	return len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-'
+}
+
+func parseUUID(s string) (ID, error) {
+	want := 32
+	if strings.Contains(s, "-") {
+		want = 36
+	}
+	if len(s) != want {
+		return ID{}, fmt.Errorf("%w: UUID has %d of %d characters", ErrBadID, len(s), want)
+	}
+	u, err := uuid.Parse(s)
+	if err != nil {
+		return ID{}, fmt.Errorf("%w: the UUID's dashes stand in the wrong places", ErrBadID)
+	}
+	return ID(u), nil
 }
 
 const (

@@ -26,10 +26,15 @@ func TestParseID(t *testing.T) {
 		{"a name", "example", "feb54431-301b-52bb-a6dd-e1e93e81bb9e", ""},
 		{"one character", "x", "", "-"},
 		{"30 bytes", strings.Repeat("x", 30), "", "-"},
+		{"31 bytes", strings.Repeat("x", 31), "", "-"}, // from here on sing-box and mihomo only
+		{"32 bytes", strings.Repeat("x", 32), "", "-"},
+		{"1 MiB", strings.Repeat("x", 1<<20), "", "-"},
+		{"braces", "{" + whole + "}", whole, ""},
+		{"urn", "URN:uuid:" + whole, whole, ""},
 		{"other scripts", "höhe", "", "-"},
 		{"space before", " " + bare[:20], "", "-"},
 
-		{"empty", "", "", "this has 0"},
+		{"empty", "", "", "it is empty"},
 		{"35 characters", whole[:35], "", "UUID has 35 of 36 characters"},
 		{"37 characters", whole + "1", "", "UUID has 37 of 36 characters"},
 		{"31 digits", bare[:31], "", "UUID has 31 of 32 characters"},
@@ -42,12 +47,8 @@ func TestParseID(t *testing.T) {
 		{"36 dashes", strings.Repeat("-", 36), "", "dashes stand in the wrong places"},
 		{"a dash astray", "b831381-d6324-4d53-ad4f-8cda48b30811", "", "dashes stand in the wrong places"},
 		{"32 with dashes", whole[:32], "", "UUID has 32 of 36 characters"},
-		{"wrong digit", "g" + whole[1:], "", "this has 36"},
-		{"braces", "{" + whole + "}", "", "this has 38"},
-		{"urn", "urn:uuid:" + whole, "", "this has 45"},
-		{"31 bytes", strings.Repeat("x", 31), "", "this has 31"},
-		{"32 bytes", strings.Repeat("x", 32), "", "this has 32"},
-		{"1 MiB", strings.Repeat("x", 1<<20), "", "this has 1048576"},
+		{"wrong digit", "g" + whole[1:], "", "not hexadecimal"},
+		{"wrong digit in braces", "{g" + whole[1:] + "}", "", "not hexadecimal"},
 	} {
 		id, err := ParseID(c.in)
 		switch {
