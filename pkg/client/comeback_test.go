@@ -18,6 +18,7 @@ import (
 	"vmess-local/pkg/awake"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/logline"
+	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/netdial"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/wsconn"
@@ -194,7 +195,7 @@ func TestComebackOfUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newComebackLab(t)
 		time.Sleep(time.Hour)
-		l.guard.endings.add(diagnose.TunnelFacts{Err: syscall.ECONNRESET, Answered: true, IdleFor: time.Second}, nil)
+		l.guard.endings.add(diagnose.TunnelFacts{Err: syscall.ECONNRESET, Answered: true, IdleFor: time.Second}, netaddr.Addr{}, nil)
 		l.leaveFor(time.Second)
 		if took, err := l.ask(t.Context()); err != nil || took < time.Second {
 			t.Errorf("%v after %v", err, took)
@@ -212,7 +213,7 @@ func TestComebackAfterSleep(t *testing.T) {
 	}{
 		"an answer": {func(*comebackLab) {}, func(g *guard) time.Time { return g.account.Answered() }},
 		"a tunnel": {func(l *comebackLab) {
-			l.guard.endings.add(diagnose.TunnelFacts{Err: syscall.ECONNRESET, Answered: true, IdleFor: time.Second}, nil)
+			l.guard.endings.add(diagnose.TunnelFacts{Err: syscall.ECONNRESET, Answered: true, IdleFor: time.Second}, netaddr.Addr{}, nil)
 		}, func(g *guard) time.Time { return *g.worked.Load() }},
 		"a resume": {func(l *comebackLab) { l.guard.woke(awake.Event{Slept: time.Hour}) }, func(g *guard) time.Time { return *g.worked.Load() }},
 	} {

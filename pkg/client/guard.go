@@ -471,7 +471,7 @@ func (g *guard) endedBy(x *request, how, err error) (d decision, ok bool) {
 	facts := diagnose.TunnelFacts{Err: how, Age: now.Sub(x.start), IdleFor: x.idle(now)}
 	v, ok := diagnose.Tunnel(facts, g.setting)
 	if ok {
-		g.endings.add(facts, nil)
+		g.endings.add(facts, netaddr.Addr{}, nil)
 		d.err = &VerdictError{v, err}
 	}
 	return d, ok
@@ -484,6 +484,11 @@ func (g *guard) beyond(x *request, end diagnose.End, account diagnose.ProbeResul
 		return decision{err: err} // a tunnel of many destinations
 	}
 	return g.unanswered(x, end, account, err)
+}
+
+// broke names that the destination broke off, as the server says.
+func (g *guard) broke(x *request, err error) error {
+	return g.beyond(x, diagnose.Broke, diagnose.ProbeNotTried, err).err
 }
 
 // unanswered names that nothing came from the destination.

@@ -39,6 +39,9 @@ func (x *guarded) Read(p []byte) (int, error) {
 	for {
 		c := x.conn.Load()
 		n, err := c.Read(p)
+		if errors.Is(err, vmess.ErrDestinationBroke) {
+			return n, x.broke(c, err)
+		}
 		if x.settled.Load() && x.conn.Load() == c {
 			return n, x.verdict(err)
 		}
@@ -57,6 +60,17 @@ func (x *guarded) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// broke ends the stream by the destination's break, which is named once.
+func (x *guarded) broke(c *vmess.Conn, err error) error {
+	x.answered(c)
+	if fatal := x.verdict(err); fatal != err {
+		return fatal
+	}
+	err = x.guard.broke(&x.request, err)
+	x.fail(err)
+	return err
 }
 
 // answered ends the guarding by an answer, to early data too where there was

@@ -45,24 +45,41 @@ func (r *reporter) tell(p dispatch.Report) {
 	}
 	g := r.fleet.current()
 	var tunnel *mux.TunnelError // one for all sessions of a tunnel
-	if x, ok := p.Remote.(*guarded); ok {
-		g = x.guard
+	stream, ok := p.Remote.(*guarded)
+	if ok {
+		g = stream.guard
 	} else if !errors.As(p.Err, &tunnel) {
 		return // of a session, whose tunnel is well
 	}
+	kind := g.account.Kind()
 	facts := diagnose.TunnelFacts{
 		Err: p.Err, Age: p.Duration, IdleFor: p.Quiet, Up: p.Up, Down: p.Down, Answered: p.Down > 0,
-		Core: g.account.Kind() == vmess.KindV2Ray,
+		Core: kind == vmess.KindV2Ray,
 	}
-	if errors.Is(p.Err, vmess.ErrUnmarked) {
+	if stream != nil && p.Down > 0 {
+		// V2Ray resets a tunnel that it closes while something lies unread there.
+		unread := facts.Core && transport.IsReset(p.Err) && p.Quiet < time.Second && p.Up > muchUp
+		facts.Ambiguous = unread || !stream.conn.Load().MarksBreaks()
+	}
+	var to netaddr.Addr
+	if facts.Ambiguous {
+		to = p.Request.Destination
+	}
+	switch {
+	case errors.Is(p.Err, vmess.ErrUnmarked):
 		g.endings.givenUp(&facts, p.Request.Destination)
+		if _, ok := diagnose.Tunnel(facts, g.setting); !ok {
+			return
+		}
+	case diagnose.Ordinary(p.Err):
+		return
 	}
-	if _, ok := diagnose.Tunnel(facts, g.setting); ok {
-		g.endings.add(facts, tunnel)
-	}
+	g.endings.add(facts, to, tunnel)
 }
 
 const (
+	// muchUp is what an application must have sent for more to be on its way.
+	muchUp = 64 << 10
 	// together is how long tunnels that fail are gathered: a server that goes
 	// away ends all of them at one moment.
 	together = 300 * time.Millisecond
@@ -80,17 +97,16 @@ type pastEnds []pastEnd
 
 type pastEnd struct {
 	idleFor time.Duration
-	to      netaddr.Addr // where destinations are told apart
+	to      netaddr.Addr // none where it cannot have been the destination
 	at      time.Time
 }
 
 // compare counts those that are like the end of a tunnel to a destination, and not
-// of the same moment.
+// of the same moment. Two of the same destination may be its own doing.
 func (s pastEnds) compare(f *diagnose.TunnelFacts, to netaddr.Addr) {
 	for _, one := range s {
-		if (one.idleFor-f.IdleFor).Abs() < idleBlur && time.Since(one.at) > together {
+		if (one.idleFor-f.IdleFor).Abs() < idleBlur && time.Since(one.at) > together && (one.to != to || !to.IsValid()) {
 			f.SeenBefore++
-			f.Elsewhere = f.Elsewhere || one.to != to
 		}
 	}
 }
@@ -106,7 +122,9 @@ type endings struct {
 
 	mu     sync.Mutex
 	first  diagnose.TunnelFacts      // of those gathered
+	to     netaddr.Addr              // where that led, where it may have been the destination
 	count  int                       // how many they are
+	others int                       // that are not explained by what explains the first
 	shared map[*mux.TunnelError]bool // those of them that had sessions
 	timer  *time.Timer
 	called time.Time // when the server was last looked for
@@ -130,12 +148,14 @@ func (e *endings) givenUp(f *diagnose.TunnelFacts, to netaddr.Addr) {
 
 // add gathers a tunnel that failed; shared is the error of one that has
 // sessions, each of which adds it.
-func (e *endings) add(f diagnose.TunnelFacts, shared *mux.TunnelError) {
+func (e *endings) add(f diagnose.TunnelFacts, to netaddr.Addr, shared *mux.TunnelError) {
 	if f.Answered {
 		at := time.Now().Add(-f.IdleFor)
 		e.guard.worked.Store(&at)
 	}
-	e.guard.doubt()
+	if !f.Ambiguous {
+		e.guard.doubt()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -149,9 +169,12 @@ func (e *endings) add(f diagnose.TunnelFacts, shared *mux.TunnelError) {
 		e.shared[shared] = true
 	}
 	if e.count++; e.count > 1 {
+		if !e.first.Ambiguous || e.to != to {
+			e.others++
+		}
 		return
 	}
-	e.first = f
+	e.first, e.to, e.others = f, to, 0
 	e.told.Add(1)
 	e.timer = time.AfterFunc(together, e.tell)
 }
@@ -159,13 +182,13 @@ func (e *endings) add(f diagnose.TunnelFacts, shared *mux.TunnelError) {
 // tell tells what was gathered.
 func (e *endings) tell() {
 	defer e.told.Done()
-	f, call := e.take()
+	f, to, call := e.take()
 	if call {
 		f.ServerRefusesNow = e.guard.refusesNow()
 	}
 	e.mu.Lock()
 	if !f.ServerRefusesNow && !errors.Is(f.Err, vmess.ErrUnmarked) {
-		e.cut.add(f.IdleFor, netaddr.Addr{})
+		e.cut.add(f.IdleFor, to)
 	}
 	e.mu.Unlock()
 	if v, ok := diagnose.Tunnel(f, e.guard.setting); ok {
@@ -177,19 +200,19 @@ func (e *endings) tell() {
 }
 
 // take ends the gathering, and tells whether to look for the server.
-func (e *endings) take() (f diagnose.TunnelFacts, call bool) {
+func (e *endings) take() (f diagnose.TunnelFacts, to netaddr.Addr, call bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	f, f.OthersEnded = e.first, e.count-1
+	f, to, f.OthersEnded = e.first, e.to, e.others
 	if !errors.Is(f.Err, vmess.ErrUnmarked) {
-		e.cut.compare(&f, netaddr.Addr{})
+		e.cut.compare(&f, to)
 	}
 	e.count = 0
 	clear(e.shared)
 	if call = time.Since(e.called) > lookPause; call {
 		e.called = time.Now()
 	}
-	return f, call
+	return f, to, call
 }
 
 // close tells what is gathered and returns when all is told. The guard's

@@ -35,6 +35,7 @@ type voice struct {
 // A telling is a failure that was told and is not over yet.
 type telling struct {
 	verdict diagnose.Verdict
+	sure    diagnose.Confidence // as it was told
 	since   time.Time
 	last    time.Time // when it happened last
 	again   int
@@ -45,7 +46,8 @@ func newVoice(log *slog.Logger, server string) *voice {
 	return &voice{log: log, server: server, told: map[diagnose.Cause]*telling{}}
 }
 
-// say tells a verdict, or counts it when the same was told a moment ago.
+// say tells a verdict, or counts it when the same was told a moment ago, no less
+// sure.
 func (o *voice) say(v diagnose.Verdict) {
 	if v.IsZero() {
 		return
@@ -57,7 +59,7 @@ func (o *voice) say(v diagnose.Verdict) {
 	}
 	now := time.Now()
 	if t := o.told[v.Cause]; t != nil {
-		if !o.over(t, now) {
+		if !o.over(t, now) && v.Confidence <= t.sure {
 			t.again++
 			t.verdict, t.last = v, now
 			return
@@ -67,7 +69,7 @@ func (o *voice) say(v diagnose.Verdict) {
 			o.repeat(t)
 		}
 	}
-	t := &telling{verdict: v, since: now, last: now}
+	t := &telling{verdict: v, sure: v.Confidence, since: now, last: now}
 	t.timer = time.AfterFunc(foldTime, func() { o.sum(t) })
 	o.told[v.Cause] = t
 	o.record(v, 1, now, logline.Text("%s\n%s", v.Line(), v.FixLine()))

@@ -71,6 +71,24 @@ func TestVoiceFolds(t *testing.T) {
 
 // TestVoiceTellsAnew: a failure of the way that comes back after the server was
 // there is news, and an old one that is counted up later has its own time.
+// TestVoiceTellsWhatIsSurer: a verdict that has become surer is no repeat, once.
+func TestVoiceTellsWhatIsSurer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, text := people()
+		defer o.close()
+		sure := verdict(diagnose.TunnelIdleCut)
+		unsure := sure
+		unsure.Confidence = diagnose.Likely
+		for _, v := range []diagnose.Verdict{unsure, sure, unsure, sure} {
+			o.say(v)
+		}
+		const want = "error: tunnel.idle-cut: it broke [likely]\nfix: mend it\nerror: tunnel.idle-cut: it broke [certain]\nfix: mend it\n"
+		if got := text.take(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
 func TestVoiceTellsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, text := people()

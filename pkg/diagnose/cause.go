@@ -65,6 +65,7 @@ const (
 	DestinationRefused      Cause = "destination.refused"
 	DestinationUnresolvable Cause = "destination.unresolvable"
 	DestinationNoAnswer     Cause = "destination.no-answer"
+	DestinationReset        Cause = "destination.reset"
 
 	LimitConnections  Cause = "limit.connections"
 	LocalBadHandshake Cause = "local.bad-handshake"
@@ -323,12 +324,12 @@ func Causes() []CauseInfo {
 		},
 		{
 			TunnelIdleCut, "Something on the way ends connections that are idle.",
-			"The end comes without a word, a known time after the last byte: 60 s nginx, 100 s CDN, 300 or 600 s V2Ray, or the same as before.",
+			"The end comes without a word after a silence: a known time after the last byte (60 s nginx, 100 s CDN, 300 or 600 s V2Ray), or the same as before with another destination.",
 			"Set `ws.ping` to \"30s\"; in nginx raise `proxy_read_timeout`, in V2Ray the policy's `connIdle`.",
 		},
 		{
 			TunnelReset, "A connection in use was cut.",
-			"A reset, an end without close frame and end mark, or damaged data.",
+			"A reset, an end without close frame and end mark, or damaged data. Where a server resets a connection alike when the destination does (sing-box; V2Ray and Xray amid an upload), one alone is not reported.",
 			"Once: nothing, try again. Often: look at the server's log and what is on the way (CDN, antivirus, router).",
 		},
 		{
@@ -350,6 +351,11 @@ func Causes() []CauseInfo {
 			DestinationNoAnswer, "The server is fine; the destination does not answer.",
 			"The server accepts us, and nothing comes back.",
 			"Try another destination. If all are silent, look at the server's own connection.",
+		},
+		{
+			DestinationReset, "The server is fine; the destination broke off a connection.",
+			"vmess-server marks it inside the answer. Other servers do not: behind them it shows as a connection that breaks off.",
+			"Try again. Some destinations end idle connections like this; a destination that resets in use has a fault of its own, or forbids what was asked.",
 		},
 		{
 			LimitConnections, "Too many connections are open.",

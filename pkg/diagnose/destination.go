@@ -16,6 +16,7 @@ const (
 	NoData                 // an authentic answer that ended without data
 	NoWord                 // closed without any answer
 	GivenUp                // closed without any answer, by a server that waited for one in vain
+	Broke                  // broken off by the destination, as the server says
 )
 
 // DestinationFacts are what is known of a request that the server accepted.
@@ -68,6 +69,12 @@ func destination(f DestinationFacts) Verdict {
 			Cause: DestinationNoAnswer, Confidence: Likely,
 			Sentence: "the server accepted the request; " + what + " does not answer" + since(f.After),
 			Fix:      "try another destination; if all are silent, look at the server's own connection",
+		}
+	case f.End == Broke:
+		return Verdict{
+			Cause: DestinationReset, Confidence: Certain,
+			Sentence: what + " reset the connection, the server says; the path to the server is fine",
+			Fix:      "try again; if it happens each time, the fault is at the destination, or it forbids what was asked of it",
 		}
 	case f.End == GivenUp:
 		return Verdict{

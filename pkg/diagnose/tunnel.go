@@ -28,10 +28,11 @@ type TunnelFacts struct {
 	// ServerRefusesNow: a connection attempt made since is refused.
 	ServerRefusesNow bool
 	// SeenBefore is how many earlier tunnels ended after the same idle time, in
-	// the same manner.
+	// the same manner. Where it may have been the destination, only those to
+	// others count.
 	SeenBefore int
-	// Elsewhere: one of them led to another destination.
-	Elsewhere bool
+	// Ambiguous: the server ends a tunnel alike when the destination breaks off.
+	Ambiguous bool
 	// Core: the server is V2Ray or Xray.
 	Core bool
 }
@@ -40,7 +41,7 @@ type TunnelFacts struct {
 // orderly end, for one that this side or the destination wanted, and for
 // vmess.ErrNoAnswer, which [Account] judges.
 func Tunnel(f TunnelFacts, s Setting) (v Verdict, ok bool) {
-	if f.Err == nil || ordinary(f.Err) || errors.Is(f.Err, vmess.ErrUnmarked) && !connIdle(f) {
+	if Ordinary(f.Err) || errors.Is(f.Err, vmess.ErrUnmarked) && !connIdle(f) || maybeDestination(f) {
 		return Verdict{}, false
 	}
 	v = tunnel(f, s)
@@ -50,11 +51,20 @@ func Tunnel(f TunnelFacts, s Setting) (v Verdict, ok bool) {
 	return v, true
 }
 
-func ordinary(err error) bool {
+// Ordinary reports whether a connection ended in order, or because this side
+// wanted it, or in a way that is not the tunnel's.
+func Ordinary(err error) bool {
 	var side *transport.SideError
-	return err == io.EOF || errors.Is(err, context.Canceled) || errors.Is(err, transport.ErrIdle) ||
+	return err == nil || err == io.EOF || errors.Is(err, context.Canceled) || errors.Is(err, transport.ErrIdle) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, vmess.ErrNoAnswer) ||
 		errors.As(err, &side) && side.Side == transport.Local
+}
+
+// maybeDestination reports whether an end is as well explained by the destination
+// alone.
+func maybeDestination(f TunnelFacts) bool {
+	return f.Ambiguous && !f.ServerRefusesNow && f.OthersEnded == 0 && (f.SeenBefore == 0 || f.IdleFor < leastIdle) &&
+		(isReset(f.Err) || errors.Is(f.Err, io.ErrUnexpectedEOF))
 }
 
 // LeastConnIdle is the shortest silence that may be V2Ray's timer's where its
@@ -150,16 +160,14 @@ func cutterOf(idle time.Duration) (cutter, bool) {
 }
 
 // leastIdle is the shortest silence that may be blamed for an end.
-const leastIdle = 20 * time.Second
+const leastIdle = time.Second
 
 func looksIdle(f TunnelFacts) bool {
 	var closed *wsconn.CloseError
 	switch {
 	case errors.As(f.Err, &closed):
 		return false
-	case f.SeenBefore > 0:
-		return f.IdleFor >= time.Second
-	case f.OthersEnded > 0:
+	case f.SeenBefore == 0 && f.OthersEnded > 0:
 		_, found := cutterOf(f.IdleFor)
 		return found
 	}
@@ -178,13 +186,14 @@ func idleCut(f TunnelFacts, s Setting) Verdict {
 	case errors.Is(f.Err, vmess.ErrUnmarked):
 		return ownConnIdle(f, s)
 	case f.SeenBefore == 0:
-		v.Confidence = Possible
 		v.Sentence = fmt.Sprintf("the connection to %s was ended after %s of silence", s.server(), spoken(f.IdleFor))
 	}
+	v.Fix = wakeful(c, f.IdleFor, s)
 	if f.SeenBefore > 0 {
 		v.Confidence, v.Basis = Certain, "again"
+	} else if !found {
+		v.Fix = "once: nothing; if it comes again: " + v.Fix
 	}
-	v.Fix = wakeful(c, f.IdleFor, s)
 	return v
 }
 
@@ -192,15 +201,11 @@ func idleCut(f TunnelFacts, s Setting) Verdict {
 // alone may have such a limit of its own, which it enforces by resets.
 func ownConnIdle(f TunnelFacts, s Setting) Verdict {
 	v := Verdict{
-		Cause: TunnelIdleCut, Confidence: Possible, Basis: "again",
-		Sentence: fmt.Sprintf("the connection to %s was ended after %s of silence, as before: V2Ray's connIdle, or a limit of the destination's", s.server(), spoken(f.IdleFor)),
+		Cause: TunnelIdleCut, Confidence: Likely, Basis: "again",
+		Sentence: fmt.Sprintf("V2Ray on %s ends connections after %s of silence, whatever the destination: its connIdle", s.server(), spoken(f.IdleFor)),
 	}
-	if f.Elsewhere {
-		v.Confidence = Likely
-		v.Sentence = fmt.Sprintf("V2Ray on %s ends connections after %s of silence, whatever the destination: its connIdle", s.server(), spoken(f.IdleFor))
-		if f.SeenBefore > 1 {
-			v.Confidence = Certain
-		}
+	if f.SeenBefore > 1 {
+		v.Confidence = Certain
 	}
 	v.Fix = wakeful(cutter{fix: raiseConnIdle, core: true}, f.IdleFor, s)
 	return v

@@ -43,6 +43,10 @@ func (e *SideError) Unwrap() error { return e.Err }
 // but nobody waits for ever for a far end that is gone.
 const tailLimit = time.Minute
 
+// leaveLimit is how long a local side may take to leave once it was told that the
+// remote side broke off.
+const leaveLimit = 10 * time.Second
+
 // maxRead is the most that is carried at a time: four full VMess chunks
 // (docs/protocol.md 8), which fill a Buffer when they are sealed.
 const maxRead = 4 * 16368
@@ -100,7 +104,11 @@ func (r Relay) Run(ctx context.Context, local, remote StreamConn) Outcome {
 	uploaded := make(chan error, 1)
 	go s.upload(uploaded)
 	s.download()
-	return s.outcome(<-uploaded)
+	lost := <-uploaded
+	if s.broken.Load() != nil {
+		s.awaitLeave()
+	}
+	return s.outcome(lost)
 }
 
 // A session is the state of one running relay.
@@ -114,11 +122,12 @@ type session struct {
 	tail          atomic.Bool   // the remote takes no more bytes
 	timer         *time.Timer
 
-	said   atomic.Bool   // the local side is being told the end, or was
-	over   atomic.Int32  // directions that are over, though the streams may be open
-	torn   atomic.Bool   // the streams are being closed, or were
-	left   Lookout       // for a local side that has left
-	closed chan struct{} // closed when both streams are
+	said   atomic.Bool           // the local side is being told the end, or was
+	over   atomic.Int32          // directions that are over, though the streams may be open
+	broken atomic.Pointer[error] // the remote side broke off, and the local side is being told
+	torn   atomic.Bool           // the streams are being closed, or were
+	left   Lookout               // for a local side that has left
+	closed chan struct{}         // closed when both streams are
 	// What the streams were closed for, nil for an orderly end. Valid once closed.
 	upErr, downErr error
 }
@@ -146,10 +155,14 @@ func (s *session) outcome(lost error) Outcome {
 	s.finish()
 	s.left.Stop()
 	<-s.closed
-	return Outcome{
+	o := Outcome{
 		Up: s.up.Load() - s.up0, Down: s.down.Load() - s.down0, Quiet: quiet,
 		UpErr: cmp.Or(lost, s.upErr), DownErr: s.downErr,
 	}
+	if err := s.broken.Load(); err != nil && o.DownErr == nil {
+		o.DownErr = *err
+	}
+	return o
 }
 
 // upload carries one direction. What it sends on done is a failure that does
@@ -160,6 +173,9 @@ func (s *session) upload(done chan<- error) {
 	stop()
 	op := "write"
 	switch {
+	case rd != nil && s.broken.Load() != nil:
+		done <- nil
+		return
 	case rd != nil:
 		// The local side broke off: the far end must not take it for an end.
 		s.abort(&SideError{Local, "read", rd}, nil)
@@ -172,13 +188,13 @@ func (s *session) upload(done chan<- error) {
 		}
 	}
 	var lost error
-	if wr != nil && !s.torn.Load() { // the errors of torn streams say only that they were closed
+	if wr != nil && !s.torn.Load() && s.broken.Load() == nil { // the errors of torn streams say only that they were closed
 		lost = &SideError{Remote, op, wr}
 		s.touch()
 		s.tail.Store(true)
 		s.timer.Reset(s.limit())
 	}
-	if !s.directionOver() {
+	if s.broken.Load() == nil && !s.directionOver() {
 		s.attend(lost != nil)
 	}
 	done <- lost
@@ -221,7 +237,9 @@ func (s *session) download() {
 		s.abort(nil, nil)
 		return
 	case rd != nil:
-		s.abort(nil, &SideError{Remote, "read", rd})
+		if err := error(&SideError{Remote, "read", rd}); !s.markBroken(err) {
+			s.abort(nil, err)
+		}
 		return
 	}
 	s.said.Store(true)
@@ -236,6 +254,41 @@ func (s *session) download() {
 	if w, ok := s.remote.(PeerWaiter); ok {
 		_ = w.WaitPeerClose()
 		s.finish() // nothing the local side still sends can arrive
+	}
+}
+
+// markBroken has a local side that can mark it say that the remote side broke off,
+// and reports whether it is understood: then the local side leaves, and is read
+// until it has.
+func (s *session) markBroken(err error) bool {
+	m, ok := s.local.(BreakMarker)
+	if !ok || s.torn.Load() {
+		return false
+	}
+	s.broken.Store(&err)
+	if !m.MarkBroken() {
+		return false
+	}
+	_ = Reset(s.remote)
+	_ = s.local.SetReadDeadline(time.Now().Add(leaveLimit))
+	return true
+}
+
+// awaitLeave reads a local side that was told of a break until it leaves: what lay
+// unread when it is closed would reset it, and take the mark with it.
+func (s *session) awaitLeave() {
+	in := newLazily(s.local)
+	defer in.release()
+	for {
+		switch _, _, err := in.read(); err {
+		case nil:
+			continue
+		case io.EOF: // of its direction alone
+			if w, ok := s.local.(PeerWaiter); ok {
+				_ = w.WaitPeerClose()
+			}
+		}
+		return
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -779,4 +781,71 @@ func TestResetWithoutResetter(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustEnd(t, b)
+}
+
+// A marking stream can be told that the remote side broke off.
+type marking struct {
+	*transporttest.Conn
+	understood bool
+	marked     atomic.Bool
+}
+
+func (c *marking) MarkBroken() bool {
+	c.marked.Store(true)
+	return c.understood
+}
+
+func (c *marking) WaitPeerClose() (gone bool) {
+	_, err := io.Copy(io.Discard, struct{ io.Reader }{c.Conn})
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// TestRelayMarksBreak: a local side that can say so is told that the remote side
+// broke off, and is read until it leaves, or has had its time; nothing resets it
+// meanwhile. One that does not understand is reset.
+func TestRelayMarksBreak(t *testing.T) {
+	for name, tt := range map[string]struct {
+		understood, leaves bool
+		takes              time.Duration
+	}{
+		"it leaves":              {understood: true, leaves: true, takes: time.Second},
+		"it stays":               {understood: true, takes: 10 * time.Second},
+		"it does not understand": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				app, local := transporttest.Pipe(1 << 10)
+				remote, far := transporttest.Pipe(1 << 16)
+				m := &marking{Conn: local, understood: tt.understood}
+				d := startOn(t, transport.Relay{}, app, m, remote, far)
+				mustWrite(t, d.far, "answer")
+				mustRead(t, d.app, "answer")
+				begin := time.Now()
+				if err := transport.Reset(d.far); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if tt.understood {
+					for range 10 { // more than fits: it is read
+						mustWrite(t, app, strings.Repeat("x", 1<<10))
+					}
+					if tt.leaves {
+						time.Sleep(time.Second)
+						_ = app.Reset()
+					}
+				}
+				o := <-d.done
+				var side *transport.SideError
+				if !errors.As(o.Err(), &side) || side.Side != transport.Remote || o.UpErr != nil || !m.marked.Load() {
+					t.Errorf("ended as %+v, marked: %v", o, m.marked.Load())
+				}
+				if took := time.Since(begin); took != tt.takes {
+					t.Errorf("it took %v, want %v", took, tt.takes)
+				}
+				if _, err := app.Read(make([]byte, 1)); tt.understood && !tt.leaves && err != io.EOF || !tt.understood && !isReset(err) {
+					t.Errorf("the local side then read %v", err)
+				}
+			})
+		})
+	}
 }

@@ -38,6 +38,11 @@ type StreamConn interface {
 // acted upon, so nothing of it may be sent in another stream.
 var ErrPartSent = errors.New("a part was sent")
 
+// A BreakMarker can say inside a stream that what the stream leads to broke off.
+// MarkBroken reports whether the far end will understand that: it closes the
+// stream then. Nothing may be written afterwards.
+type BreakMarker interface{ MarkBroken() (understood bool) }
+
 // An AmbiguousEnd is the reset of a stream whose far end does not mark its ends,
 // at a point where it may have sent everything: only the application can know.
 // Some servers end one answer in fifty like this (docs/diagnosis.md 3 j).

@@ -17,13 +17,17 @@ var ErrTruncated = fmt.Errorf("the stream ended without its end mark: %w", io.Er
 
 // ErrUnmarked is an [ErrTruncated] whose carrier was closed in order: the server
 // is there, and gave this stream up, as V2Ray does with those that are silent
-// for twice its connIdle, and vmess-server when the destination resets.
+// for twice its connIdle.
 var ErrUnmarked = fmt.Errorf("closed in order, but %w", ErrTruncated)
 
 // ErrGivenUp is an [ErrUnmarked] of an answer without a byte that the server
 // stopped waiting for after our end mark: what the destination would have said
 // is lost.
 var ErrGivenUp = fmt.Errorf("given up after the request's end: %w", ErrUnmarked)
+
+// ErrDestinationBroke ends a stream of which the server says that the destination
+// broke it off: the path to the server is fine.
+var ErrDestinationBroke = errors.New("the destination broke off the connection")
 
 // A bodyReader opens the chunks of one direction.
 type bodyReader struct {

@@ -71,6 +71,7 @@ type chunker struct {
 	nonce    [12]byte
 	count    uint16
 	halfUsed *atomic.Bool // set once half of the nonces are; may be nil
+	mark     []byte       // additional data of what is sealed: none but in a break mark
 	checksum bool         // the data is preceded by its FNV-1a (aes-128-cfb)
 	overhead int          // of data over plaintext
 
@@ -177,7 +178,7 @@ func (c *chunker) sealPadded(dst, plain []byte, pad func(dst []byte, n int) []by
 	}
 	switch {
 	case c.aead != nil:
-		dst = c.aead.Seal(dst, c.nextNonce(), plain, nil)
+		dst = c.aead.Seal(dst, c.nextNonce(), plain, c.mark)
 	case c.checksum:
 		dst = append(binary.BigEndian.AppendUint32(dst, fnv1a(plain)), plain...)
 	default:
@@ -187,6 +188,26 @@ func (c *chunker) sealPadded(dst, plain []byte, pad func(dst []byte, n int) []by
 		dst = pad(dst, padding)
 	}
 	return dst
+}
+
+// breakMark is the additional data by which a server's last chunk says that the
+// destination broke off (section 6).
+const breakMark = "vml break"
+
+// maxBreakFill bounds the random bytes in a break mark.
+const maxBreakFill = 256
+
+// sealBreak appends a break mark. Nothing may follow.
+func (c *chunker) sealBreak(dst []byte) []byte {
+	c.mark = []byte(breakMark)
+	return c.seal(dst, appendPadding(nil, 1+rand.IntN(maxBreakFill)))
+}
+
+// isBreak reports whether a chunk that does not open otherwise, and was just
+// tried, is a break mark.
+func (c *chunker) isBreak(data []byte) bool {
+	_, err := c.aead.Open(nil, c.nonce[:], data, []byte(breakMark))
+	return err == nil
 }
 
 // appendPadding appends n random bytes. They hide lengths and nothing else.
@@ -243,10 +264,14 @@ func (c *chunker) open(dst, data []byte) ([]byte, error) {
 	switch {
 	case c.aead != nil:
 		out, err := c.aead.Open(dst, c.nextNonce(), data, nil)
-		if err != nil {
+		switch {
+		case err == nil:
+			return out, nil
+		case c.isBreak(data):
+			return dst, ErrDestinationBroke
+		default:
 			return dst, fmt.Errorf("%w: message authentication failed", ErrBadChunk)
 		}
-		return out, nil
 	case c.checksum:
 		if binary.BigEndian.Uint32(data) != fnv1a(data[4:]) {
 			return dst, fmt.Errorf("%w: invalid checksum", ErrBadChunk)

@@ -180,9 +180,9 @@ func (c *Client) seal(dst []byte, h *requestHeader, m Mode, payload int) []byte 
 		return sealLegacy(dst, c.cmdKey, c.alter, c.Now(), plain)
 	}
 	if kind := c.Kind(); kind != KindSing {
-		var flags byte
+		flags := byte(noteBreaks)
 		if kind == KindUnknown {
-			flags = noteTell
+			flags |= noteTell
 		}
 		plain = appendNote(plain, flags)
 		size := authIDSize + sealedLenSize + nonceSize + len(plain) + tagSize + payload
@@ -229,6 +229,7 @@ func (c *Client) readResponse(conn *Conn, h *requestHeader, keys responseKeys) e
 	c.kind.Store(uint32(kind)) // of the server now behind the address
 	conn.answered.Store(true)
 	conn.hold.learn(kind == KindOwn)
+	conn.marksBreaks.Store(option&responseBreaks != 0 || kind == KindV2Ray && h.option.has(OptionChunked))
 	conn.reader.marks = kind == KindOwn && h.option.has(OptionChunked)
 	// Of those who leave the option byte clear, mihomo does not, and without
 	// chunks sing-box may be among them.

@@ -50,6 +50,9 @@ type Conn struct {
 
 	answered atomic.Bool // a client's: the response's header was authentic
 	halfUsed atomic.Bool // half of a direction's nonces are
+	// marksBreaks: a destination that breaks off is marked by the server, or ends
+	// the stream otherwise than the path does.
+	marksBreaks atomic.Bool
 }
 
 var (
@@ -58,6 +61,7 @@ var (
 	_ transport.Resetter     = (*Conn)(nil)
 	_ transport.PeerWaiter   = (*Conn)(nil)
 	_ transport.NonceLimiter = (*Conn)(nil)
+	_ transport.BreakMarker  = (*Conn)(nil)
 )
 
 // errEnded is returned by writes after CloseWrite.
@@ -91,6 +95,23 @@ func (c *Conn) readPrologue() error {
 // Answered reports whether an authentic response's header was read: the server
 // has accepted the request. It is a client's to ask.
 func (c *Conn) Answered() bool { return c.answered.Load() }
+
+// MarksBreaks reports whether the server would say that the destination broke off,
+// or ends the stream in order then: if the carrier breaks off it is the path, or
+// the server. It is a client's to ask.
+func (c *Conn) MarksBreaks() bool { return c.marksBreaks.Load() }
+
+// MarkBroken implements [transport.BreakMarker] on a server.
+func (c *Conn) MarkBroken() (understood bool) {
+	c.write.Lock()
+	defer c.write.Unlock()
+	if !c.marksBreaks.Load() || c.closing {
+		return false
+	}
+	c.closing = true
+	_ = c.carrier.SetWriteDeadline(time.Now().Add(time.Second))
+	return c.send(c.writer.chunks.sealBreak(append(make([]byte, 0, 512), c.pending...))) == nil
+}
 
 // Ended reports whether the end mark went out, or is about to: a V2Ray server
 // then gives up an answer that is silent for a second (section 14).

@@ -39,7 +39,8 @@ const (
 	ownNote     = "vml"
 	ownNoteSize = len(ownNote) + 1
 
-	noteTell = 0x01 // answer at once, before the destination does
+	noteTell   = 0x01 // answer at once, before the destination does
+	noteBreaks = 0x02 // a break mark is understood
 )
 
 // appendNote writes the note.

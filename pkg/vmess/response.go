@@ -19,6 +19,10 @@ var ErrBadResponse = errors.New("the answer does not decrypt")
 // and other servers leave the bit clear (section 6).
 const responseEndsApart = 0x80
 
+// responseBreaks is the bit by which this package's server says that it marks a
+// destination's break inside the answer, for a client that understands that.
+const responseBreaks = 0x40
+
 // responseKeys are the keys of a response's header and body (section 6).
 type responseKeys struct {
 	key, iv [16]byte

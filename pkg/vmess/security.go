@@ -33,6 +33,9 @@ func (s Security) String() string {
 	return fmt.Sprintf("security %d", byte(s))
 }
 
+// sealed reports whether the body's chunks are authenticated.
+func (s Security) sealed() bool { return s == SecurityAESGCM || s == SecurityChaCha20Poly1305 }
+
 // An Option is a bit set of a request header (section 7).
 type Option byte
 

@@ -283,13 +283,19 @@ func (s *Server) exhaust(in *inbuf) {
 func (s *Server) incoming(o *opening, h *requestHeader, carrier transport.StreamConn) *Incoming {
 	legacy := o.credential.user != nil
 	keys := deriveResponse(h, legacy)
-	header, stream := keys.seal(nil, h.v, responseEndsApart)
+	option := byte(responseEndsApart)
+	breaks := o.own && o.note&noteBreaks != 0 && h.security.sealed()
+	if breaks {
+		option |= responseBreaks
+	}
+	header, stream := keys.seal(nil, h.v, option)
 	conn := &Conn{
 		carrier: carrier,
 		reader:  bodyReader{in: *o.in},
 		writer:  newBodyWriter(responseFormat(h, keys), stream),
 		pending: header,
 	}
+	conn.marksBreaks.Store(breaks)
 	conn.reader.start(requestFormat(h, legacy), nil)
 	conn.reader.in.release()
 	conn.reader.marks, conn.reader.orders = o.own && h.option.has(OptionChunked), o.own
