@@ -254,6 +254,7 @@ func (g *guard) launch(ctx context.Context, open opener, first []byte) (*vmess.C
 	if err != nil {
 		return nil, f, g.wayFailed(ctx, err)
 	}
+	f.signed.mode, f.signed.offset = c.Signed()
 	if len(first) > 0 {
 		f.at, f.early = g.way.left(c, begun), g.way.doubtful(c)
 	}

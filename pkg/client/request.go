@@ -216,8 +216,8 @@ func (x *request) idle(now time.Time) time.Duration {
 // lock held, before that is written.
 func (x *request) speaks() {
 	x.said = x.guard.now()
-	if x.flight.at.IsZero() {
-		x.flight.at = x.said
+	if x.flight.at.IsZero() { // it is sealed with what is written now
+		x.flight.at, x.flight.signed.offset = x.said, x.guard.account.Offset()
 	}
 }
 

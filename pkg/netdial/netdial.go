@@ -122,6 +122,7 @@ func (d *Dialer) deliver(ctx context.Context, conn net.Conn, first []byte, stop 
 	began := time.Now()
 	var err error
 	if len(first) > 0 {
+		transport.Refresh(ctx)
 		_, err = conn.Write(first)
 	}
 	if err == nil && !stop() {

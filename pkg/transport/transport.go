@@ -185,9 +185,26 @@ func NearNonceLimit(c any) bool {
 // A StreamEndpoint connects to one fixed far end.
 type StreamEndpoint interface {
 	// ConnectStream connects and delivers first, which may be empty, as the
-	// stream's first bytes; it does not keep first. The caller closes the
-	// connection. Cancelling ctx ends the attempt, not the connection.
+	// stream's first bytes; it does not keep first, and reads it only after
+	// Refresh. The caller closes the connection. Cancelling ctx ends the attempt,
+	// not the connection.
 	ConnectStream(ctx context.Context, first []byte) (StreamConn, error)
+}
+
+// WithRefresh returns a ctx for ConnectStream by which refresh is called when
+// the connection is there and first about to leave, each time that is so. It may
+// change first in place: what that says of the time would be old by then.
+func WithRefresh(ctx context.Context, refresh func()) context.Context {
+	return context.WithValue(ctx, refreshKey{}, refresh)
+}
+
+type refreshKey struct{}
+
+// Refresh is what a StreamEndpoint calls right before first leaves.
+func Refresh(ctx context.Context) {
+	if refresh, ok := ctx.Value(refreshKey{}).(func()); ok {
+		refresh()
+	}
 }
 
 // A StreamDialer reaches any destination.

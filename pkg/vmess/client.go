@@ -165,35 +165,64 @@ const (
 	flightSpread = 512
 )
 
-// seal appends the header as it goes on the wire, before payload bytes of the
-// first flight. Servers ignore what stands behind an AEAD header's checksum:
-// it is filled up so that a refusal shows after one round trip, except towards
+// A plainHeader is a request's header before it is sealed, which happens when it
+// is about to leave: it says what time it is.
+type plainHeader struct {
+	client *Client
+	mode   Mode
+	plain  []byte
+	fill   int // zeros behind it
+
+	offset time.Duration // it was sealed with
+	stamp  int64         // the second that it was sealed at
+}
+
+// plainHeader makes a header that travels before payload bytes in the first
+// flight. Servers ignore what stands behind an AEAD header's checksum: it is
+// filled up so that a refusal shows after one round trip, except towards
 // servers that answer a refusal at once anyway.
-func (c *Client) seal(dst []byte, h *requestHeader, m Mode, payload int) []byte {
+func (c *Client) plainHeader(h *requestHeader, m Mode, payload int) *plainHeader {
 	var padding [15]byte
 	fillRandom(padding[:])
-	plain := h.append(make([]byte, 0, flightFloor+flightSpread), padding[:rand.IntN(16)])
-	switch m {
-	case ModeLegacy:
-		return sealLegacy(dst, c.cmdKey, c.id, c.Now(), plain)
-	case ModeLegacyAlter:
-		return sealLegacy(dst, c.cmdKey, c.alter, c.Now(), plain)
-	}
-	if kind := c.Kind(); kind != KindSing {
+	p := &plainHeader{client: c, mode: m, plain: h.append(nil, padding[:rand.IntN(16)])}
+	if kind := c.Kind(); m == ModeAEAD && kind != KindSing {
 		flags := byte(noteBreaks)
 		if kind == KindUnknown {
 			flags |= noteTell
 		}
-		plain = appendNote(plain, flags)
-		size := authIDSize + sealedLenSize + nonceSize + len(plain) + tagSize + payload
-		if fill := flightFloor + rand.IntN(flightSpread) - size; fill > 0 {
-			plain = append(plain, make([]byte, fill)...)
-		}
+		p.plain = appendNote(p.plain, flags)
+		size := authIDSize + sealedLenSize + nonceSize + len(p.plain) + tagSize + payload
+		p.fill = max(0, flightFloor+rand.IntN(flightSpread)-size)
 	}
+	return p
+}
+
+// seal appends the header as it goes on the wire now. It always has the same
+// length.
+func (p *plainHeader) seal(dst []byte) []byte {
+	c := p.client
+	p.offset = c.Offset()
+	now := c.clock().Add(p.offset)
+	p.stamp = now.Unix()
+	switch p.mode {
+	case ModeLegacy:
+		return sealLegacy(dst, c.cmdKey, c.id, now, p.plain)
+	case ModeLegacyAlter:
+		return sealLegacy(dst, c.cmdKey, c.alter, now, p.plain)
+	}
+	plain := append(make([]byte, 0, len(p.plain)+p.fill), p.plain...)
 	var random [12]byte
 	fillRandom(random[:])
-	id := sealAuthID(c.authID, c.Now(), [4]byte(random[:4]))
-	return sealAEAD(dst, c.cmdKey, id, [8]byte(random[4:]), plain)
+	id := sealAuthID(c.authID, now, [4]byte(random[:4]))
+	return sealAEAD(dst, c.cmdKey, id, [8]byte(random[4:]), plain[:cap(plain)])
+}
+
+// refresh seals the header anew, in the place of its seal of before, if the time
+// in that is not what it would say now.
+func (p *plainHeader) refresh(sealed []byte) {
+	if p.client.Now().Unix() != p.stamp {
+		p.seal(sealed[:0])
+	}
 }
 
 func fillRandom(p []byte) {
@@ -206,10 +235,11 @@ func (c *Client) request(command Command, dst netaddr.Addr, payload int) *Conn {
 	h, m := c.newHeader(command, dst), c.Mode()
 	legacy := m != ModeAEAD
 	keys := deriveResponse(h, legacy)
+	plain := c.plainHeader(h, m, payload)
 	conn := &Conn{
 		writer:  newBodyWriter(requestFormat(h, legacy), nil),
-		pending: c.seal(nil, h, m, payload),
-		hold:    &endHold{patience: c.patience},
+		pending: plain.seal(nil), plain: plain,
+		hold: &endHold{patience: c.patience},
 	}
 	conn.countNonces(conn.writer.chunks)
 	conn.hold.apart.Store(c.Kind() == KindOwn)
@@ -291,7 +321,7 @@ func (d *Dialer) DialStream(ctx context.Context, dst netaddr.Addr, first []byte)
 }
 
 // dialWith connects and sends the request with its first bytes, or holds it
-// back where there are none.
+// back where there are none. What it says of the time is that of its leaving.
 func (d *Dialer) dialWith(ctx context.Context, conn *Conn, first []byte) (*Conn, error) {
 	if len(first) == 0 {
 		return conn, d.connect(ctx, conn, nil)
@@ -299,11 +329,14 @@ func (d *Dialer) dialWith(ctx context.Context, conn *Conn, first []byte) (*Conn,
 	buf := transport.GetBuffer()
 	defer buf.Release()
 	n := min(len(first), firstFlight)
-	flight := conn.writer.seal(append(buf[:0], conn.pending...), first[:n])
-	conn.pending = nil
+	head := append(buf[:0], conn.pending...)
+	flight := conn.writer.seal(head, first[:n])
+	// A tunnel may be minutes away.
+	ctx = transport.WithRefresh(ctx, func() { conn.plain.refresh(head) })
 	if err := d.connect(ctx, conn, flight); err != nil {
 		return nil, err
 	}
+	conn.sent()
 	if err := writeRest(ctx, conn, first[n:]); err != nil {
 		_ = conn.Reset()
 		return nil, fmt.Errorf("%w (%w)", err, transport.ErrPartSent)

@@ -38,9 +38,10 @@ type Conn struct {
 
 	write    sync.Mutex // the writer's side
 	writer   bodyWriter
-	pending  []byte // header to send with the first bytes
-	closing  bool   // only the end mark may follow
-	writeErr error  // of the carrier; part of a chunk may be out, so nothing may follow
+	pending  []byte       // header to send with the first bytes
+	plain    *plainHeader // of a client's request, to bring pending up to date
+	closing  bool         // only the end mark may follow
+	writeErr error        // of the carrier; part of a chunk may be out, so nothing may follow
 
 	hold   *endHold    // a client's held-back end mark; nil on the server
 	closed atomic.Bool // the carrier is closed
@@ -162,7 +163,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) writeOnce(p []byte) (int, error) {
 	buf := transport.GetBuffer()
 	defer buf.Release()
-	out := append(buf[:0], c.pending...)
+	out := append(buf[:0], c.head()...)
 	n := min(len(p), c.writer.fit(len(buf)-len(out)))
 	if err := c.send(c.writer.seal(out, p[:n])); err != nil {
 		return 0, err
@@ -170,12 +171,33 @@ func (c *Conn) writeOnce(p []byte) (int, error) {
 	return n, nil
 }
 
+// head returns the header that is still to be sent, as it is to be sent now.
+func (c *Conn) head() []byte {
+	if c.pending != nil && c.plain != nil {
+		c.plain.refresh(c.pending)
+	}
+	return c.pending
+}
+
+// sent forgets the header.
+func (c *Conn) sent() {
+	c.pending = nil
+	if c.plain != nil {
+		c.plain.plain = nil
+	}
+}
+
+// Signed returns how the request vouches for its user: the mode, and the offset
+// of the time that it was sealed with last. It is a client's to ask, and not
+// while somebody writes.
+func (c *Conn) Signed() (Mode, time.Duration) { return c.plain.mode, c.plain.offset }
+
 // send writes sealed bytes with the header, if it was held back, before them.
 func (c *Conn) send(out []byte) error {
 	if c.writeErr != nil {
 		return c.writeErr
 	}
-	c.pending = nil
+	c.sent()
 	_, c.writeErr = c.carrier.Write(out)
 	return c.writeErr
 }
@@ -193,7 +215,7 @@ func (c *Conn) CloseWrite() error {
 		return c.end()
 	case c.pending != nil:
 		// A request that was held back must not be held back with the end mark.
-		return c.send(c.pending)
+		return c.send(c.head())
 	}
 	return nil
 }
@@ -211,7 +233,7 @@ func (c *Conn) end() error {
 		return nil
 	}
 	c.closing = true
-	if out := c.writer.sealEnd(append(make([]byte, 0, 512), c.pending...)); len(out) > 0 {
+	if out := c.writer.sealEnd(append(make([]byte, 0, 512), c.head()...)); len(out) > 0 {
 		if err := c.send(out); err != nil {
 			return err
 		}

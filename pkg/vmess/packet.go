@@ -166,7 +166,7 @@ func (c *PacketConn) mostPayload(head int) int {
 func (c *PacketConn) send(head, p []byte) error {
 	buf := transport.GetBuffer()
 	defer buf.Release()
-	out := append(buf[:0], c.conn.pending...)
+	out := append(buf[:0], c.conn.head()...)
 	if len(head) == 0 {
 		return c.conn.send(c.conn.writer.sealPacket(out, p))
 	}

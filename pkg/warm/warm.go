@@ -97,6 +97,7 @@ func (p *Pool) ConnectStream(ctx context.Context, first []byte) (transport.Strea
 		if len(first) == 0 {
 			return s, nil
 		}
+		transport.Refresh(ctx)
 		_, err := s.Write(first)
 		if err == nil {
 			return s, nil

@@ -64,13 +64,20 @@ type Dialer struct {
 // [*ProtocolError], [*TimeoutError], [ErrClosedEarly] or the ctx's cause; they
 // are [transport.ErrPartSent], too, where a part of that message may arrive.
 func (d *Dialer) ConnectStream(ctx context.Context, first []byte) (transport.StreamConn, error) {
-	req, err := d.request(first)
-	if err != nil {
+	if _, err := d.request(nil); err != nil {
 		return nil, fmt.Errorf("websocket upgrade: %w", err)
 	}
 	below, err := d.Endpoint.ConnectStream(ctx, nil)
 	if err != nil {
 		return nil, err
+	}
+	if d.EarlyData > 0 {
+		transport.Refresh(ctx)
+	}
+	req, err := d.request(first)
+	if err != nil {
+		_ = below.Close()
+		return nil, fmt.Errorf("websocket upgrade: %w", err)
 	}
 	c, err := d.upgrade(ctx, below, req)
 	if err != nil {
@@ -140,6 +147,9 @@ func (d *Dialer) upgrade(ctx context.Context, below net.Conn, req *upgradeReques
 	resp, err := c.shakeHands(req)
 	upgraded := err == nil
 	if upgraded {
+		if !req.early {
+			transport.Refresh(ctx)
+		}
 		_, err = c.Write(req.rest)
 	}
 	if disarm() && err == nil {
