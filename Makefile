@@ -65,6 +65,10 @@ cross: ## build for every supported system
 	  case $$p in */amd64) GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) vet ./...;; esac; \
 	done
 
+.PHONY: windows
+windows: tools ## run the Windows build under Wine
+	@.ci/windows
+
 .PHONY: release
 release: ## make archives, Debian packages, checksums and SBOM into dist/
 	@$(GO) run ./pkg/release -out dist
