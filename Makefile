@@ -36,7 +36,7 @@ endif
 .PHONY: test
 test: tools ## run all tests; installs what they need where it can
 	@race=-race; command -v gcc >/dev/null || race=; set -ex; \
-	$(GO) test $$race -timeout 20m ./...; [ -z "$$race" ] || $(GO) test $(COUNTING)
+	GO='$(GO)' .ci/gotest $$race -timeout 20m -- ./...; [ -z "$$race" ] || $(GO) test $(COUNTING)
 	@.ci/tools missing
 
 .PHONY: tools
