@@ -57,13 +57,14 @@ lint: ## check formatting, vet, staticcheck, unused code
 	$(GO) mod verify
 
 .PHONY: cross
-cross: ## build for every supported system
+cross: tools ## build for every supported system, run the demo on other processors
 	@set -e; for p in $(PLATFORMS); do \
 	  echo "build $$p"; \
 	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -tags $(TAGS) -o /dev/null ./cmd/vmess-local; \
 	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -tags $(TAGS) -o /dev/null ./cmd/vmess-server; \
 	  case $$p in */amd64) GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) vet ./...;; esac; \
 	done
+	@.ci/processors
 
 .PHONY: windows
 windows: tools ## run the Windows build under Wine

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -113,7 +114,7 @@ func TestLoweredLimitIsSaid(t *testing.T) {
 	if lines := r.hello(cfg); len(lines) != 0 {
 		t.Errorf("without a limit: %v", lines)
 	}
-	cfg.Limits.Connections = 1 << 31
+	cfg.Limits.Connections = math.MaxInt32
 	r.fit(cfg)
 	if lines := r.hello(cfg); len(lines) != 1 || lines[0].level != slog.LevelWarn {
 		t.Errorf("it says %v", lines)

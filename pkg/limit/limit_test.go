@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,7 +22,7 @@ func TestFiles(t *testing.T) {
 	if got := Files(10); all < 12 || got != all-10 {
 		t.Errorf("%d files, and %d beside 10 others", all, got)
 	}
-	if got := Files(1 << 40); got != 2 {
+	if got := Files(math.MaxInt); got != 2 {
 		t.Errorf("%d files where there are none", got)
 	}
 }

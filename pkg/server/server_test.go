@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -483,7 +484,7 @@ func TestTunnelOutlivesHandshake(t *testing.T) {
 func TestShortageIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
-		cfg.Limits.Connections = 1 << 31
+		cfg.Limits.Connections = math.MaxInt32
 		ln := &shortListener{PipeListener: transporttest.NewPipeListener(1 << 12), left: 30}
 		_, log := serve(t, cfg, Options{Listener: ln})
 		c := ln.Dial() // all shortages are over
@@ -491,7 +492,7 @@ func TestShortageIsNamed(t *testing.T) {
 		for text, n := range map[string]int{
 			"error: limit.connections: too many files are open: the system allows this program no more connections": 3,
 			"fix: raise the limit of open files (ulimit -n), or lower \"limits.connections\"":                       3,
-			"warning: \"limits.connections\" is 2147483648, and the limit of open files allows ":                    1,
+			"warning: \"limits.connections\" is 2147483647, and the limit of open files allows ":                    1,
 		} {
 			if got := strings.Count(log.String(), text); got != n {
 				t.Errorf("%q is said %d times, want %d:\n%s", text, got, n, log)

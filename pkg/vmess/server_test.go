@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -781,7 +782,7 @@ func TestNewServerErrors(t *testing.T) {
 		{"most alter ids", []User{{ID: testID, AlterID: maxLegacyIDs - 1}}, nil, true},
 		{"many alter ids", []User{{ID: testID, AlterID: maxLegacyIDs}}, ErrManyAlterIDs, false},
 		{"many alter ids in all", []User{{ID: testID, AlterID: maxLegacyIDs / 2}, {ID: otherID, AlterID: maxLegacyIDs / 2}}, ErrManyAlterIDs, false},
-		{"alter ids that overflow", []User{{ID: testID, AlterID: 1<<63 - 1}, {ID: otherID, AlterID: 1<<63 - 1}}, ErrManyAlterIDs, false},
+		{"alter ids that overflow", []User{{ID: testID, AlterID: math.MaxInt}, {ID: otherID, AlterID: math.MaxInt}}, ErrManyAlterIDs, false},
 		{"negative", []User{{ID: testID, AlterID: -1}}, nil, false},
 	} {
 		s, err := NewServer(ServerConfig{Users: c.users})
