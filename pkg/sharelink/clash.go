@@ -2,6 +2,8 @@ package sharelink
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -10,6 +12,8 @@ const (
 	keyProxies    = "proxies"
 	keyOldProxies = "Proxy"
 	keyProviders  = "proxy-providers"
+	keyPayload    = "payload"
+	keyRules      = "rules"
 )
 
 // clashNames are the names of Clash's and mihomo's YAML.
@@ -23,18 +27,41 @@ var clashNames = map[string]string{
 // clashConfig reads the list of proxies.
 func (r *reader) clashConfig(place string, o object) {
 	for _, key := range []string{keyProxies, keyOldProxies} {
-		for i, element := range o.list(key) {
-			at := fmt.Sprintf("%s%s[%d]", place, key, i)
-			proxy, isObject := element.(object)
-			if !isObject {
-				r.skip(at, &FieldError{key, "it is no object"})
-				continue
-			}
-			r.clashProxy(at, proxy)
+		r.clashList(place, key, o)
+	}
+	providers := o.child(keyProviders)
+	for _, name := range slices.Sorted(maps.Keys(providers)) {
+		provider := providers.child(name)
+		r.clashList(place+keyProviders+"."+name+".", keyPayload, provider)
+		var t texts
+		if at := t.of(provider, "url", "path"); at != "" {
+			r.providers = append(r.providers, at)
 		}
 	}
-	if o.has(keyProviders) {
-		r.note(place+keyProviders, "", nil, "lists at other addresses are not fetched; import what stands there by itself")
+}
+
+// A ProvidersError is about a Clash configuration that holds no server but
+// says where lists of them are. It is [ErrNothing].
+type ProvidersError struct {
+	At []string // URLs or files, which are secrets
+}
+
+func (*ProvidersError) Error() string {
+	return ErrNothing.Error() + ": it names lists at other addresses (proxy-providers)"
+}
+
+// Unwrap returns ErrNothing.
+func (*ProvidersError) Unwrap() error { return ErrNothing }
+
+func (r *reader) clashList(place, key string, o object) {
+	for i, element := range o.list(key) {
+		at := fmt.Sprintf("%s%s[%d]", place, key, i)
+		proxy, isObject := element.(object)
+		if !isObject {
+			r.skip(at, &FieldError{key, "it is no object"})
+			continue
+		}
+		r.clashProxy(at, proxy)
 	}
 }
 
@@ -85,10 +112,14 @@ func (r *reader) clashProxy(place string, o object) {
 // clashWebSocket reads ws-opts, and what older files have at the top.
 func (f *fields) clashWebSocket(t *texts, o object) {
 	ws := o.child("ws-opts")
-	f.path, f.headers = t.of(ws, "path"), t.headers(ws, "headers")
-	if ws == nil {
-		f.path, f.headers = t.of(o, "ws-path"), t.headers(o, "ws-headers")
+	f.path, f.host, f.headers = t.of(ws, "path"), t.of(ws, "host", "Host"), t.headers(ws, "headers")
+	if f.path == "" {
+		f.path = t.of(o, "ws-path")
 	}
+	if len(f.headers) == 0 {
+		f.headers = t.headers(o, "ws-headers")
+	}
+	f.hostWins()
 	f.early(t.of(ws, "max-early-data"), t.of(ws, "early-data-header-name"))
 	if isTrue(t.of(ws, "v2ray-http-upgrade")) {
 		f.transport = "httpupgrade"

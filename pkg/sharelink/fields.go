@@ -33,12 +33,16 @@ type fields struct {
 	pins                               []string // in place of insecure
 	insecure                           bool
 
+	mux      bool   // Mux.Cool is on
+	sessions string // and so many share a tunnel; "" is the default
+
 	names map[string]string // what the form calls the keys of a Remote
-	notes []string          // what was left out, for people
+	notes []string          // what was changed or left out, for people
 }
 
 // remote checks the fields and makes a server of them.
 func (f *fields) remote() (*config.Remote, error) {
+	f.tidy()
 	r, err := f.build()
 	var field *FieldError
 	if f.fingerprint != "" && errors.As(err, &field) && field.Field == f.names["tls.fingerprint"] {
@@ -199,7 +203,7 @@ func (f *fields) tlsWord(r *config.Remote) error {
 	switch word := strings.ToLower(strings.TrimSpace(f.tls)); {
 	case slices.Contains([]string{"", "none", "0", "false", "no", "off"}, word):
 		r.TLS.Enabled = false
-	case slices.Contains([]string{"1", "true", "yes", "on"}, word), strings.HasSuffix(word, "tls"):
+	case slices.Contains([]string{"1", "true", "yes", "on", "ssl", "wss"}, word), strings.HasSuffix(word, "tls"):
 		r.TLS.Enabled = true
 	default:
 		return &FieldError{f.names["tls.enabled"], "saw " + show(word) + "; want tls or none"}
@@ -215,6 +219,19 @@ func cipher(name string) string {
 	}
 	return name
 }
+
+// muxSetting is how the connections to the server share tunnels.
+func (f *fields) muxSetting() config.Mux {
+	mux := config.DefaultClient().Mux
+	mux.Enabled = f.mux
+	if n, err := strconv.Atoi(f.sessions); f.mux && err == nil && n > 0 {
+		mux.Concurrency = min(n, maxSessions)
+	}
+	return mux
+}
+
+// maxSessions is the most that a configuration may have in a tunnel.
+const maxSessions = 1024
 
 // fieldError names the first problem by the link's field.
 func fieldError(err error, names map[string]string) error {

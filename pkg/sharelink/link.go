@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 var (
@@ -76,6 +77,9 @@ func parseLink(link string) (*fields, error) {
 	case len(text) < len(scheme) || !strings.EqualFold(text[:len(scheme)], scheme):
 		return nil, fmt.Errorf("%w: it does not begin with %s", ErrNotVMess, scheme)
 	}
+	if strings.HasPrefix(text[len(scheme):], "{") { // not encoded at all
+		return parseObject(text[len(scheme):])
+	}
 	body, fragment, _ := strings.Cut(text[len(scheme):], "#")
 	f, err := parseBody(body)
 	if f != nil && f.name == "" {
@@ -89,10 +93,18 @@ func parseLink(link string) (*fields, error) {
 // parseBody tells the forms apart: what is base64 is none of the URL form.
 func parseBody(body string) (*fields, error) {
 	coded, query, _ := strings.Cut(body, "?")
+	if plain, err := url.PathUnescape(body); err == nil && strings.HasPrefix(plain, "{") {
+		return parseObject(plain)
+	}
 	data, err := decode(coded)
+	if err == nil {
+		data = peeled(data)
+	}
 	switch {
 	case err == nil && strings.HasPrefix(data, "{"):
 		return parseObject(data)
+	case err == nil && len(data) > len(scheme) && strings.EqualFold(data[:len(scheme)], scheme):
+		return parseLink(data) // which is shorter each time
 	case err == nil && strings.Contains(data, "="):
 		return parseQuantumult(data)
 	case err == nil:
@@ -102,6 +114,18 @@ func parseBody(body string) (*fields, error) {
 	default:
 		return nil, err
 	}
+}
+
+// peeled decodes what is still base64, as of panels that encode twice.
+func peeled(data string) string {
+	for range maxNesting {
+		plain, err := decode(data)
+		if err != nil || !utf8.ValidString(plain) {
+			break
+		}
+		data = plain
+	}
+	return data
 }
 
 // decode reads base64 with either alphabet, with and without padding and

@@ -2,6 +2,7 @@ package sharelink
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"reflect"
@@ -34,6 +35,8 @@ type Found struct {
 	Notes []string
 	// Omitted is how many more were skipped.
 	Omitted int
+	// Mux is how the first server is used.
+	Mux config.Mux
 }
 
 // A Skipped is a server that cannot be used.
@@ -51,6 +54,7 @@ func (s Skipped) String() string { return s.Entry + ": " + s.Err.Error() }
 // "servers". It is for a Found that has some.
 func (f *Found) Config() *config.Client {
 	c := config.DefaultClient()
+	c.Mux = f.Mux
 	c.Server = f.Servers[0]
 	if len(f.Servers) > 1 {
 		c.Servers = f.Servers
@@ -77,13 +81,50 @@ func Read(data []byte) (*Found, error) {
 	}
 	reason := r.text(data)
 	if reason == nil && !r.any() {
-		reason = r.subscription(data)
+		reason = r.subscription(string(data))
+	}
+	if reason == nil && isPage(data) {
+		reason = errPage
+	}
+	r.settleMux()
+	if len(r.providers) > 0 && len(r.Servers) > 0 {
+		r.note(keyProviders, "", nil, "lists at other addresses are not fetched; import what stands there separately")
 	}
 	return &r.Found, r.result(reason)
 }
 
+// errPage is why there is nothing in what a panel shows to people.
+var errPage = errors.New("it is a web page, as panels show it to browsers or without a login; want what the subscription's address answers to a client")
+
+// isPage reports whether a text is HTML.
+func isPage(data []byte) bool {
+	start := bytes.ToLower(data[:min(len(data), 1<<10)])
+	return bytes.Contains(start, []byte("<!doctype html")) || bytes.Contains(start, []byte("<html"))
+}
+
 // A reader collects what is found.
-type reader struct{ Found }
+type reader struct {
+	Found
+	muxes     []config.Mux // of the servers
+	providers []string     // where other lists are
+	damaged   bool         // parts of the text may be missing
+}
+
+// settleMux takes over the Mux of the first server: here all have one.
+func (r *reader) settleMux() {
+	r.Mux = config.DefaultClient().Mux
+	if len(r.muxes) == 0 {
+		return
+	}
+	r.Mux = r.muxes[0]
+	if slices.ContainsFunc(r.muxes, func(m config.Mux) bool { return m.Enabled != r.Mux.Enabled }) {
+		state := "off"
+		if r.Mux.Enabled {
+			state = "on"
+		}
+		r.note("mux", "", nil, "it is on for some servers and off for others; here it is "+state+" for all, as for the first")
+	}
+}
 
 func (r *reader) any() bool { return len(r.Servers) > 0 || len(r.Skipped) > 0 }
 
@@ -97,6 +138,8 @@ func (r *reader) result(reason error) error {
 		return r.Skipped[0].Err
 	case len(r.Skipped) > 1:
 		return fmt.Errorf("%w: %d are skipped", ErrUnusable, len(r.Skipped)+r.Omitted)
+	case len(r.providers) > 0:
+		return &ProvidersError{r.providers}
 	case reason != nil:
 		return fmt.Errorf("%w: %w", ErrNothing, reason)
 	default:
@@ -141,10 +184,7 @@ func (r *reader) text(data []byte) error {
 		broken = err
 	}
 	if isClash(data) {
-		value, err := parseYAML(data)
-		if err == nil {
-			err = r.tree("", value, 0)
-		}
+		err := r.clashText(data)
 		if broken == nil {
 			broken = err
 		}
@@ -161,13 +201,66 @@ func (r *reader) text(data []byte) error {
 
 // subscription reads base64 of a text, which many servers' addresses answer
 // with.
-func (r *reader) subscription(data []byte) error {
-	plain, err := decode(string(data))
-	if err != nil || !utf8.ValidString(plain) {
-		return nil
+func (r *reader) subscription(data string) error {
+	for range maxNesting {
+		plain, whole := decodeDamaged(data)
+		r.damaged = r.damaged || !whole
+		if plain == "" {
+			return nil
+		}
+		if err := r.text([]byte(plain)); err != nil || r.any() {
+			if !whole && r.any() {
+				r.note("the subscription", "", nil, "its base64 is damaged: there may have been more")
+			}
+			return err
+		}
+		data = plain
 	}
-	return r.text([]byte(plain))
+	return nil
 }
+
+// decodeDamaged decodes base64 in which characters were lost or added, as far
+// as there are links in it; whole tells that there was no damage.
+func decodeDamaged(data string) (plain string, whole bool) {
+	plain, err := decode(data)
+	if err == nil && utf8.ValidString(plain) {
+		return plain, true
+	}
+	clean := strings.Map(func(r rune) rune {
+		switch {
+		case r == '-':
+			return '+'
+		case r == '_':
+			return '/'
+		case r != '=' && isBase64(r):
+			return r
+		}
+		return -1
+	}, data)
+	if len(clean) < len(data)*3/4 || len(clean) < 16 {
+		return "", false // it is something else
+	}
+	// Behind a lost character the others are decoded from another one on.
+	var parts []string
+	for from := range 4 {
+		rest, cut := clean[from:], ""
+		if len(rest)%4 == 1 {
+			rest, cut = rest[:len(rest)-1], damage
+		}
+		text, _ := base64.RawStdEncoding.DecodeString(rest)
+		part := strings.ToValidUTF8(string(text), damage)
+		if len(marks(part)) > 0 {
+			parts = append(parts, part+cut)
+		}
+		if cut == "" && !strings.Contains(part, damage) {
+			break
+		}
+	}
+	return strings.Join(parts, "\n"), false
+}
+
+// damage stands for what was lost.
+const damage = "\ufffd"
 
 // errOurs is why a configuration of this program is none to import.
 var errOurs = errors.New("this is a configuration of vmess-local already: name it with -c")
@@ -198,17 +291,21 @@ func (r *reader) object(place string, o object) error {
 	switch {
 	case o.child("server").has("address"), o.has("servers") && o.has("listen"):
 		return errOurs
+	case o.has("add"):
+		f, err := linkFields(o)
+		r.take(entry(place), f, err)
+	case len(o.list("vmess")) > 0:
+		r.guiConfig(prefix, o)
 	case o.has("outbounds"), o.has("outbound"), o.has("outboundDetour"):
 		r.outbounds(prefix, o)
+		r.leaveRules(prefix+"routing.rules", o.child("routing").list("rules"))
+		r.leaveRules(prefix+"route.rules", o.child("route").list("rules"))
 	case o.has(keyProxies), o.has(keyOldProxies), o.has(keyProviders):
 		r.clashConfig(prefix, o)
 	case o.has("protocol"), o.has("server_port"):
 		r.outbound(entry(place), o)
 	case o.has("type"):
 		r.clashProxy(entry(place), o)
-	case o.has("add"):
-		f, err := linkFields(o)
-		r.take(entry(place), f, err)
 	}
 	return nil
 }
@@ -265,7 +362,11 @@ func (r *reader) take(place string, f *fields, err error) {
 		r.skip(label, fmt.Errorf("a configuration has at most %d servers", maxServers))
 	default:
 		r.Servers = append(r.Servers, *server)
+		r.muxes = append(r.muxes, f.muxSetting())
 		for _, text := range f.notes {
+			if shows(text, []string{f.id}) {
+				text = "not all of it is as it was written"
+			}
 			r.note(place, f.name, []string{f.id}, text)
 		}
 	}
@@ -283,6 +384,65 @@ func (r *reader) note(place, name string, secrets []string, text string) {
 	if len(r.Notes) < maxRemarks {
 		r.Notes = append(r.Notes, named(place, name, secrets)+": "+text)
 	}
+}
+
+// shownRules is how many rules a note shows.
+const shownRules = 3
+
+// leaveRules notes routing rules, which are not followed here.
+func (r *reader) leaveRules(place string, rules []any) {
+	var shown []string
+	count := 0
+	for _, rule := range rules {
+		text := ruleText(rule)
+		if text == "" {
+			continue
+		}
+		if count++; count <= shownRules {
+			shown = append(shown, text)
+		}
+	}
+	if count == 0 {
+		return
+	}
+	text := fmt.Sprintf("routing rules are left out, everything goes through the server: %s", strings.Join(shown, ", "))
+	if count > len(shown) {
+		text += fmt.Sprintf(" and %d more", count-len(shown))
+	}
+	r.note(place, "", nil, text)
+}
+
+// ruleText returns a rule in a few words; nothing for one that sends all to a
+// proxy or that is about a program's own inbounds.
+func ruleText(rule any) string {
+	if text, isText := rule.(string); isText {
+		parts := strings.Split(text, ",")
+		if len(parts) == 2 && slices.Contains([]string{"MATCH", "FINAL"}, strings.TrimSpace(parts[0])) && !toNobody(parts[1]) {
+			return ""
+		}
+		return show(oneLine(text))
+	}
+	o, _ := rule.(object)
+	var t texts
+	to := t.of(o, "outboundTag", "balancerTag", "outbound", "action")
+	for _, key := range []string{
+		"domain", "domains", "ip", "port", "network", "source", "sourcePort", "geosite", "geoip", "rule_set",
+		"domain_suffix", "domain_keyword", "domain_regex", "ip_cidr", "ip_is_private", "process_name",
+	} {
+		what := t.of(o, key)
+		if list := o.list(key); len(list) > 0 {
+			what, _ = list[0].(string)
+		}
+		if o.has(key) && to != "" && t.err == nil || len(o.list(key)) > 0 && to != "" {
+			return show(oneLine(what + " to " + to))
+		}
+	}
+	return ""
+}
+
+// toNobody reports whether a target of Clash's is no proxy.
+func toNobody(target string) bool {
+	return slices.Contains([]string{"DIRECT", "REJECT", "REJECT-DROP", "PASS"}, strings.ToUpper(strings.TrimSpace(target)))
 }
 
 // foreign skips a server of another protocol.

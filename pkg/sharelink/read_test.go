@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -208,10 +210,9 @@ proxies[9]: field ws.headers.Upgrade: the WebSocket upgrade sets this header its
 
 func TestReadNotes(t *testing.T) {
 	for text, want := range map[string]string{
-		vmessOutbound("", `, "tag": "t", "mux": {"enabled": true}`): `outbounds[0] "t": mux: it is off unless the configuration has "mux": {"enabled": true}`,
-		singBox(`, "multiplex": {"enabled": true}`):                 `outbounds[0]: multiplex: sing-box's own is not spoken here; each connection has its tunnel`,
-		clash("smux: {enabled: true}"):                              `proxies[0]: smux: it is not spoken here; each connection has its tunnel`,
-		clash() + "proxy-providers: {a: {url: 'https://x'}}":        `proxy-providers: lists at other addresses are not fetched; import what stands there by itself`,
+		singBox(`, "multiplex": {"enabled": true}`):          `outbounds[0]: multiplex: sing-box's own is not spoken here; each connection has its tunnel`,
+		clash("smux: {enabled: true}"):                       `proxies[0]: smux: it is not spoken here; each connection has its tunnel`,
+		clash() + "proxy-providers: {a: {url: 'https://x'}}": `proxy-providers: lists at other addresses are not fetched; import what stands there separately`,
 
 		urlLink + "&fp=qq": `the link: the TLS handshake that it asks for (fp) is none that is known here`,
 	} {
@@ -288,6 +289,9 @@ func TestReadBounds(t *testing.T) {
 		"commas":        "[" + strings.Repeat(",", 1<<18) + "]",
 		"links":         many,
 		"short links":   fill("vmess://a "),
+		"bare objects":  fill(`vmess://{"a":[`),
+		"YAML entries":  "proxies:\n- {a: [b}\n" + fill("- {a: &a [b,b,b,b,b,b], b: &b [*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b], d: [*c,*c,*c,*c,*c,*c]}\n"),
+		"damaged":       base64Of(strings.Repeat(urlLink+"#a\n", 4000)) + "*A",
 		"short names":   fill("vmess://a#\n"),
 		"base64 lines":  "vmess://" + strings.Repeat("AAAA\n", 1<<16),
 		"base64":        fill("AAAA"),
@@ -390,7 +394,8 @@ func TestNoSecrets(t *testing.T) {
 		vmessOutbound("", ""), singBox(""), clash("name: n", "ws-opts: {path: /p, headers: {Host: h}}"), urlLink + "#n",
 		"- {name: n, type: trojan, password: " + testID + ", server: h}", `{"outbounds": [{"type": "ss", "tag": "n", "password": "` + testID + `"}]}`,
 		`{"v": "2", "ps": "n", "add": "a.example", "port": "443", "id": "` + testID + `", "net": "ws", "path": "/p", "host": "h", "tls": "tls"}`,
-		"vless://" + testID + "@h:1#n", "auto:" + testID + "@a.example:443", `n = vmess, a.example, 443, none, "` + testID + `", obfs=ws`,
+		"vless://" + testID + "@h:1#n", "auto:" + testID + "@a.example:443", scheme + "ws+tls:" + testID + "-0@a.example:443/?path=%2Fp#n",
+		`{"vmess": [{"address": "a.example", "port": 443, "id": "` + testID + `", "network": "ws", "remarks": "n"}]}`, `n = vmess, a.example, 443, none, "` + testID + `", obfs=ws`,
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		text := strings.ReplaceAll(rapid.SampledFrom(shapes).Draw(t, "shape"), testID, secret)
@@ -419,6 +424,17 @@ func FuzzRead(f *testing.F) {
 		"x: &a {b: c}\nproxies: [{<<: *a, type: vmess}]", "{type: vmess, a: [", scheme + base64Of(`n = vmess, h, 1, none, "x", obfs=wss`), "vmess://YTpiQGM6MQ?obfs=websocket&obfsParam={",
 	} {
 		f.Add([]byte(seed))
+	}
+	cases, err := filepath.Glob("testdata/cases/*")
+	if err != nil || len(cases) == 0 {
+		f.Fatal("no cases: ", err)
+	}
+	for _, file := range cases {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		found, err := Read(data)
@@ -456,5 +472,5 @@ func FuzzJSON(f *testing.F) {
 func FuzzYAML(f *testing.F) {
 	f.Add([]byte("x: &a {b: c}\nproxies: [{<<: *a, type: vmess}, *a]"))
 	f.Add([]byte("proxies: &a [*a]"))
-	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseYAML(data) })
+	f.Fuzz(func(_ *testing.T, data []byte) { _, _, _ = parseYAML(data, maxNodes) })
 }

@@ -34,7 +34,8 @@ func (r *reader) singBoxOutbound(place string, o object) {
 	}
 	ws := o.child("transport")
 	f.transport, f.path = t.of(ws, "type"), t.of(ws, "path")
-	f.headers = t.headers(ws, "headers")
+	f.host, f.headers = t.of(ws, "host"), t.headers(ws, "headers")
+	f.hostWins()
 	f.early(t.of(ws, "max_early_data"), t.of(ws, "early_data_header_name"))
 	f.singBoxTLS(&t, o.child("tls"))
 	if isTrue(t.of(o.child("multiplex"), "enabled")) {

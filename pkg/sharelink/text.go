@@ -1,8 +1,12 @@
 package sharelink
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -49,8 +53,11 @@ func protocols() []string {
 	}
 }
 
+var errDamaged = fmt.Errorf("%w: a part of it is lost", ErrNotVMess)
+
 // links reads the links in a text.
 func (r *reader) links(text string) {
+	text = unescapedText(text)
 	starts := marks(text)
 	last := 0
 	for i, start := range starts {
@@ -71,6 +78,10 @@ func (r *reader) links(text string) {
 			continue
 		}
 		link := text[start.at:end]
+		if line, _, _ := strings.Cut(link, "\n"); r.damaged && strings.Contains(line, damage) {
+			r.skip(place, errDamaged) // without its end it may mean something else
+			continue
+		}
 		f, err := readLink(link, opensLine && (end == len(text) || strings.Contains(link, "\n")))
 		r.take(place, f, err)
 	}
@@ -99,6 +110,9 @@ func readLink(text string, ownLine bool) (f *fields, err error) {
 // readings returns what the link may be: a word, with a name of several words,
 // without the sentence that it stands in, and base64 that is broken over lines.
 func readings(text string, ownLine bool) []string {
+	if object, isObject := leadingObject(text[len(scheme):]); isObject {
+		return []string{text[:len(scheme)] + object}
+	}
 	line, _, _ := strings.Cut(text, "\n")
 	line = strings.TrimSpace(line)
 	word := line
@@ -114,6 +128,68 @@ func readings(text string, ownLine bool) []string {
 	default:
 		return []string{bare, word, broken(text), text}
 	}
+}
+
+// leadingObject returns the JSON object that a text begins with.
+func leadingObject(text string) (object string, ok bool) {
+	if !strings.HasPrefix(text, "{") {
+		return "", false
+	}
+	decoder := json.NewDecoder(strings.NewReader(text[:min(len(text), maxLink)]))
+	var raw json.RawMessage
+	if decoder.Decode(&raw) != nil {
+		return "", false
+	}
+	return string(raw), true
+}
+
+// htmlEscapes are undone in texts that came out of web pages. Names without a
+// semicolon are not: "&para" begins "&param=1", too.
+var htmlEscapes = strings.NewReplacer("&amp;", "&", "&#38;", "&", "&#x26;", "&", "&quot;", `"`, "&#34;", `"`, "&#39;", "'", "&lt;", "<", "&gt;", ">",
+	"&#61;", "=", "&#x3D;", "=", "&#x3d;", "=", "&#43;", "+", "&#x2B;", "+", "&#x2b;", "+", "&#47;", "/", "&#x2F;", "/", "&#x2f;", "/")
+
+// jsonEscape is an escaped printable ASCII character.
+var jsonEscape = regexp.MustCompile(`\\u00[2-7][0-9a-fA-F]`)
+
+// unescapedText undoes what JSON, HTML and URLs do to links that are copied out
+// of them, where a text shows signs of it.
+func unescapedText(text string) string {
+	if strings.Contains(text, `\/\/`) || jsonEscape.MatchString(text) {
+		text = strings.ReplaceAll(text, `\/`, "/")
+		text = jsonEscape.ReplaceAllStringFunc(text, func(escaped string) string {
+			code, _ := strconv.ParseUint(escaped[len(`\u`):], 16, 8) // it is two digits
+			return string(rune(code))
+		})
+	}
+	if strings.Contains(text, `\n`) {
+		text = strings.NewReplacer(`\r\n`, "\n", `\n`, "\n").Replace(text)
+	}
+	for range 2 { // "&amp;amp;"
+		if strings.Contains(text, "&") {
+			text = htmlEscapes.Replace(text)
+		}
+	}
+	if lower := strings.ToLower(text); strings.Contains(lower, "%3a%2f%2f") && len(marks(text)) == 0 {
+		text = unescapedLoosely(text)
+	}
+	return text
+}
+
+// unescapedLoosely undoes percent-encoding where it is one.
+func unescapedLoosely(text string) string {
+	var b strings.Builder
+	for len(text) > 0 {
+		if len(text) >= 3 && text[0] == '%' {
+			if plain, err := url.PathUnescape(text[:3]); err == nil {
+				b.WriteString(plain)
+				text = text[3:]
+				continue
+			}
+		}
+		b.WriteByte(text[0])
+		text = text[1:]
+	}
+	return b.String()
 }
 
 // ends reports whether a character cannot belong to a link.

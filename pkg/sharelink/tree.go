@@ -86,8 +86,8 @@ func (t *texts) headers(o object, key string) map[string]string {
 	switch value := o[key].(type) {
 	case object:
 		for name, content := range value {
-			if one, isList := content.([]any); isList && len(one) == 1 {
-				content = one[0]
+			if many, isList := content.([]any); isList {
+				content = joined(many)
 			}
 			text, isText := content.(string)
 			if !isText && content != nil {
@@ -106,6 +106,20 @@ func (t *texts) headers(o object, key string) map[string]string {
 		}
 	}
 	return headers
+}
+
+// joined makes one text of several, as HTTP does; it returns anything else as
+// it is.
+func joined(elements []any) any {
+	texts := make([]string, 0, len(elements))
+	for _, element := range elements {
+		text, isText := element.(string)
+		if !isText {
+			return elements
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
 }
 
 func (t *texts) mistake(key, reason string) {
@@ -179,7 +193,8 @@ func plainTree(value any, depth int) (any, error) {
 }
 
 // standardJSON puts spaces in the place of comments (//, /* */, #) and of
-// commas before a closing bracket, so that places stay what they are.
+// commas before a closing bracket and of control characters in texts, so that
+// places stay what they are.
 func standardJSON(data []byte) []byte {
 	plain := bytes.Clone(data)
 	comma := -1 // that only white space follows so far
@@ -188,6 +203,7 @@ func standardJSON(data []byte) []byte {
 		switch c := plain[i]; {
 		case c == '"':
 			size, comma = textLength(plain[i:]), -1
+			unbroken(plain[i : i+size])
 		case commentLength(plain[i:]) > 0:
 			size = commentLength(plain[i:])
 			blank(plain[i : i+size])
@@ -231,6 +247,16 @@ func commentLength(data []byte) int {
 		return skip + i + len(end)
 	}
 	return len(data)
+}
+
+// unbroken puts spaces in the place of control characters in a text, which JSON
+// does not allow there and some programs write.
+func unbroken(text []byte) {
+	for i, c := range text {
+		if c < ' ' {
+			text[i] = ' '
+		}
+	}
 }
 
 // blank keeps the line breaks.

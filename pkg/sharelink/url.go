@@ -26,14 +26,44 @@ func parseURL(body string) (*fields, error) {
 	if at < 0 {
 		return nil, fmt.Errorf("%w: it holds no id@host:port", ErrNotVMess)
 	}
-	if strings.Contains(authority[:at], ":") {
-		return nil, fmt.Errorf("%w: the old form vmess://ws+tls:… is not read", ErrNotVMess)
+	if network, user, old := strings.Cut(authority[:at], ":"); old {
+		return parseOldURL(network, user, authority[at+1:], query)
 	}
 	f := &fields{names: urlNames}
 	if err := f.authority(authority[:at], strings.TrimSuffix(authority[at+1:], "/")); err != nil {
 		return f, err
 	}
 	return f, f.query(query)
+}
+
+// oldNames are the names of the URL form of 2020.
+var oldNames = map[string]string{
+	"name": "name", "address": "address", "port": "port", "id": "id", "alterId": "alterId", "ws.path": "path", "ws.earlyData": "path",
+	"ws.host": "host", "tls.enabled": "network", "tls.serverName": "tlsServerName",
+}
+
+// parseOldURL reads "ws+tls:id-alterId@host:port/?path=…&host=…&tlsServerName=…".
+func parseOldURL(network, user, hostPort, query string) (*fields, error) {
+	f := &fields{names: oldNames}
+	network, secured := strings.CutSuffix(strings.ToLower(network), "+tls")
+	f.transport = network
+	if secured {
+		f.tls = "tls"
+	}
+	id := user
+	if dash := strings.LastIndexByte(user, '-'); dash >= 0 && strings.Count(user, "-") != 4 {
+		id, f.alterID = user[:dash], user[dash+1:]
+	}
+	if err := f.authority(id, strings.TrimSuffix(hostPort, "/")); err != nil {
+		return f, err
+	}
+	values, err := parseQuery(query, "path", "host", "tlsServerName", "sni", "allowInsecure")
+	if err != nil {
+		return f, err
+	}
+	f.path, f.host, f.serverName = values["path"], values["host"], first(values, "tlsServerName", "sni")
+	f.insecure = isTrue(values["allowInsecure"])
+	return f, nil
 }
 
 func (f *fields) authority(id, hostPort string) (err error) {
@@ -50,11 +80,11 @@ func (f *fields) authority(id, hostPort string) (err error) {
 }
 
 func (f *fields) query(query string) error {
-	values, err := parseQuery(query, "type", "encryption", "security", "path", "host", "sni", "fp", "alterId", "ed", "eh", "insecure", "allowInsecure")
+	values, err := parseQuery(query, "type", "net", "network", "obfs", "encryption", "security", "path", "host", "sni", "fp", "alterId", "ed", "eh", "insecure", "allowInsecure")
 	if err != nil {
 		return err
 	}
-	f.transport, f.security, f.tls = values["type"], values["encryption"], values["security"]
+	f.transport, f.security, f.tls = first(values, "type", "net", "network", "obfs"), values["encryption"], values["security"]
 	f.path, f.host = values["path"], values["host"]
 	f.serverName, f.fingerprint = values["sni"], values["fp"]
 	f.alterID = values["alterId"]

@@ -58,6 +58,9 @@ func orOne(elements []any) []any {
 func (r *reader) v2rayServer(place string, outbound, server, user object) {
 	var t texts
 	stream := outbound.child("streamSettings")
+	if stream == nil {
+		stream = outbound // where somebody left the object out
+	}
 	f := &fields{
 		names:     v2rayNames,
 		name:      t.of(outbound, "tag"),
@@ -74,9 +77,9 @@ func (r *reader) v2rayServer(place string, outbound, server, user object) {
 	}
 	f.v2rayWebSocket(&t, stream)
 	f.v2rayTLS(&t, stream)
-	if isTrue(t.of(outbound.child("mux"), "enabled")) {
-		f.note("mux", `it is off unless the configuration has "mux": {"enabled": true}`)
-	}
+	mux := outbound.child("mux")
+	f.sessions = t.of(mux, "concurrency")
+	f.mux = isTrue(t.of(mux, "enabled")) && !strings.HasPrefix(f.sessions, "-") // below 0 only datagrams share a tunnel
 	switch {
 	case t.err != nil:
 	case outbound.child("proxySettings").has("tag"):
@@ -95,20 +98,23 @@ func (f *fields) v2rayWebSocket(t *texts, stream object) {
 	if ws == nil {
 		ws = stream.child("transportSettings")
 	}
-	f.path, f.host = t.of(ws, "path"), t.of(ws, "host")
+	f.path, f.host = t.of(ws, "path"), t.of(ws, "host", "Host")
 	f.headers = t.headers(ws, "headers")
 	if !ws.has("headers") {
 		f.headers = t.headers(ws, "header")
 	}
-	if f.host != "" {
-		for name := range f.headers {
-			if strings.EqualFold(name, "host") {
-				delete(f.headers, name) // host wins
-			}
-		}
-	}
+	f.hostWins()
 	f.early(t.of(ws, "maxEarlyData"), t.of(ws, "earlyDataHeaderName"))
 	f.ping = t.of(ws, "heartbeatPeriod")
+}
+
+// hostWins drops a Host among the headers where it has a field of its own.
+func (f *fields) hostWins() {
+	for name := range f.headers {
+		if f.host != "" && strings.EqualFold(name, "host") {
+			delete(f.headers, name)
+		}
+	}
 }
 
 // early takes early data as configurations have it: without a header it goes
@@ -151,5 +157,5 @@ func (t *texts) refuse(o object, refusals ...refusal) {
 	}
 }
 
-// note tells that a part of what was read is left out.
+// note tells that a part of what was read is changed or left out.
 func (f *fields) note(field, text string) { f.notes = append(f.notes, field+": "+text) }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,17 +37,20 @@ func linkFields(o object) (*fields, error) {
 	f := &fields{
 		names:       jsonNames,
 		name:        t.of(o, "ps", "remark", "remarks"),
-		address:     t.of(o, "add"),
+		address:     t.of(o, "add", "address", "server"),
 		port:        t.of(o, "port"),
 		id:          t.of(o, "id"),
 		alterID:     t.of(o, "aid", "alterId"),
 		security:    t.of(o, "scy", "cipher", "security"),
-		transport:   t.of(o, "net"),
+		transport:   t.of(o, "net", "network"),
 		host:        t.of(o, "host"),
 		path:        t.of(o, "path"),
 		tls:         t.of(o, "tls"),
 		serverName:  t.of(o, "sni", "peer"),
 		fingerprint: t.of(o, "fp"),
+	}
+	if kind, _ := o["type"].(string); f.transport == "" && isWebSocket(kind) {
+		f.transport = kind // the header's field, mistaken for the transport's
 	}
 	f.insecure = isTrue(t.of(o, "insecure", "allowInsecure", "skip-cert-verify")) || isFalse(t.of(o, "verify_cert"))
 	f.oldHost(t.of(o, "v"))
@@ -63,6 +67,10 @@ func (f *fields) oldHost(version string) {
 	}
 }
 
+func isWebSocket(transport string) bool {
+	return slices.Contains([]string{"ws", "wss", "websocket"}, strings.ToLower(strings.TrimSpace(transport)))
+}
+
 func isTrue(text string) bool {
 	switch strings.ToLower(strings.TrimSpace(text)) {
 	case "1", "true", "yes", "on":
@@ -77,6 +85,47 @@ func isFalse(text string) bool {
 		return true
 	}
 	return false
+}
+
+// guiNames are the names of the file of v2rayN up to 5.
+var guiNames = map[string]string{
+	"name": "remarks", "address": "address", "port": "port", "id": "id", "alterId": "alterId", "security": "security",
+	"ws.path": "path", "ws.earlyData": "path", "ws.host": "requestHost", "tls.enabled": "streamSecurity", "tls.serverName": "sni", "tls.fingerprint": "fingerprint",
+}
+
+// guiConfig reads the servers of that file.
+func (r *reader) guiConfig(prefix string, o object) {
+	var t texts
+	mux := isTrue(t.of(o, "muxEnabled"))
+	for i, element := range o.list("vmess") {
+		at := fmt.Sprintf("%svmess[%d]", prefix, i)
+		server, _ := element.(object)
+		var t texts
+		kind := t.of(server, "configType")
+		if kind != "" && kind != "1" {
+			protocol := map[string]string{"2": "custom", "3": "shadowsocks", "4": "socks", "5": "vless", "6": "trojan"}[kind]
+			r.foreign(at, t.of(server, "remarks"), protocol, server)
+			continue
+		}
+		f := &fields{
+			names:       guiNames,
+			name:        t.of(server, "remarks"),
+			address:     t.of(server, "address"),
+			port:        t.of(server, "port"),
+			id:          t.of(server, "id"),
+			alterID:     t.of(server, "alterId"),
+			security:    t.of(server, "security"),
+			transport:   t.of(server, "network"),
+			host:        t.of(server, "requestHost"),
+			path:        t.of(server, "path"),
+			tls:         t.of(server, "streamSecurity"),
+			serverName:  t.of(server, "sni"),
+			fingerprint: t.of(server, "fingerprint"),
+			insecure:    isTrue(t.of(server, "allowInsecure")),
+			mux:         mux,
+		}
+		r.take(at, f, t.err)
+	}
 }
 
 // A version2 is the object that v2rayN writes: everything is text.

@@ -1,46 +1,170 @@
 package sharelink
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// maxNodes bounds what the aliases of a YAML text may grow to.
-const maxNodes = 1 << 18
+const (
+	// maxNodes bounds what the aliases of a YAML text may grow to.
+	maxNodes = 1 << 18
+	// maxEntryNodes bounds those of one of its entries.
+	maxEntryNodes = 1 << 12
+)
 
 var (
 	errTooManyNodes = errors.New("its YAML grows too large when its anchors are followed")
 	errYAMLKey      = errors.New("its YAML has a key that is no text")
+	errBrokenEntry  = errors.New("its YAML is broken")
+
+	errUnknownAnchor = errors.New("its YAML is broken")
 )
+
+// clashText reads a Clash configuration. An entry that breaks the YAML is left
+// out.
+func (r *reader) clashText(data []byte) error {
+	data = bytes.Map(func(c rune) rune {
+		if c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, data)
+	value, rules, whole := parseYAML(data, maxNodes)
+	var broken []Skipped
+	if whole != nil {
+		var rest []byte
+		var err error
+		rest, broken = withoutBroken(data)
+		if value, rules, err = parseYAML(rest, maxNodes); err != nil || len(broken) == 0 {
+			return whole
+		}
+	}
+	if err := r.tree("", value, 0); err != nil {
+		return err
+	}
+	for _, entry := range broken {
+		var field *FieldError
+		if r.any() || errors.As(entry.Err, &field) {
+			r.skip(entry.Entry, entry.Err)
+		}
+	}
+	if !r.any() {
+		return whole
+	}
+	r.leaveRules(keyRules, rules)
+	return nil
+}
+
+var (
+	proxiesLine = regexp.MustCompile(`^\s*["']?(?:` + keyProxies + `|` + keyOldProxies + `|` + keyPayload + `)["']?\s*:\s*(?:#.*)?$`)
+	dashLine    = regexp.MustCompile(`^(\s*)-(?:\s|$)`)
+	entryName   = regexp.MustCompile(`\bname["']?\s*:\s*["']?([^"',}\r\n]+)`)
+	bareColons  = regexp.MustCompile(`([\w-]+)["']?\s*:\s*[^\s"'{}\[\],]*:`)
+)
+
+// withoutBroken blanks the entries of lists of proxies that are no YAML, and
+// returns what they are.
+func withoutBroken(data []byte) (rest []byte, broken []Skipped) {
+	lines := bytes.SplitAfter(bytes.Clone(data), []byte("\n"))
+	for i := 0; i < len(lines); {
+		switch {
+		case i == 0 && dashLine.Match(lines[i]):
+		case proxiesLine.Match(bytes.TrimRight(lines[i], "\r\n")):
+			i++
+		default:
+			i++
+			continue
+		}
+		broken = append(broken, blankBroken(lines, &i)...)
+	}
+	return bytes.Join(lines, nil), broken
+}
+
+// blankBroken does so in the list whose first line is the i-th, and moves i
+// behind it.
+func blankBroken(lines [][]byte, i *int) (broken []Skipped) {
+	indent := -1
+	for *i < len(lines) {
+		dash := dashLine.FindSubmatch(lines[*i])
+		if text := bytes.TrimSpace(lines[*i]); indent < 0 && (len(text) == 0 || text[0] == '#') {
+			*i++
+			continue
+		}
+		if dash == nil || indent >= 0 && len(dash[1]) != indent {
+			return broken
+		}
+		indent = len(dash[1])
+		start := *i
+		for *i++; *i < len(lines) && belongs(lines[*i], indent); {
+			*i++
+		}
+		entry := bytes.Join(lines[start:*i], nil)
+		if _, _, err := parseYAML(entry, maxEntryNodes); err == nil || errors.Is(err, errUnknownAnchor) {
+			continue
+		}
+		broken = append(broken, brokenEntry(start+1, string(entry)))
+		for k := start; k < *i; k++ {
+			lines[k] = lines[k][len(bytes.TrimRight(lines[k], "\r\n")):]
+		}
+	}
+	return broken
+}
+
+// belongs reports whether a line goes on with an entry whose dash is indented
+// so far.
+func belongs(line []byte, indent int) bool {
+	text := bytes.TrimLeft(line, " \t")
+	trimmed := bytes.TrimSpace(text)
+	return len(trimmed) == 0 || trimmed[0] == '#' || len(line)-len(text) > indent
+}
+
+func brokenEntry(line int, text string) Skipped {
+	name := ""
+	if found := entryName.FindStringSubmatch(text); found != nil {
+		name = found[1]
+	}
+	var err error = errBrokenEntry
+	if found := bareColons.FindStringSubmatch(text); found != nil {
+		err = &FieldError{found[1], "text with a colon in it, like an IPv6 address, needs quotation marks"}
+	}
+	return Skipped{named(fmt.Sprintf("line %d", line), name, nil), err}
+}
 
 var yamlLine = regexp.MustCompile(`line \d+`)
 
 // parseYAML reads the proxies of a Clash configuration, or a text that is
 // such a list or a single entry. Scalars stay the texts that they are, so that
 // an id of digits is no number. The error shows nothing of the text.
-func parseYAML(data []byte) (any, error) {
+func parseYAML(data []byte, most int) (value any, rules []any, err error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
-		if line := yamlLine.FindString(err.Error()); line != "" {
-			return nil, fmt.Errorf("its YAML breaks near %s", line)
+		if strings.Contains(err.Error(), "unknown anchor") {
+			return nil, nil, errUnknownAnchor
 		}
-		return nil, errors.New("its YAML is broken")
+		if line := yamlLine.FindString(err.Error()); line != "" {
+			return nil, nil, fmt.Errorf("its YAML breaks near %s", line)
+		}
+		return nil, nil, errors.New("its YAML is broken")
 	}
 	if len(document.Content) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	tree := yamlTree{left: maxNodes}
-	return tree.value(withoutRules(document.Content[0]), 0)
+	tree := yamlTree{left: most}
+	root, rules := withoutRules(document.Content[0])
+	value, err = tree.value(root, 0)
+	return value, rules, err
 }
 
-// withoutRules leaves of a whole configuration only what is read: its rules
-// may be many thousands.
-func withoutRules(root *yaml.Node) *yaml.Node {
+// withoutRules leaves of a whole configuration only what is read, and its rules
+// as texts: they may be many thousands.
+func withoutRules(root *yaml.Node) (rest *yaml.Node, rules []any) {
 	if root.Kind != yaml.MappingNode {
-		return root
+		return root, nil
 	}
 	kept := *root
 	kept.Content = nil
@@ -48,12 +172,16 @@ func withoutRules(root *yaml.Node) *yaml.Node {
 		switch root.Content[i].Value {
 		case keyProxies, keyOldProxies, keyProviders:
 			kept.Content = append(kept.Content, root.Content[i:i+2]...)
+		case keyRules:
+			for _, rule := range root.Content[i+1].Content {
+				rules = append(rules, rule.Value)
+			}
 		}
 	}
 	if len(kept.Content) == 0 {
-		return root
+		return root, rules
 	}
-	return &kept
+	return &kept, rules
 }
 
 // A yamlTree makes objects and lists of YAML's nodes.
