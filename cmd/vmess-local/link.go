@@ -6,7 +6,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -36,8 +38,9 @@ func newLinkImportCommand() *cobra.Command {
   - JSON of V2Ray, Xray or sing-box, YAML of Clash or mihomo;
 given as an argument, in a file, or with - on standard input. A single server
 becomes "server", several become "servers", the first that works is used.
-What cannot be used is told with its reason: only VMess over WebSocket is
-spoken here.`,
+Mux is taken over, routing rules are left out and named. What cannot be used is
+listed with its reason, and so is what was corrected: only VMess over WebSocket
+is supported.`,
 		Example: `  (umask 077; vmess-local link import 'vmess://…' > config.json)
   vmess-local link import clash.yaml > config.json
   curl -s https://panel.example/sub | vmess-local link import -
@@ -64,22 +67,70 @@ spoken here.`,
 // noImport is the usage error of what cannot be imported; it always says what
 // to do.
 func noImport(err error) error {
-	fix := "give a vmess:// link, a file with links or another program's configuration, or - for standard input"
+	fix := unusableFix(err)
 	switch {
 	case strings.Contains(err.Error(), "\nfix: "):
 		return &program.UsageError{Err: err}
+	case fix != "":
 	case errors.Is(err, fs.ErrNotExist):
 		fix = "name a file that is there, or give the whole link, in quotation marks, with vmess:// before it"
 	case errors.Is(err, fs.ErrPermission):
 		fix = "make the file readable for you"
-	case errors.Is(err, sharelink.ErrTransport):
-		fix = "take a link of a server that uses WebSocket: nothing else is spoken here"
-	case errors.Is(err, sharelink.ErrProtocol), errors.Is(err, sharelink.ErrUnusable):
-		fix = "take links of servers that speak VMess over WebSocket: nothing else is spoken here"
 	case errors.Is(err, sharelink.ErrNotVMess):
 		fix = "copy the whole link again"
+	default:
+		fix = "give a vmess:// link, a file with links or another program's configuration, or - for standard input"
 	}
 	return program.Usagef("%w\nfix: %s", err, fix)
+}
+
+// unusableFix says what to do about servers that were read and cannot be used;
+// nothing where the text itself is wrong.
+func unusableFix(err error) string {
+	var (
+		field     *sharelink.FieldError
+		providers *sharelink.ProvidersError
+	)
+	switch {
+	case errors.As(err, &field):
+		return fmt.Sprintf("correct the field %q, or ask whoever gave you this for a new link", field.Field)
+	case errors.As(err, &providers):
+		return "import what stands there: " + strings.Join(importCommands(providers.At), "; ")
+	case errors.Is(err, sharelink.ErrTransport):
+		return "take a link of a server that uses WebSocket: nothing else is spoken here"
+	case errors.Is(err, sharelink.ErrProtocol), errors.Is(err, sharelink.ErrUnusable):
+		return "take links of servers that speak VMess over WebSocket: nothing else is spoken here"
+	case errors.Is(err, sharelink.ErrPage):
+		return "open it in a browser, copy the subscription's address there, and import its answer: " + fetchAndImport("ADDRESS")
+	}
+	return ""
+}
+
+// mostLists is how many lists at other addresses a fix names.
+const mostLists = 3
+
+// importCommands are what imports the lists at these URLs or in these files.
+func importCommands(at []string) []string {
+	var commands []string
+	for _, place := range at[:min(len(at), mostLists)] {
+		place = strings.Map(func(r rune) rune {
+			if !unicode.IsPrint(r) {
+				return -1
+			}
+			return r
+		}, place)
+		quoted := "'" + strings.ReplaceAll(place, "'", `'\''`) + "'"
+		if strings.Contains(place, "://") {
+			commands = append(commands, fetchAndImport(quoted))
+		} else {
+			commands = append(commands, "vmess-local link import "+quoted)
+		}
+	}
+	return commands
+}
+
+func fetchAndImport(address string) string {
+	return "curl -s " + address + " | vmess-local link import -"
 }
 
 // importSource returns the text to import and what to call it.
@@ -91,6 +142,8 @@ func importSource(arg string, stdin io.Reader) (name string, data []byte, err er
 		return "standard input", data, err
 	case strings.Contains(lower, vmessScheme):
 		return "the link", []byte(arg), nil
+	case strings.HasPrefix(lower, "https://"), strings.HasPrefix(lower, "http://"):
+		return "", nil, program.Usagef("this is the address of a subscription, not a link\nfix: %s", fetchAndImport("'ADDRESS'"))
 	case strings.Contains(lower, "://"):
 		return "", nil, program.Usagef("%s is not a vmess:// link\nfix: take a link of a server that speaks VMess", program.Show(arg))
 	}
@@ -136,6 +189,9 @@ func importServers(name string, data []byte, stderr io.Writer) ([]byte, error) {
 			fmt.Fprintf(stderr, "skipped: %d more\n", found.Omitted)
 		}
 	}
+	if errors.Is(err, sharelink.ErrUnusable) && slices.ContainsFunc(found.Skipped, wrongField) {
+		return nil, fmt.Errorf("%s: %w\nfix: correct the fields that are named above, or take links of other servers", name, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -151,6 +207,12 @@ func importServers(name string, data []byte, stderr io.Writer) ([]byte, error) {
 		fmt.Fprintf(stderr, "imported: %s, skipped %d\n", counted(len(found.Servers)), len(found.Skipped)+found.Omitted)
 	}
 	return out, nil
+}
+
+// wrongField reports whether one field of it is why a server is skipped.
+func wrongField(s sharelink.Skipped) bool {
+	var field *sharelink.FieldError
+	return errors.As(s.Err, &field)
 }
 
 func counted(servers int) string {

@@ -7,7 +7,6 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/program"
-	"vmess-local/pkg/sharelink"
 )
 
 // unusable is the usage error of a configuration that cannot be used.
@@ -35,8 +34,8 @@ func mistakes(err error) []diagnose.Verdict {
 	switch {
 	case errors.Is(err, errForeign):
 		v.Cause = diagnose.ConfigSyntax
-	case errors.Is(err, sharelink.ErrTransport):
-		v.Cause, v.Fix = diagnose.ConfigValue, "take a link of a server that uses WebSocket: nothing else is spoken here"
+	case fix == "" && unusableFix(err) != "":
+		v.Cause, v.Fix = diagnose.ConfigValue, unusableFix(err)
 	case fix == "":
 		v.Cause, v.Fix = diagnose.ConfigSyntax, "copy the whole link again, or name a configuration file with -c"
 	}

@@ -84,7 +84,7 @@ func Read(data []byte) (*Found, error) {
 		reason = r.subscription(string(data))
 	}
 	if reason == nil && isPage(data) {
-		reason = errPage
+		reason = ErrPage
 	}
 	r.settleMux()
 	if len(r.providers) > 0 && len(r.Servers) > 0 {
@@ -93,8 +93,9 @@ func Read(data []byte) (*Found, error) {
 	return &r.Found, r.result(reason)
 }
 
-// errPage is why there is nothing in what a panel shows to people.
-var errPage = errors.New("it is a web page, as panels show it to browsers or without a login; want what the subscription's address answers to a client")
+// ErrPage is wrapped by errors of web pages without a server: what panels show
+// to people.
+var ErrPage = errors.New("it is a web page, as panels show it to browsers or without a login; want what the subscription's address answers to a client")
 
 // isPage reports whether a text is HTML.
 func isPage(data []byte) bool {
