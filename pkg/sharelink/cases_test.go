@@ -143,7 +143,8 @@ line 12 "z": its YAML is broken`},
 		{"sing-box, a host", singBox(`, "transport": {"type": "ws", "host": "h.example"}`), []config.Remote{server(func(r *config.Remote) { r.WS.Host = "h.example" })}, ""},
 		{
 			"v2rayN, others", `{"vmess": [{"configType": 3, "remarks": "s", "id": "x"}, {"configType": 1, "address": "a.example", "port": 443, "id": "` + testID + `", "network": "ws", "streamSecurity": "tls", "remarks": "a", "sni": ""}]}`,
-			[]config.Remote{named1("a")}, `vmess[0] "s": the server does not speak VMess but "shadowsocks"`,
+			[]config.Remote{named1("a")},
+			`vmess[0] "s": the server does not speak VMess but "shadowsocks"`,
 		},
 		{"a web page", "<!DOCTYPE html>\n<html><title>Log in</title></html>", nil, "there is no server in it: it is a web page, as panels show it to browsers or without a login; want what the subscription's address answers to a client"},
 	} {

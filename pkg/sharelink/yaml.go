@@ -38,9 +38,11 @@ func (r *reader) clashText(data []byte) error {
 	var broken []Skipped
 	if whole != nil {
 		var rest []byte
+		if rest, broken = withoutBroken(data); len(broken) == 0 {
+			return whole
+		}
 		var err error
-		rest, broken = withoutBroken(data)
-		if value, rules, err = parseYAML(rest, maxNodes); err != nil || len(broken) == 0 {
+		if value, rules, err = parseYAML(rest, maxNodes); err != nil {
 			return whole
 		}
 	}
