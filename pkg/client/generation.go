@@ -225,7 +225,7 @@ func (g *generation) sayLocal(fault diagnose.LocalFault, key string, source neti
 	g.fleet.current().voice.say(diagnose.Local(fault, facts))
 }
 
-// packetFault tells which datagrams are dropped. What is wrong with the way to
+// packetFault logs which datagrams are dropped. What is wrong with the way to
 // the server has been told in its own words.
 func (g *generation) packetFault(err error, source netip.AddrPort) {
 	level := slog.LevelWarn
@@ -233,10 +233,10 @@ func (g *generation) packetFault(err error, source netip.AddrPort) {
 	case errors.Is(err, udp.ErrTooMany), diagnose.OutOfFiles(err):
 		g.sayLocal(diagnose.FaultFiles, "limits.connections", source, err)
 		return
-	case errors.Is(err, udp.ErrForeign) && !errors.Is(err, udp.ErrOtherUser), errors.Is(err, udp.ErrNoTunnel), errors.Is(err, udp.ErrReply):
+	case errors.Is(err, udp.ErrForeign) && !errors.Is(err, udp.ErrOtherUser) && !errors.Is(err, udp.ErrLocalSender), errors.Is(err, udp.ErrNoTunnel), errors.Is(err, udp.ErrReply):
 		level = slog.LevelDebug
 	}
-	g.opt.Log.Log(context.Background(), level, "UDP", "err", err)
+	g.opt.Log.Log(context.Background(), level, "UDP datagrams dropped", "err", err)
 }
 
 // A handover lets one server after another accept from a listener.

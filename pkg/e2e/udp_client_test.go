@@ -157,6 +157,39 @@ func TestForeignDatagrams(t *testing.T) {
 	}
 }
 
+// TestDatagramsFromAnotherAddress: a program that sends its datagrams from another
+// address of this computer than it connects from is told why they are dropped, in
+// one line.
+func TestDatagramsFromAnotherAddress(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, labSetup{remote: remoteAt(t, inProcessServer(t, serverConfig(), inProcess{}).addr)})
+	a := associate(t, l.addr)
+	elsewhere, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer elsewhere.Close()
+	to := echoDatagrams(t)
+	for range 5 {
+		datagram := append([]byte{0, 0, 0, 1, 127, 0, 0, 1}, binary.BigEndian.AppendUint16(nil, to.Port())...)
+		if _, err := elsewhere.WriteToUDPAddrPort(append(datagram, "hello"...), a.relay); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is := func(r record) bool { return r.Level == "WARN" && r.Msg == "UDP datagrams dropped" }
+	l.await(t, "a warning", is)
+	a.mustEcho(t, to, 64)
+	count := 0
+	for _, r := range l.records(t) {
+		if is(r) {
+			count++
+		}
+	}
+	if text := l.text.String(); count != 1 || !strings.Contains(text, "from 127.0.0.2") || !strings.Contains(text, "the association is that of 127.0.0.1") {
+		t.Errorf("%d lines:\n%s", count, text)
+	}
+}
+
 // TestDNSQuery asks a test server on loopback, in a form that resolvers use.
 func TestDNSQuery(t *testing.T) {
 	t.Parallel()

@@ -166,7 +166,7 @@ func (a *association) readBurst() (count int, err error) {
 // of the client's user, binds the client's port.
 func (a *association) take(datagram []byte, from netip.AddrPort) {
 	if from.Addr() != a.client.Addr() || a.client.Port() != 0 && from.Port() != a.client.Port() {
-		a.drop(DropForeign, 1, nil)
+		a.drop(DropForeign, 1, a.stranger(from))
 		return
 	}
 	to, payload, err := a.names.parse(datagram)

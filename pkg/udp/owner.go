@@ -12,6 +12,39 @@ import (
 // whose program asked for the association. It is wrapped beside ErrForeign.
 var ErrOtherUser = errors.New("its socket is another user's, or closed")
 
+// ErrLocalSender: the datagram comes from this computer, but from another address
+// or port than the association's. It is wrapped beside ErrForeign.
+var ErrLocalSender = errors.New("it was sent from this computer")
+
+// A foreignSender is an ErrLocalSender with who sent it.
+type foreignSender struct{ from, client netip.AddrPort }
+
+// Error implements error.
+func (e foreignSender) Error() string {
+	whose := e.client.String()
+	if e.client.Port() == 0 {
+		whose = e.client.Addr().String()
+	}
+	return "it was sent from " + e.from.String() + ", and the association is that of " + whose
+}
+
+// Is reports whether target is ErrLocalSender.
+func (foreignSender) Is(target error) bool { return target == ErrLocalSender }
+
+// stranger is what to say of a datagram that is not the client's. It is nil for
+// other computers: whatever they send is no mistake of a program here.
+func (a *association) stranger(from netip.AddrPort) error {
+	if !a.isLocal(from.Addr()) {
+		return nil
+	}
+	return foreignSender{from, a.client}
+}
+
+// isLocal reports whether an address is this computer's, as far as it shows.
+func (a *association) isLocal(ip netip.Addr) bool {
+	return ip.IsLoopback() || ip == a.request.Local.Addr().Unmap()
+}
+
 // users are what the system tells of the sockets of this computer:
 // transport.TCPUser and transport.UDPUser.
 type users struct {
@@ -24,7 +57,7 @@ type users struct {
 // of other computers, every sender is as good as another.
 func (a *association) vet(from netip.AddrPort) error {
 	client, us := a.request.Source, a.request.Local
-	if !from.Addr().IsLoopback() && from.Addr() != us.Addr().Unmap() {
+	if !a.isLocal(from.Addr()) {
 		return nil
 	}
 	system := a.server.system

@@ -103,7 +103,7 @@ func TestForeigners(t *testing.T) {
 			t.Errorf("%s read %d bytes", c.LocalAddr(), n)
 		}
 	}
-	if log.count(ErrForeign) != 1 {
+	if log.count(ErrForeign) != 1 || log.count(ErrLocalSender) != 1 {
 		t.Errorf("said %d times", log.count(ErrForeign))
 	}
 }
