@@ -71,6 +71,11 @@ func newFleet(log *slog.Logger, guards []*guard, patience time.Duration) *fleet 
 		f.members = append(f.members, m)
 		g.failed = func(v diagnose.Verdict) { f.failure(m, v) }
 		g.packets.plain.GiveUp = func(err error) bool { return f.leaves(m, err) }
+		if g.packets.sessions != nil {
+			g.packets.sessions.Again = func(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+				return f.again(ctx, m, dst, first)
+			}
+		}
 	}
 	f.using = f.members[0]
 	if len(guards) == 1 {
@@ -87,6 +92,16 @@ func (f *fleet) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 		return err
 	})
 	return conn, err
+}
+
+// again dials for a request that a server did not take because it is about to
+// stop: it may be back in a moment.
+func (f *fleet) again(ctx context.Context, m *member, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+	now := time.Now()
+	m.guard.worked.Store(&now)
+	ctx, cancel := context.WithTimeout(ctx, f.patience)
+	defer cancel()
+	return f.DialStream(ctx, dst, first)
 }
 
 // DialPacket implements transport.PacketDialer, as DialStream does.

@@ -38,6 +38,10 @@ type Client struct {
 	// EndPatience is how long an answer may be silent after CloseWrite before
 	// the session is ended; 0 means 10 s.
 	EndPatience time.Duration
+	// Again, when not nil, opens a stream again, with first as its first bytes,
+	// whose session the server did not take ([ErrDraining]). It may come back to
+	// this Client, with ctx.
+	Again func(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error)
 	// Dropped, when not nil, counts the datagrams that arrived while their
 	// session's queue was full.
 	Dropped *atomic.Int64
@@ -57,13 +61,17 @@ var (
 // that there is, or else over a new one, with whose request first travels then.
 // Nothing is known of the destination when it returns; reads tell. CloseWrite
 // holds the session's end back, for it ends both directions. Errors are
-// [ErrFailed], [ErrEnded], [ErrStuck], [ErrSilent] and *[TunnelError].
+// [ErrFailed], [ErrEnded], [ErrDraining], [ErrStuck], [ErrSilent] and
+// *[TunnelError].
 func (c *Client) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
 	s, err := c.open(ctx, NetworkTCP, dst, first)
 	if err != nil {
 		return nil, err
 	}
-	return stream{s}, nil
+	if c.Again == nil || attemptsOf(ctx) == maxAttempts {
+		return stream{s}, nil
+	}
+	return newReopener(ctx, c.Again, s, first), nil
 }
 
 // DialPacket implements transport.PacketDialer by a UDP session: all datagrams
@@ -284,4 +292,11 @@ func (t *clientTunnel) ended() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tunnels = slices.DeleteFunc(c.tunnels, func(other *clientTunnel) bool { return other == t })
+}
+
+// drains implements side: the tunnel carries no further sessions.
+func (t *clientTunnel) drains() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last, t.drained = maxSessions, true
 }

@@ -32,6 +32,8 @@ const (
 const (
 	optionData  = 1
 	optionError = 2
+	// optionDraining is of our own, which other ends ignore.
+	optionDraining = 0x80
 
 	minMeta = 4
 	maxMeta = 512
@@ -66,6 +68,9 @@ type Frame struct {
 	GlobalID    [8]byte
 	HasGlobalID bool
 	HasData     bool // data follows, be it empty
+	// Draining is vmess-server's: with a KeepAlive, that it takes no further
+	// sessions in this tunnel; with an End, that it did not take this one.
+	Draining bool
 }
 
 // Append writes the frame, and data behind it when HasData is set; data has at
@@ -80,6 +85,9 @@ func (f Frame) Append(dst, data []byte) []byte {
 	}
 	if f.Error {
 		option |= optionError
+	}
+	if f.Draining {
+		option |= optionDraining
 	}
 	dst = append(dst, byte(f.Status), option)
 	if f.Network != 0 {
@@ -115,6 +123,7 @@ func parse(meta []byte) (Frame, error) {
 		Session: binary.BigEndian.Uint16(meta), Status: Status(meta[2]),
 		HasData: meta[3]&optionData != 0, Error: meta[3]&optionError != 0,
 	}
+	f.Draining = meta[3]&optionDraining != 0 && (f.Status == StatusEnd || f.Status == StatusKeepAlive)
 	rest := meta[minMeta:]
 	switch {
 	case f.Status < StatusNew || f.Status > StatusKeepAlive:

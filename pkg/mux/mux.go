@@ -14,9 +14,11 @@
 // sessions. A session that holds others up so for 10 s is ended with
 // [ErrStuck]. Datagrams that do not fit are dropped instead.
 //
-// Nobody sends KeepAlive frames: what lies below keeps a silent tunnel alive,
-// and V2Ray ends a silent session whether its tunnel is busy or not. They are
-// understood.
+// Nobody sends KeepAlive frames to keep a tunnel alive: what lies below does
+// that, and V2Ray ends a silent session whether its tunnel is busy or not. They
+// are understood. A server that is about to stop sends one that is marked, and
+// marks the Ends of the sessions that it does not take: a client of ours opens
+// these again elsewhere ([Client.Again]), other clients ignore the mark.
 package mux
 
 import (
@@ -68,6 +70,9 @@ var (
 	// ErrFailed is returned for a session that the far end ended because of an
 	// error: the destination could not be reached, or broke off.
 	ErrFailed = errors.New("the far end gave up the mux session")
+	// ErrDraining is returned for a session that the server did not take because
+	// it is about to stop: nothing of it was carried out.
+	ErrDraining = errors.New("the server is about to stop and did not take the mux session")
 	// ErrStuck is returned for a session that was ended because nobody took
 	// what it had received while other sessions waited.
 	ErrStuck = errors.New("the mux session held up the others of its tunnel")

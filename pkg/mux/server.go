@@ -59,8 +59,9 @@ type Server struct {
 	// session's queue was full.
 	Dropped *atomic.Int64
 	// Accepting, when not nil, is for how long sessions are taken. Once it is
-	// done, further ones are ended as they are opened, and a tunnel ends in
-	// order with its last one: at once where it has none.
+	// done, clients are told so, further sessions are ended as they are opened,
+	// as such that were not taken, and a tunnel ends in order with its last one:
+	// at once where it has none.
 	Accepting context.Context
 }
 
@@ -84,7 +85,7 @@ func (v *Server) Serve(ctx context.Context, conn transport.StreamConn, user stri
 	})
 	defer stop()
 	if v.Accepting != nil {
-		defer context.AfterFunc(v.Accepting, t.expire)()
+		defer context.AfterFunc(v.Accepting, t.retire)()
 	}
 	t.readLoop()
 	t.handlers.Wait()
@@ -111,6 +112,17 @@ func (t *serverTunnel) retired() bool {
 	return t.server.Accepting != nil && t.server.Accepting.Err() != nil
 }
 
+// retire tells the client that no more sessions are taken, and ends a tunnel that
+// has none.
+func (t *serverTunnel) retire() {
+	t.mu.Lock()
+	err := t.sendControl(Frame{Status: StatusKeepAlive, Draining: true})
+	t.mu.Unlock()
+	if err == nil { // else the tunnel ends anyway
+		t.expire()
+	}
+}
+
 // opened implements side.
 func (t *serverTunnel) opened(f Frame) error {
 	ctx, s, err := t.admit(f)
@@ -130,6 +142,8 @@ func (t *serverTunnel) admit(f Frame) (context.Context, *session, error) {
 		return nil, nil, t.err
 	case t.sessions[f.Session] != nil:
 		return nil, nil, errReused
+	case t.retired():
+		return nil, nil, t.sendControl(Frame{Session: f.Session, Status: StatusEnd, Error: true, Draining: true})
 	case t.refuses(f):
 		return nil, nil, t.sendEnd(f.Session, true)
 	}
@@ -148,7 +162,7 @@ func (t *serverTunnel) refuses(f Frame) bool {
 	if most == 0 {
 		most = DefaultSessions
 	}
-	return t.retired() || t.running.Load() >= most || nowhere(f.Address) || f.Network == NetworkUDP && t.server.HandlePackets == nil
+	return t.running.Load() >= most || nowhere(f.Address) || f.Network == NetworkUDP && t.server.HandlePackets == nil
 }
 
 // nowhere reports whether an address is known to lead nowhere (RFC 6761
@@ -196,6 +210,9 @@ func (t *serverTunnel) idleLimit() time.Duration {
 
 // ended implements side.
 func (t *serverTunnel) ended() {}
+
+// drains implements side: clients do not say so.
+func (t *serverTunnel) drains() {}
 
 // pending is the answer to a New: nothing, or an End.
 type pending struct{ *session }

@@ -191,8 +191,8 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// A server that takes no more sessions ends a tunnel without any at once, and
-// another with its last one.
+// A server that takes no more sessions says so, and ends a tunnel without any at
+// once, and another with its last one.
 func TestServerRetires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		accepting, stop := context.WithCancel(context.Background())
@@ -207,7 +207,9 @@ func TestServerRetires(t *testing.T) {
 		synctest.Wait()
 		stopped := time.Now()
 		stop()
+		mark := Frame{Status: StatusKeepAlive, Draining: true}
 		for _, r := range []*raw{unused, used} {
+			r.expect(t, mark, "")
 			if _, err := r.in.Next(); err != io.EOF {
 				t.Errorf("a tunnel without sessions ended with %v", err)
 			}
@@ -215,8 +217,9 @@ func TestServerRetires(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		busy.expect(t, mark, "")
 		busy.send(t, newTCP(t, 2), "")
-		busy.expect(t, end(2, true), "")
+		busy.expect(t, Frame{Session: 2, Status: StatusEnd, Error: true, Draining: true}, "")
 		busy.send(t, keep(1), "after")
 		busy.expect(t, keep(1), "after")
 		busy.send(t, end(1, false), "")

@@ -187,7 +187,7 @@ func (s *session) stopWriting(err error) {
 }
 
 // peerEnded takes note of the peer's End.
-func (s *session) peerEnded(failed bool) {
+func (s *session) peerEnded(f Frame) {
 	t := s.tunnel
 	t.mu.Lock()
 	if !t.remove(s) {
@@ -195,13 +195,16 @@ func (s *session) peerEnded(failed bool) {
 		return
 	}
 	over, last := ErrEnded, io.EOF
-	if failed {
+	switch {
+	case f.Draining && s.cancel == nil:
+		over, last = ErrDraining, ErrDraining
+	case f.Error:
 		over, last = ErrFailed, ErrFailed
 	}
 	switch {
 	case s.cancel == nil:
 		s.over = over
-	case failed || s.network == NetworkUDP:
+	case f.Error || s.network == NetworkUDP:
 		s.stopWriting(over)
 	default:
 		// What the client sent is still on its way to the destination: a reset

@@ -30,6 +30,8 @@ type side interface {
 	idleLimit() time.Duration
 	// ended is called once, when the tunnel takes no more sessions.
 	ended()
+	// drains is called when the peer says that it takes no more sessions.
+	drains()
 }
 
 // A tunnel carries sessions over one stream.
@@ -58,6 +60,7 @@ type tunnel struct {
 	orderly  bool              // out and control are still written then
 	clean    bool              // it was orderly, and had no sessions
 	used     bool              // something was written
+	drained  bool              // a client's: the server takes no more sessions
 }
 
 func newTunnel(s side, loops *sync.WaitGroup, dropped *atomic.Int64) *tunnel {
@@ -103,6 +106,10 @@ func (t *tunnel) readFrames() error {
 			err = t.keep(f)
 		case StatusEnd:
 			err = t.peerEnd(f)
+		case StatusKeepAlive:
+			if f.Draining {
+				t.side.drains()
+			}
 		}
 		if err != nil {
 			return err
@@ -136,7 +143,10 @@ func (t *tunnel) peerEnd(f Frame) error {
 	if err := t.deliver(s, f); err != nil {
 		return err
 	}
-	s.peerEnded(f.Error)
+	if f.Draining {
+		t.side.drains()
+	}
+	s.peerEnded(f)
 	return nil
 }
 
@@ -238,14 +248,18 @@ func (t *tunnel) remove(s *session) bool {
 
 // sendEnd queues an End; the caller holds the lock.
 func (t *tunnel) sendEnd(id uint16, failed bool) error {
+	return t.sendControl(Frame{Session: id, Status: StatusEnd, Error: failed})
+}
+
+// sendControl queues a frame without data; the caller holds the lock.
+func (t *tunnel) sendControl(f Frame) error {
 	if t.err != nil {
 		return nil
 	}
 	if len(t.control) > maxControl {
 		return errTooMany
 	}
-	end := Frame{Session: id, Status: StatusEnd, Error: failed}
-	t.control = end.Append(t.control, nil)
+	t.control = f.Append(t.control, nil)
 	t.work.Signal()
 	return nil
 }
@@ -389,9 +403,14 @@ func (t *tunnel) endLocked(err error, orderly bool) {
 	t.idle.Stop()
 	t.work.Signal()
 	conn, orderly := t.conn, t.orderly
+	var last error = t.err
+	if t.drained && err == io.EOF {
+		// The server has ended every session that it took.
+		last = ErrDraining
+	}
 	t.mu.Unlock()
 	for _, s := range sessions {
-		s.finish(t.err)
+		s.finish(last)
 	}
 	t.endStall()
 	if first {
