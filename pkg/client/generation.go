@@ -47,7 +47,7 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 		FirstWait: firstWait,
 		Well:      g.fleet.well,
 		Idle:      time.Duration(cfg.Limits.Idle),
-		Reporter:  &reporter{log: opt.Log, fleet: g.fleet},
+		Reporter:  &reporter{log: opt.Log},
 		Watcher:   opt.board,
 	}
 	g.front = &socks.Server{

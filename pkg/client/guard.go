@@ -196,7 +196,7 @@ func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 		g.voice.hint(diagnose.HintBareAddresses())
 	}
 	if g.packets.sessions != nil {
-		return g.packets.sessions.DialStream(ctx, dst, first)
+		return g.dialSession(ctx, dst, first)
 	}
 	return g.open(ctx, dst, true, first, func(ctx context.Context, first []byte) (*vmess.Conn, error) {
 		conn, err := g.dialer.DialStream(ctx, dst, first)
@@ -478,8 +478,7 @@ func (g *guard) endedBy(x *request, how, err error) (d decision, ok bool) {
 	return d, ok
 }
 
-// beyond names a failure behind a server that accepts us. The destination is
-// named only to whoever asked for it.
+// beyond names a failure behind a server that accepts us.
 func (g *guard) beyond(x *request, end diagnose.End, account diagnose.ProbeResult, err error) decision {
 	if !x.dst.IsValid() {
 		return decision{err: err} // a tunnel of many destinations
@@ -494,10 +493,17 @@ func (g *guard) broke(x *request, err error) error {
 
 // unanswered names that nothing came from the destination.
 func (g *guard) unanswered(x *request, end diagnose.End, account diagnose.ProbeResult, err error) decision {
-	facts := diagnose.DestinationFacts{End: end, After: g.now().Sub(x.start), Account: account, To: x.dst}
+	return decision{err: g.destinationFailed(diagnose.DestinationFacts{
+		End: end, After: g.now().Sub(x.start), Account: account, To: x.dst,
+	}, err)}
+}
+
+// destinationFailed names a failure of a destination, which is named only to
+// whoever asked for it.
+func (g *guard) destinationFailed(facts diagnose.DestinationFacts, err error) error {
 	g.voice.say(diagnose.Destination(facts, g.setting))
 	facts.Show = true
-	return decision{err: &VerdictError{diagnose.Destination(facts, g.setting), err}}
+	return &VerdictError{diagnose.Destination(facts, g.setting), err}
 }
 
 // silent decides on a request that stays unanswered.

@@ -69,7 +69,7 @@ func newPackets(g *guard, cfg *config.Client) *packets {
 	p.fixed = map[string]packetForm{"plain": packetsPlain, "packetaddr": packetsAddr, "xudp": packetsXUDP}[cfg.UDP.Mode]
 	var single transport.PacketDialer = plainPackets{g}
 	if cfg.Mux.Enabled {
-		p.sessions = &mux.Client{Dial: g.tunnelFor, Concurrency: cfg.Mux.Concurrency}
+		p.sessions = &mux.Client{Dial: g.tunnelFor, Concurrency: cfg.Mux.Concurrency, Owner: g}
 		single = p.sessions
 	}
 	p.plain = &udp.PerDestination{Dialer: observer{p, single}, Idle: time.Duration(cfg.UDP.Idle), DialTimeout: g.dialTime}
@@ -142,7 +142,7 @@ func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.P
 }
 
 func (p *packets) xudp(dial func(ctx context.Context, first []byte) (transport.StreamConn, error)) *mux.XUDP {
-	return &mux.XUDP{Dial: dial, MaxPayload: p.xudpPayload}
+	return &mux.XUDP{Dial: dial, MaxPayload: p.xudpPayload, Owner: p.guard}
 }
 
 // xudpPayload is the largest datagram that the server is known to take by

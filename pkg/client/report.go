@@ -20,8 +20,7 @@ import (
 // tunnel to the user, and at debug level one line for every request.
 // Destinations stand only in the latter.
 type reporter struct {
-	log   *slog.Logger
-	fleet *fleet
+	log *slog.Logger
 }
 
 // Report implements dispatch.Reporter.
@@ -43,12 +42,18 @@ func (r *reporter) tell(p dispatch.Report) {
 	if !errors.As(p.Err, &side) || side.Side != transport.Remote || errors.As(p.Err, &told) {
 		return
 	}
-	g := r.fleet.current()
-	var tunnel *mux.TunnelError // one for all sessions of a tunnel
+	var (
+		g      *guard
+		tunnel *mux.TunnelError // one for all sessions of a tunnel
+	)
 	stream, ok := p.Remote.(*guarded)
-	if ok {
+	switch {
+	case ok:
 		g = stream.guard
-	} else if !errors.As(p.Err, &tunnel) {
+	case errors.As(p.Err, &tunnel):
+		g, _ = tunnel.Owner.(*guard)
+	}
+	if g == nil {
 		return // of a session, whose tunnel is well
 	}
 	kind := g.account.Kind()

@@ -354,7 +354,7 @@ func Causes() []CauseInfo {
 		},
 		{
 			DestinationReset, "The server is fine; the destination broke off a connection.",
-			"vmess-server marks it inside the answer. Other servers do not: behind them it shows as a connection that breaks off.",
+			"vmess-server marks it inside the answer, and with Mux most servers end the session with an error. Otherwise it shows as a connection that breaks off.",
 			"Try again. Some destinations end idle connections like this; a destination that resets in use has a fault of its own, or forbids what was asked.",
 		},
 		{

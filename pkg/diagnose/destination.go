@@ -12,11 +12,12 @@ type End uint8
 
 // The ends.
 const (
-	StillSilent End = iota // nothing has come back yet, or ever did
-	NoData                 // an authentic answer that ended without data
-	NoWord                 // closed without any answer
-	GivenUp                // closed without any answer, by a server that waited for one in vain
-	Broke                  // broken off by the destination, as the server says
+	StillSilent  End = iota // nothing has come back yet, or ever did
+	NoData                  // an authentic answer that ended without data
+	NoWord                  // closed without any answer
+	GivenUp                 // closed without any answer, by a server that waited for one in vain
+	Broke                   // broken off by the destination, as vmess-server says
+	BrokeSession            // a Mux.Cool session was ended with an error in use
 )
 
 // DestinationFacts are what is known of a request that the server accepted.
@@ -70,12 +71,16 @@ func destination(f DestinationFacts) Verdict {
 			Sentence: "the server accepted the request; " + what + " does not answer" + since(f.After),
 			Fix:      "try another destination; if all are silent, look at the server's own connection",
 		}
-	case f.End == Broke:
-		return Verdict{
+	case f.End == Broke, f.End == BrokeSession:
+		v := Verdict{
 			Cause: DestinationReset, Confidence: Certain,
 			Sentence: what + " reset the connection, the server says; the path to the server is fine",
 			Fix:      "try again; if it happens each time, the fault is at the destination, or it forbids what was asked of it",
 		}
+		if f.End == BrokeSession {
+			v.Confidence = Likely // the server may have had a reason of its own
+		}
+		return v
 	case f.End == GivenUp:
 		return Verdict{
 			Cause: DestinationNoAnswer, Confidence: Likely,

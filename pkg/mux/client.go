@@ -35,6 +35,8 @@ type Client struct {
 	// Concurrency is how many sessions one tunnel carries at once; 0 means
 	// DefaultConcurrency.
 	Concurrency int
+	// Owner, which may be nil, is handed on in the *[TunnelError] of its tunnels.
+	Owner any
 	// EndPatience is how long an answer may be silent after CloseWrite before
 	// the session is ended; 0 means 10 s.
 	EndPatience time.Duration
@@ -173,6 +175,7 @@ func (c *Client) reserve(network Network, dst netaddr.Addr) (t *clientTunnel, s 
 	}
 	t = &clientTunnel{client: c, ready: make(chan struct{})}
 	t.tunnel = newTunnel(t, &c.loops, c.Dropped)
+	t.owner = c.Owner
 	c.tunnels = append(c.tunnels, t)
 	return t, t.reserve(network, dst), true, nil
 }

@@ -92,8 +92,11 @@ var (
 )
 
 // A TunnelError ends all sessions of a tunnel that broke. It wraps the cause,
-// which is the same value for all of them.
-type TunnelError struct{ Err error }
+// and is the same value for all of them.
+type TunnelError struct {
+	Err   error
+	Owner any // of the Client or XUDP that dialled the tunnel
+}
 
 // Error implements error.
 func (e *TunnelError) Error() string { return "the mux tunnel ended: " + e.Err.Error() }

@@ -39,6 +39,7 @@ type tunnel struct {
 	side    side
 	conn    transport.StreamConn
 	in      *Reader
+	owner   any           // a Client's
 	dropped *atomic.Int64 // counts datagrams that found no room; may be nil
 
 	held      atomic.Int64            // blocks in the queues of all sessions
@@ -364,7 +365,7 @@ func (t *tunnel) cease(err error) (first bool) {
 	if t.err != nil {
 		return false
 	}
-	t.err = &TunnelError{unexpected(err)}
+	t.err = &TunnelError{unexpected(err), t.owner}
 	for _, s := range t.sessions {
 		s.stopWriting(t.err)
 	}

@@ -27,6 +27,8 @@ type XUDP struct {
 	// Xray gives up the tunnel. This package's Server takes 65,497, which is
 	// the most. It is called concurrently.
 	MaxPayload func() int
+	// Owner is as a [Client]'s.
+	Owner any
 }
 
 var _ transport.PacketDialer = (*XUDP)(nil)
@@ -39,15 +41,16 @@ func (x *XUDP) DialPacket(ctx context.Context, _ netaddr.Addr) (transport.Packet
 	if err != nil {
 		return nil, err
 	}
-	return &association{conn: conn, in: NewReader(conn), max: x.MaxPayload}, nil
+	return &association{conn: conn, in: NewReader(conn), max: x.MaxPayload, owner: x.Owner}, nil
 }
 
 // An association is one XUDP association: session 0 of a tunnel of its own.
 // It has no goroutine: what is not read waits in the tunnel. Its errors are
 // *[TunnelError]; io.EOF is the far end's orderly end.
 type association struct {
-	conn transport.StreamConn
-	max  func() int // nil, or of 0: maxXrayPacket
+	conn  transport.StreamConn
+	max   func() int // nil, or of 0: maxXrayPacket
+	owner any
 
 	in    *Reader
 	first atomic.Pointer[netaddr.Addr] // where the first datagram went
@@ -119,7 +122,7 @@ func (a *association) FullCone() bool { return a.coned.Load() }
 func (a *association) ended(err error) error {
 	if err != nil {
 		if err != io.EOF {
-			err = &TunnelError{err}
+			err = &TunnelError{err, a.owner}
 		}
 		a.err = err
 		a.in.release()
@@ -193,7 +196,7 @@ func (a *association) send(p []byte, to netaddr.Addr) error {
 	buf := transport.GetBuffer()
 	defer buf.Release()
 	if _, err := a.conn.Write(f.Append(buf[:0], p)); err != nil {
-		a.writeErr = &TunnelError{err} // part of the frame may be out
+		a.writeErr = &TunnelError{err, a.owner} // part of the frame may be out
 	}
 	return a.writeErr
 }

@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"vmess-local/pkg/config"
+)
+
+// TestMuxDestinationFails: with Mux a destination's failure has the words that it
+// has without: in the log, and on the page that plain HTTP gets. An answer without
+// data that is whole is none.
+func TestMuxDestinationFails(t *testing.T) {
+	t.Parallel()
+	for name, server := range map[string]func(t *testing.T) *end{
+		"ours":  func(t *testing.T) *end { return inProcessServer(t, serverConfig(), inProcess{}) },
+		"V2Ray": func(t *testing.T) *end { return startV2rayServer(t, v2rayServer{}) },
+	} {
+		for _, mux := range []bool{false, true} {
+			t.Run(name+map[bool]string{true: " with Mux"}[mux], func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, labSetup{remote: remoteAt(t, server(t).addr), change: func(c *config.Client) { c.Mux.Enabled = mux }})
+				l.ask(echoOrigin(t), "hello\n", 6).wantData(t, "hello\n")
+				closed := freePort(t)
+				l.ask(closed, "hello\n", 6)
+				r := l.awaitCause(t, "destination.refused")
+				t.Logf("%s [%s]; fix: %s", r.Msg, r.Confidence, r.Fix)
+				if page := l.getPlain(t, "http://"+closed+"/"); !strings.Contains(page, "destination.refused: ") {
+					t.Errorf("the page says %q", page)
+				}
+				if name == "ours" {
+					c := mustDialVia(t, l.addr, resettingOrigin(t, 100*time.Millisecond))
+					echoOn(t, c, "hello\n")
+					_, _ = io.Copy(io.Discard, c)
+					l.awaitCause(t, "destination.reset")
+				}
+				for _, r := range l.failures(t) {
+					if !strings.HasPrefix(r.Cause, "destination.") {
+						t.Errorf("told was %s: %s", r.Cause, r.Msg)
+					}
+				}
+			})
+		}
+	}
+}
+
+// getPlain asks the HTTP proxy for a page and returns it.
+func (l *lab) getPlain(t testing.TB, address string) string {
+	t.Helper()
+	l.visits.Lock()
+	l.asked[strings.TrimSuffix(strings.TrimPrefix(address, "http://"), "/")] = true
+	l.visits.Unlock()
+	c := http.Client{Timeout: labPatience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		Proxy:             http.ProxyURL(&url.URL{Scheme: "http", Host: l.addr}),
+		DialContext:       (&net.Dialer{Timeout: labPatience}).DialContext,
+	}}
+	r, err := c.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	page, _ := io.ReadAll(r.Body)
+	return string(page)
+}
