@@ -146,6 +146,9 @@ line 12 "z": its YAML is broken`},
 			[]config.Remote{named1("a")},
 			`vmess[0] "s": the server does not speak VMess but "shadowsocks"`,
 		},
+		{"JSON, a broken entry", strings.Replace(vmessOutbound("", `, "tag": "a"`), `"outbounds": [`, "\"outbounds\": [\n{\"protocol\": \"vmess\" \"settings\": {}},\n{\"protocol\": \"freedom\", \"settings\": {\"x\": 1}},\n", 1), []config.Remote{named1("a")}, "the text: its JSON breaks at line 2; what could be read of it is used"},
+		{"JSON, cut", strings.TrimSuffix(vmessOutbound("", `, "tag": "a"`), "]}") + ",\n{\"protocol\": \"vmess\", \"sett", []config.Remote{named1("a")}, "the text: its JSON breaks at line 2; what could be read of it is used"},
+		{"JSON of links, a broken one", `[{"add" "x"}, {"add": "a.example", "port": 443, "id": "` + testID + `", "net": "ws", "tls": "tls", "ps": "a"}]`, []config.Remote{named1("a")}, "the text: its JSON breaks at byte 9 of 132; what could be read of it is used"},
 		{"a web page", "<!DOCTYPE html>\n<html><title>Log in</title></html>", nil, "there is no server in it: it is a web page, as panels show it to browsers or without a login; want what the subscription's address answers to a client"},
 	} {
 		found, err := Read([]byte(c.text))

@@ -183,6 +183,13 @@ func (r *reader) text(data []byte) error {
 			return nil
 		}
 		broken = err
+		if err != nil {
+			r.pieces(data)
+		}
+		if r.any() {
+			r.note("the text", "", nil, err.Error()+"; what could be read of it is used")
+			return nil
+		}
 	}
 	if isClash(data) {
 		err := r.clashText(data)

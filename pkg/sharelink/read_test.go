@@ -285,6 +285,7 @@ func TestReadBounds(t *testing.T) {
 		"YAML keys":     "proxies: {" + strings.Repeat("? ", 1<<16),
 		"JSON depth":    fill("["),
 		"JSON objects":  fill(`{"a":`),
+		"JSON pieces":   fill(`{"a":[`) + fill(`{"b":"`) + strings.Repeat("x", 1<<18),
 		"comments":      fill("/*"),
 		"commas":        "[" + strings.Repeat(",", 1<<18) + "]",
 		"links":         many,

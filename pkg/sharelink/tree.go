@@ -158,6 +158,58 @@ func parseTree(data []byte) (any, error) {
 	return plainTree(value, 0)
 }
 
+// maxPieces bounds how many bytes of broken JSON are looked at, again and again.
+const maxPieces = 16 * MaxSize
+
+// pieces reads the servers in JSON that breaks somewhere: objects that are whole
+// and look like one.
+func (r *reader) pieces(data []byte) {
+	plain := standardJSON(data)
+	line, left := 1, maxPieces
+	for i := 0; i < len(plain) && left > 0; i++ {
+		if plain[i] == '\n' {
+			line++
+		}
+		if plain[i] != '{' {
+			continue
+		}
+		decoder := json.NewDecoder(bytes.NewReader(plain[i:]))
+		decoder.UseNumber()
+		var value any
+		err := decoder.Decode(&value)
+		left -= int(decoder.InputOffset()) + 1
+		if err != nil {
+			left -= lookedAt(err)
+			continue
+		}
+		value, err = plainTree(value, 0)
+		o, _ := value.(object)
+		if err != nil || !isServer(o) {
+			continue
+		}
+		if r.object(fmt.Sprintf("line %d", line), o) != nil {
+			continue
+		}
+		size := int(decoder.InputOffset())
+		line += bytes.Count(plain[i:i+size], []byte("\n"))
+		i += size - 1
+	}
+}
+
+// lookedAt is how far a decoder came.
+func lookedAt(err error) int {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return int(syntax.Offset)
+	}
+	return MaxSize // to the end
+}
+
+// isServer reports whether an object looks like a single server.
+func isServer(o object) bool {
+	return o.has("protocol") && o.has("settings") || o.has("type") && o.has("server") || o.has("add") && o.has("id")
+}
+
 // plainTree makes texts of scalars.
 func plainTree(value any, depth int) (any, error) {
 	if depth > maxDepth {

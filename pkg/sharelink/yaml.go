@@ -14,7 +14,7 @@ const (
 	// maxNodes bounds what the aliases of a YAML text may grow to.
 	maxNodes = 1 << 18
 	// maxEntryNodes bounds those of one of its entries.
-	maxEntryNodes = 1 << 12
+	maxEntryNodes = 1 << 9
 )
 
 var (
