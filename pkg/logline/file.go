@@ -8,7 +8,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
+	"time"
 )
 
 const (
@@ -20,15 +24,24 @@ const (
 	OldFiles = 2
 )
 
-// A File is a log file that is moved aside when it is full. Writes may come
+// retryPause is the least time between two attempts to begin a new file, or to
+// open one that could not be opened.
+const retryPause = time.Second
+
+// A File is a log file that is moved aside when it is full. Only a regular file
+// is: a device, like /dev/null or a terminal, stays where it is. Writes may come
 // from several goroutines; each is kept whole in one file.
 type File struct {
-	path string
-	most int64
+	path  string
+	most  int64
+	pause time.Duration
 
-	mu   sync.Mutex
-	file *os.File
-	size int64
+	mu      sync.Mutex
+	closed  bool
+	file    *os.File // nil where it could not be opened again
+	regular bool
+	size    int64
+	next    time.Time // the earliest of the next attempt
 }
 
 // OpenFile opens a log file, or makes it, readable by its owner only. The
@@ -36,13 +49,14 @@ type File struct {
 func OpenFile(path string) (*File, error) { return openFile(path, MaxFileSize) }
 
 func openFile(path string, most int64) (*File, error) {
-	f := &File{path: path, most: most}
+	f := &File{path: path, most: most, pause: retryPause}
 	if err := f.open(); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
+// open opens the path. A file that was open is closed once there is another.
 func (f *File) open() error {
 	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
@@ -50,59 +64,101 @@ func (f *File) open() error {
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeDevice == 0 {
-		err = fmt.Errorf("%s is no file", f.path)
+		err = fmt.Errorf("%s is not a file", f.path)
 	}
 	if err != nil {
 		_ = file.Close()
 		return fmt.Errorf("log file: %w", err)
 	}
-	f.file, f.size = file, info.Size()
+	if f.file != nil {
+		_ = f.file.Close()
+	}
+	f.file, f.size, f.regular = file, info.Size(), info.Mode().IsRegular() && !isSystemPath(f.path)
 	return nil
+}
+
+// isSystemPath reports whether a path names a device or an open file of a
+// process, as /dev/stderr does even where that leads to a regular file, which is
+// somebody else's then.
+func isSystemPath(path string) bool {
+	path = filepath.Clean(path)
+	return strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/proc/")
 }
 
 // Write implements io.Writer.
 func (f *File) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.file == nil {
+	if f.closed {
 		return 0, fs.ErrClosed
 	}
-	if f.size > 0 && f.size+int64(len(p)) > f.most {
-		f.moveAside()
+	full := f.file == nil || f.regular && f.size > 0 && f.size+int64(len(p)) > f.most
+	if full && !time.Now().Before(f.next) && !f.moveAside() {
+		f.next = time.Now().Add(f.pause)
+	}
+	if f.file == nil {
+		return 0, fs.ErrClosed
 	}
 	n, err := f.file.Write(p)
 	f.size += int64(n)
 	return n, err
 }
 
-// moveAside begins a new file. Where that cannot be done, the old one grows
-// on: a log too long is better than none.
-func (f *File) moveAside() {
-	for i := OldFiles - 1; i >= 1; i-- {
-		err := os.Rename(fmt.Sprintf("%s.%d", f.path, i), fmt.Sprintf("%s.%d", f.path, i+1))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			f.size = 0
-			return
+// moveAside begins a new file. Where that cannot be done, the old one grows on
+// and moveAside reports false: a log too long is better than none.
+func (f *File) moveAside() bool {
+	if path := f.where(); path != "" && f.makeRoom(path) {
+		if runtime.GOOS == "windows" { // it moves no open files
+			_ = f.file.Close()
+			f.file = nil
+		}
+		moved := os.Rename(path, path+".1") == nil
+		if f.open() == nil {
+			return moved
+		}
+		if moved {
+			_ = os.Rename(path+".1", path)
 		}
 	}
-	old := f.file
-	_ = old.Close() // first, for systems that do not move open files
-	_ = os.Rename(f.path, f.path+".1")
-	if f.open() != nil {
-		f.file = nil
+	return f.open() == nil && f.size == 0
+}
+
+// where returns where the open file is, without links; "" if it is no longer
+// there.
+func (f *File) where() string {
+	path, err := filepath.EvalSymlinks(f.path)
+	if err != nil || f.file == nil {
+		return ""
 	}
+	there, err := os.Lstat(path)
+	open, err2 := f.file.Stat()
+	if err != nil || err2 != nil || !os.SameFile(there, open) {
+		return ""
+	}
+	return path
+}
+
+// makeRoom moves the older files on, so that the name of the last is free.
+func (f *File) makeRoom(path string) bool {
+	for i := OldFiles - 1; i >= 1; i-- {
+		err := os.Rename(fmt.Sprintf("%s.%d", path, i), fmt.Sprintf("%s.%d", path, i+1))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	return true
 }
 
 // Close closes the file.
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.file == nil {
+	if f.closed || f.file == nil {
+		f.closed = true
 		return nil
 	}
-	err := f.file.Close()
-	f.file = nil
-	return err
+	f.closed = true
+	return f.file.Close()
 }
 
 // ToFile returns a handler that writes to a log file, with the time before
