@@ -26,8 +26,8 @@ func IsPermission(err error) bool { return isAny(err, permission()) }
 // IsConnRefused reports whether the peer refused the connection.
 func IsConnRefused(err error) bool { return isAny(err, connRefused()) }
 
-// IsConnReset reports whether the connection was reset. What a write behind the
-// peer's end meets is not a reset, see [IsBrokenPipe].
+// IsConnReset reports whether the connection was reset. The error of a write
+// after the peer has closed is not a reset, see [IsBrokenPipe].
 func IsConnReset(err error) bool { return isAny(err, connReset()) }
 
 // IsBrokenPipe reports whether a write found the connection already ended.
