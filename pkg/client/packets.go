@@ -142,7 +142,14 @@ func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.P
 }
 
 func (p *packets) xudp(dial func(ctx context.Context, first []byte) (transport.StreamConn, error)) *mux.XUDP {
-	return &mux.XUDP{Dial: dial, MaxPayload: p.xudpPayload, Owner: p.guard}
+	return &mux.XUDP{Dial: dial, MaxPayload: p.xudpPayload, Moves: p.xudpMoves, Owner: p.guard}
+}
+
+// xudpMoves reports whether the server lets associations move to other tunnels:
+// of those that understand XUDP, sing-box and mihomo do not.
+func (p *packets) xudpMoves() bool {
+	kind := p.guard.account.Kind()
+	return kind == vmess.KindOwn || kind == vmess.KindV2Ray
 }
 
 // xudpPayload is the largest datagram that the server is known to take by

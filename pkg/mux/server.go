@@ -63,6 +63,12 @@ type Server struct {
 	// as such that were not taken, and a tunnel ends in order with its last one:
 	// at once where it has none.
 	Accepting context.Context
+	// Mappings, when not nil, lets UDP sessions with global ids go on over other
+	// tunnels. Their handlers' contexts are of ctx, not of the tunnel.
+	Mappings *Mappings
+	// Own is set for a client of this package: it takes datagrams of any size,
+	// and comes again for an association at once, or not at all.
+	Own bool
 }
 
 // Serve serves a tunnel until it is over and all handlers have returned, and
@@ -73,7 +79,7 @@ func (v *Server) Serve(ctx context.Context, conn transport.StreamConn, user stri
 	// Handlers hear of a cancelled ctx after the tunnel has ended by it.
 	handlers, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	t := &serverTunnel{server: v, ctx: handlers, user: user, source: source}
+	t := &serverTunnel{server: v, outer: ctx, ctx: handlers, user: user, source: source}
 	t.tunnel = newTunnel(t, new(sync.WaitGroup), v.Dropped)
 	if err := t.start(conn); err != nil {
 		return err
@@ -100,6 +106,7 @@ func (v *Server) Serve(ctx context.Context, conn transport.StreamConn, user stri
 type serverTunnel struct {
 	*tunnel
 	server   *Server
+	outer    context.Context // of Serve
 	ctx      context.Context // of the handlers
 	user     string
 	source   netip.AddrPort
@@ -129,8 +136,38 @@ func (t *serverTunnel) opened(f Frame) error {
 	if s == nil {
 		return err
 	}
-	t.handlers.Go(func() { t.handle(ctx, s, f) })
+	switch {
+	case f.Network != NetworkUDP || t.server.Mappings == nil || f.GlobalID == [8]byte{}:
+		t.handlers.Go(func() { t.handle(ctx, s, f) })
+	default:
+		t.join(s, f)
+	}
 	return t.deliver(s, f)
+}
+
+// join makes a UDP session that of a mapping.
+func (t *serverTunnel) join(s *session, f Frame) {
+	linger := mappingLinger
+	if t.server.Own {
+		linger = ownLinger
+	}
+	conn := &packets{session: s, max: t.largest(f)}
+	if m := t.server.Mappings.join(mappingKey{t.user, f.GlobalID}, conn, linger); m != nil {
+		go t.handleMapping(m, f)
+	} else {
+		t.running.Add(-1)
+	}
+}
+
+// largest is the largest datagram that the client of a UDP session takes.
+func (t *serverTunnel) largest(f Frame) int {
+	switch {
+	case f.HasGlobalID && !t.server.Own:
+		return maxXrayPacket
+	case f.Session == 0:
+		return maxPacket
+	}
+	return maxPlainPacket
 }
 
 // admit makes the session of a New; none when it is refused.
@@ -184,16 +221,9 @@ func (t *serverTunnel) handle(ctx context.Context, s *session, f Frame) {
 		})
 		return
 	}
-	most := maxPlainPacket
-	switch {
-	case f.HasGlobalID:
-		most = maxXrayPacket
-	case f.Session == 0:
-		most = maxPacket
-	}
 	t.server.HandlePackets(ctx, &PacketRequest{
 		Destination: s.dst, User: t.user, Source: t.source,
-		FullCone: s.cone.Load(), Conn: &packets{session: s, max: most},
+		FullCone: s.cone.Load(), Conn: &packets{session: s, max: t.largest(f)},
 	})
 }
 

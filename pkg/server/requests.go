@@ -107,7 +107,9 @@ func (s *Server) serveMux(ctx, accepting context.Context, in *vmess.Incoming, so
 	if err != nil {
 		return
 	}
-	sessions := mux.Server{HandleStream: s.handleStream, HandlePackets: s.handleSession, Accepting: accepting}
+	sessions := mux.Server{
+		HandleStream: s.handleStream, HandlePackets: s.handleSession, Accepting: accepting, Mappings: &s.mappings, Own: in.Own,
+	}
 	if err := sessions.Serve(ctx, conn, in.User, source); err != nil {
 		s.log.Debug("mux", "user", in.User, "err", err)
 	}
@@ -116,6 +118,11 @@ func (s *Server) serveMux(ctx, accepting context.Context, in *vmess.Incoming, so
 // handleSession serves a UDP session of a Mux.Cool request: to one destination,
 // or to any when the client learns where datagrams come from (XUDP).
 func (s *Server) handleSession(ctx context.Context, p *mux.PacketRequest) {
+	if !s.begin() { // it may outlive its tunnel
+		_ = p.Conn.Close()
+		return
+	}
+	defer s.streams.Done()
 	r := &transport.Request{User: p.User, Source: p.Source, Inbound: "mux"}
 	if !p.FullCone {
 		r.Destination = p.Destination

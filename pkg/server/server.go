@@ -28,6 +28,7 @@ import (
 	"vmess-local/pkg/errno"
 	"vmess-local/pkg/limit"
 	"vmess-local/pkg/logline"
+	"vmess-local/pkg/mux"
 	"vmess-local/pkg/stats"
 	"vmess-local/pkg/status"
 	"vmess-local/pkg/tlsconn"
@@ -85,7 +86,8 @@ type Server struct {
 	full     occasion     // to say that they are too many
 	short    occasion     // to say that there are no more files
 	refusals *refusals
-	ways     gate // ways out to destinations
+	ways     gate         // ways out to destinations
+	mappings mux.Mappings // UDP associations that move between tunnels
 
 	mu      sync.Mutex
 	closed  bool           // no new streams

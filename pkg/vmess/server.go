@@ -204,6 +204,7 @@ type Incoming struct {
 	Destination netaddr.Addr // none for CommandMux
 	Security    Security
 	Legacy      bool // the header was of the MD5 kind
+	Own         bool // the client is of this package, as far as its header tells
 
 	conn *Conn
 }
@@ -304,7 +305,7 @@ func (s *Server) incoming(o *opening, h *requestHeader, carrier transport.Stream
 	}
 	return &Incoming{
 		User: o.user.Name, Command: h.command, Destination: h.address,
-		Security: h.security, Legacy: legacy, conn: conn,
+		Security: h.security, Legacy: legacy, Own: o.own, conn: conn,
 	}
 }
 
