@@ -182,6 +182,16 @@ func (c *Client) Addr() net.Addr {
 	return c.listener.Addr()
 }
 
+// StatusURL returns the status page's address with its token, "" when it is off.
+func (c *Client) StatusURL() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.page == nil {
+		return ""
+	}
+	return c.page.URL()
+}
+
 // Close gives the ports back. It is for a client that was not run.
 func (c *Client) Close() error {
 	c.mu.Lock()
@@ -307,7 +317,7 @@ func (c *Client) servePage(run *running) {
 	page := c.page
 	ctx, stop := context.WithCancel(run.ctx)
 	c.stopPage, c.served = stop, page
-	c.opt.Log.Info("status", logline.Text("status: %s", page.URL()), "url", page.URL())
+	c.opt.Log.Info(logline.Status, logline.Text("status: %s", page.URL()), "url", page.URL())
 	c.paged.Go(func() { _ = page.Run(ctx) })
 }
 

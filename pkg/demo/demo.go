@@ -95,7 +95,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.Once {
 		return nil
 	}
-	fmt.Fprintf(o.Out, stayText, cl.Addr(), PageName, cl.Addr(), PageName)
+	fmt.Fprintf(o.Out, stayText, cl.Addr(), PageName, cl.Addr(), PageName, cl.StatusURL())
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
@@ -112,6 +112,7 @@ const stayText = `
 Now enter %s as SOCKS5 or HTTP proxy in a browser and open
 http://%s/ (Firefox: with "Proxy DNS when using SOCKS v5"), or try:
   curl -x socks5h://%s http://%s/
+status: %s
 Ctrl-C ends the demo.
 `
 

@@ -75,7 +75,15 @@ func TestStaysUntilDone(t *testing.T) {
 		}
 		text += string(p[:n])
 	}
-	_, after, _ := strings.Cut(text, "curl -x ")
+	_, after, _ := strings.Cut(text, "\nstatus: ")
+	status, _, _ := strings.Cut(after, "\n")
+	page, err := http.Get(status)
+	if err != nil || page.StatusCode != http.StatusOK || !strings.Contains(status, "/?token=") {
+		t.Fatalf("the status page at %q: %v, %v", status, page, err)
+	}
+	_ = page.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	_, after, _ = strings.Cut(text, "curl -x ")
 	proxy, err := url.Parse(strings.Fields(after)[0])
 	if err != nil {
 		t.Fatal(err)

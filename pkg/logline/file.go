@@ -162,35 +162,37 @@ func (f *File) Close() error {
 }
 
 // ToFile returns a handler that writes to a log file, with the time before
-// each line for people. The records of the message ready go to w as well:
-// whoever started the program waits for them.
+// each line for people. The records of the messages Ready and Status go to w as
+// well: whoever started the program waits for them.
 func ToFile(f *File, w io.Writer, level slog.Leveler, json bool) slog.Handler {
 	if json {
-		return &readyToo{New(f, level, true), New(w, level, true)}
+		return &startToo{New(f, level, true), New(w, level, true)}
 	}
-	return &readyToo{&handler{w: f, level: level, mu: new(sync.Mutex), timed: true}, New(w, level, false)}
+	return &startToo{&handler{w: f, level: level, mu: new(sync.Mutex), timed: true}, New(w, level, false)}
 }
 
-// Ready is the message of the record that says that a program serves.
-const Ready = "ready"
+// The messages of the records about a program's start.
+const (
+	Ready  = "ready"  // it serves
+	Status = "status" // where its status page is
+)
 
-// readyToo writes all to one handler, and to another that the program is
-// ready.
-type readyToo struct{ all, start slog.Handler }
+// startToo writes all to one handler, and to another what is about the start.
+type startToo struct{ all, start slog.Handler }
 
-func (h *readyToo) Enabled(ctx context.Context, l slog.Level) bool { return h.all.Enabled(ctx, l) }
+func (h *startToo) Enabled(ctx context.Context, l slog.Level) bool { return h.all.Enabled(ctx, l) }
 
-func (h *readyToo) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == Ready && h.start.Enabled(ctx, r.Level) {
+func (h *startToo) Handle(ctx context.Context, r slog.Record) error {
+	if (r.Message == Ready || r.Message == Status) && h.start.Enabled(ctx, r.Level) {
 		_ = h.start.Handle(ctx, r)
 	}
 	return h.all.Handle(ctx, r)
 }
 
-func (h *readyToo) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &readyToo{h.all.WithAttrs(attrs), h.start.WithAttrs(attrs)}
+func (h *startToo) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &startToo{h.all.WithAttrs(attrs), h.start.WithAttrs(attrs)}
 }
 
-func (h *readyToo) WithGroup(name string) slog.Handler {
-	return &readyToo{h.all.WithGroup(name), h.start.WithGroup(name)}
+func (h *startToo) WithGroup(name string) slog.Handler {
+	return &startToo{h.all.WithGroup(name), h.start.WithGroup(name)}
 }

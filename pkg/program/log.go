@@ -20,7 +20,7 @@ func (f *LogFlags) Add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.format, formatFlag, "", "log in this `FORMAT`: text for people, json for programs")
 	Choices(cmd, "log-level", "debug", "info", "warn", "error")
 	Choices(cmd, formatFlag, "text", "json")
-	cmd.Flags().StringVar(&f.file, "log-file", "", "log into this `FILE`, and to stderr only that it is ready")
+	cmd.Flags().StringVar(&f.file, "log-file", "", "log into this `FILE`, and to stderr only that it is ready and where the status page is")
 }
 
 // Check refuses impossible flags, before anything else is looked at.

@@ -212,7 +212,7 @@ func (s *Server) Run(ctx context.Context) error {
 	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	if s.page != nil {
-		s.log.Info("status", logline.Text("status: %s", s.page.URL()), "url", s.page.URL())
+		s.log.Info(logline.Status, logline.Text("status: %s", s.page.URL()), "url", s.page.URL())
 		paged := make(chan error, 1)
 		go func() { paged <- s.page.Run(streams) }()
 		defer func() { cut(); <-paged }()
