@@ -262,7 +262,7 @@ func handshake(e *netdial.Error, s Setting, f WayFacts) Verdict {
 		return Verdict{
 			Cause: TLSRefused, Confidence: Likely,
 			Sentence: s.server() + " closed the connection during the TLS handshake",
-			Fix:      "check " + s.at("port") + " and " + s.at("tls.serverName") + `, and that TLS 1.2 or later is on at the server`,
+			Fix:      "check " + s.at("port") + " and " + s.at("tls.serverName") + `, and that TLS 1.2 or later is on at the server; a port that expects the PROXY protocol hangs up, too`,
 		}
 	}
 	return Verdict{

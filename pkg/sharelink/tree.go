@@ -159,7 +159,7 @@ func parseTree(data []byte) (any, error) {
 }
 
 // maxPieces bounds how many bytes of broken JSON are looked at, again and again.
-const maxPieces = 16 * MaxSize
+const maxPieces = 4 * MaxSize
 
 // pieces reads the servers in JSON that breaks somewhere: objects that are whole
 // and look like one.
