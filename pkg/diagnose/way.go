@@ -248,6 +248,8 @@ func handshake(e *netdial.Error, s Setting, f WayFacts) Verdict {
 		return notTLS(s, "answers TLS with "+protocolOf(record.RecordHeader[:]), Certain)
 	case alerted: // which only TLS servers send
 		return refusedTLS(alert, s)
+	case f.OtherTLS == Yes && isReset(e.Err): // or something cuts TLS by its name
+		return notTLS(s, "resets TLS and answers plain HTTP", Likely)
 	case f.OtherTLS == Yes:
 		return notTLS(s, "does not answer TLS, but plain HTTP", Certain)
 	case isReset(e.Err):

@@ -125,6 +125,8 @@ func wayCases(t *testing.T) []judged {
 	add("TLS fails otherwise", step(netdial.StepTLS, errors.New("tls: server selected unsupported group")), s, none, diagnose.TLSRefused, possible)
 	add("TLS reset", step(netdial.StepTLS, &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), s, none, diagnose.TCPReset, likely)
 
+	add("TLS reset, HTTP answered", step(netdial.StepTLS, &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), s, other, diagnose.TLSNotTLS, likely)
+
 	add("upgrade without deadline's name", context.DeadlineExceeded, s, none, diagnose.WSSilent, certain)
 	add("unknown error", errors.New("odd"), s, none, diagnose.WSReset, possible)
 	return cases
