@@ -88,3 +88,13 @@ func TestPageTellsOfPassword(t *testing.T) {
 		}
 	}
 }
+
+func TestExportProxy(t *testing.T) {
+	for system, want := range map[string]string{
+		"linux": "export ALL_PROXY=socks5h://127.0.0.1:1080", "windows": `$env:ALL_PROXY = "socks5h://127.0.0.1:1080"`,
+	} {
+		if got := exportProxy(system, "socks5h://127.0.0.1:1080"); got != want {
+			t.Errorf("%s: %s", system, got)
+		}
+	}
+}

@@ -1,6 +1,9 @@
 package client
 
-import "net"
+import (
+	"net"
+	"runtime"
+)
 
 // entries are what people enter to use the proxy: in Firefox, for Chromium, in
 // a shell.
@@ -14,15 +17,24 @@ func entriesOf(addr string, auth bool) entries {
 		return entries{
 			firefox:  "SOCKS v5 host " + spaced(addr) + ", and \"Proxy DNS\"",
 			chromium: "chromium --proxy-server=socks5://" + addr,
-			shell:    "export ALL_PROXY=socks5h://" + addr,
+			shell:    exportProxy(runtime.GOOS, "socks5h://"+addr),
 		}
 	}
 	const asks = " (it asks for the password; for SOCKS it has none)"
 	return entries{
 		firefox:  "HTTP Proxy " + spaced(addr) + ", and \"Also use this proxy for HTTPS\"" + asks,
 		chromium: "chromium --proxy-server=http://" + addr + asks,
-		shell:    "export ALL_PROXY=socks5h://USER:PASSWORD@" + addr,
+		shell:    exportProxy(runtime.GOOS, "socks5h://USER:PASSWORD@"+addr),
 	}
+}
+
+// exportProxy is the command that makes the programs of a shell use the proxy
+// at url: PowerShell's on Windows, else a POSIX shell's.
+func exportProxy(system, url string) string {
+	if system == "windows" {
+		return `$env:ALL_PROXY = "` + url + `"`
+	}
+	return "export ALL_PROXY=" + url
 }
 
 // spaced is an address as browsers ask for it.

@@ -88,6 +88,7 @@ func TestWindows(t *testing.T) {
 			}
 		}
 		exchange(t, client.addr, bulkOrigin(t), 1<<20, 1<<20)
+		client.log.waitFor(t, `shell: $env:ALL_PROXY = "socks5h://`+client.addr+`"`)
 		page := client.proc.waitLine(t, regexp.MustCompile(`status: http://127\.0\.0\.1:(\d+)/\?token=(\S+)`))
 		if page[1] == "1081" {
 			t.Errorf("the status page is on a port that was taken: %s", page[0])
