@@ -501,9 +501,11 @@ func (g *guard) unanswered(x *request, end diagnose.End, account diagnose.ProbeR
 // destinationFailed names a failure of a destination, which is named only to
 // whoever asked for it.
 func (g *guard) destinationFailed(facts diagnose.DestinationFacts, err error) error {
-	g.voice.say(diagnose.Destination(facts, g.setting))
+	v := diagnose.Destination(facts, g.setting)
 	facts.Show = true
-	return &VerdictError{diagnose.Destination(facts, g.setting), err}
+	named := diagnose.Destination(facts, g.setting)
+	g.voice.sayOf(facts.To.String(), v, named)
+	return &VerdictError{named, err}
 }
 
 // silent decides on a request that stays unanswered.

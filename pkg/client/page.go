@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,6 +94,7 @@ type (
 		Fix        string    `json:"fix"`
 		Confidence string    `json:"confidence"`
 		Server     string    `json:"server"`
+		Site       string    `json:"site,omitempty"` // whose failure it is, where it is a destination's
 		Count      int       `json:"count"`
 	}
 	pageHealed struct {
@@ -147,9 +149,10 @@ func (g *generation) condition(failures []pageFailure, moved time.Time) (state, 
 	if checked := now.checked.Load(); checked != nil && checked.After(at) {
 		at = *checked
 	}
+	last := slices.IndexFunc(failures, func(f pageFailure) bool { return f.Site == "" }) // a site's failure is not the server's
 	switch {
-	case len(failures) > 0 && time.Since(failures[0].Time) < failingFor && failures[0].Time.After(at):
-		return "failing", failures[0].Sentence
+	case last >= 0 && time.Since(failures[last].Time) < failingFor && failures[last].Time.After(at):
+		return "failing", failures[last].Sentence
 	case at.IsZero() && g.again:
 		return "idle", "ready; nothing has been asked of " + now.voice.server + " since the configuration was read again"
 	case at.IsZero():

@@ -75,6 +75,24 @@ func (o *voice) say(v diagnose.Verdict) {
 	o.record(v, 1, now, logline.Text("%s\n%s", v.Line(), v.FixLine()))
 }
 
+// sayOf tells the failure of a site, which has no part in the server's: the page
+// names it each time, and the log at debug level.
+func (o *voice) sayOf(site string, v, named diagnose.Verdict) {
+	if o.board != nil {
+		o.remember(named, site, 1, time.Now())
+	}
+	o.log.Debug("site failed", "to", site, "cause", string(named.Cause), "sentence", named.Sentence, "server", o.server)
+	o.say(v)
+}
+
+// remember puts a failure on the page.
+func (o *voice) remember(v diagnose.Verdict, site string, count int, last time.Time) {
+	o.board.Tell(stats.Failure{
+		Time: last, Cause: string(v.Cause), Sentence: v.Sentence, Fix: v.Fix,
+		Confidence: v.Confidence.String(), Server: o.server, Site: site, Count: count,
+	})
+}
+
 // over reports whether a failure is over, so that another is news: the server
 // could be reached meanwhile.
 func (o *voice) over(t *telling, now time.Time) bool {
@@ -105,11 +123,8 @@ func (o *voice) repeat(t *telling) {
 // record writes a failure that happened count times, at last then, with its words
 // for people.
 func (o *voice) record(v diagnose.Verdict, count int, last time.Time, text slog.Attr) {
-	if o.board != nil {
-		o.board.Tell(stats.Failure{
-			Time: last, Cause: string(v.Cause), Sentence: v.Sentence, Fix: v.Fix,
-			Confidence: v.Confidence.String(), Server: o.server, Count: count,
-		})
+	if o.board != nil && !v.Cause.OfDestination() {
+		o.remember(v, "", count, last)
 	}
 	msg, attrs := v.Record()
 	o.log.Error(msg, append(attrs, text, "server", o.server, "count", count)...)

@@ -103,6 +103,10 @@ func (c Cause) OfWay() bool {
 	return false
 }
 
+// OfDestination reports whether the cause lies beyond the server, which has no part
+// in it.
+func (c Cause) OfDestination() bool { return strings.HasPrefix(string(c), "destination.") }
+
 // Causes returns all causes in the order of the way: configuration, local
 // port, the steps to the server, the account, the tunnel, the destination.
 func Causes() []CauseInfo {

@@ -48,8 +48,11 @@ type pageState struct {
 		Using      bool
 		RTT        float64 `json:"rttMs"`
 	}
-	Failures []struct{ Cause, Fix string }
-	Open     []struct {
+	Failures []struct {
+		Cause, Fix, Site, Sentence string
+		Count                      int
+	}
+	Open []struct {
 		ID       uint64
 		To       string
 		Up, Down int64
@@ -138,5 +141,33 @@ func TestStatusPageTellsFailures(t *testing.T) {
 	s := stateOf(t, base, token)
 	if s.State != "failing" || len(s.Failures) != 1 || s.Failures[0].Cause != "tcp.refused" || s.Failures[0].Fix == "" || !strings.Contains(s.Words, "refuse") {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestDeadSiteIsNotTheServer: sites that fail are listed by name, each counted, and
+// say nothing of the server, whose state they leave alone. The log names them at
+// debug level.
+func TestDeadSiteIsNotTheServer(t *testing.T) {
+	t.Parallel()
+	l, base, token := pageOf(t, remoteAt(t, inProcessServer(t, serverConfig(), inProcess{}).addr))
+	l.ask(echoOrigin(t), "hello\n", 6).wantData(t, "hello\n")
+	sites := []string{freePort(t), freePort(t)}
+	for _, site := range append(sites, sites[1]) {
+		l.ask(site, "hello\n", 6)
+	}
+	l.awaitCause(t, "destination.refused")
+	s := awaitState(t, base, token, "both sites are listed", func(s pageState) bool {
+		return s.State != "failing" && len(s.Failures) == 2
+	})
+	for i, f := range s.Failures { // the newest first
+		if want := sites[1-i]; f.Cause != "destination.refused" || f.Site != want || !strings.Contains(f.Sentence, want) || f.Count != 2-i {
+			t.Errorf("%+v", f)
+		}
+		if !strings.Contains(l.json.String(), f.Site) || strings.Contains(l.text.String(), f.Site) {
+			t.Error("the log names the site otherwise than at debug level")
+		}
+	}
+	if s.State != "well" {
+		t.Errorf("the state is %s: %s", s.State, s.Words)
 	}
 }

@@ -97,7 +97,10 @@ type Totals struct {
 type Failure struct {
 	Time                                     time.Time
 	Cause, Sentence, Fix, Confidence, Server string
-	Count                                    int
+	// Site is the destination whose failure it is; empty where it is the server's,
+	// or lies on the path to it.
+	Site  string
+	Count int
 }
 
 // Begin lists a connection until end is called, which may be done again. cut
@@ -263,21 +266,29 @@ func (b *Board) Totals() Totals {
 	return t
 }
 
-// Tell remembers a failure. One that the last failure of the same cause and
-// server repeats is counted there.
+// Tell remembers a failure. One that the last failure of the same cause, server
+// and site repeats is counted there. Those of sites and others are bounded apart.
 func (b *Board) Tell(f Failure) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i := range b.failures {
-		if old := &b.failures[i]; old.Cause == f.Cause && old.Server == f.Server {
+		if old := &b.failures[i]; old.Cause == f.Cause && old.Server == f.Server && old.Site == f.Site {
 			f.Count += old.Count
 			b.failures = append(b.failures[:i], b.failures[i+1:]...)
 			break
 		}
 	}
 	b.failures = append(b.failures, f)
-	if len(b.failures) > keptFailures {
-		b.failures = b.failures[1:]
+	like := func(o Failure) bool { return (o.Site == "") == (f.Site == "") }
+	kept := 0
+	for _, o := range b.failures {
+		if like(o) {
+			kept++
+		}
+	}
+	if kept > keptFailures {
+		i := slices.IndexFunc(b.failures, like)
+		b.failures = slices.Delete(b.failures, i, i+1)
 	}
 }
 

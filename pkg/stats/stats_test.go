@@ -162,3 +162,17 @@ func TestMoved(t *testing.T) {
 		}
 	})
 }
+
+// TestSitesDoNotPushOutServers: the failures of sites are counted by site, and do
+// not take the place of others.
+func TestSitesDoNotPushOutServers(t *testing.T) {
+	b := NewBoard()
+	b.Tell(Failure{Cause: "tcp.refused", Count: 1})
+	for i := range 3 * keptFailures {
+		b.Tell(Failure{Cause: "destination.refused", Site: fmt.Sprint("site", i/2), Count: 1})
+	}
+	all := b.Failures()
+	if len(all) != keptFailures+1 || all[len(all)-1].Cause != "tcp.refused" || all[0].Count != 2 || all[0].Site != fmt.Sprint("site", (3*keptFailures-1)/2) {
+		t.Errorf("%+v", all)
+	}
+}

@@ -309,7 +309,8 @@ function show(s) {
   if (s.users) program = "vmess-server";
   write($("program"), program);
   write($("listens"), s.users ? "listens on " + s.listen : "SOCKS5, SOCKS4a and HTTP proxy on " + s.listen);
-  state(failing ? "bad" : s.state === "well" ? "good" : "", s.words, failing && s.failures.length ? "Fix: " + s.failures[0].fix : "");
+  const ours = (s.failures || []).filter((f) => !f.site), sites = (s.failures || []).filter((f) => f.site);
+  state(failing ? "bad" : s.state === "well" ? "good" : "", s.words, failing && ours.length ? "Fix: " + ours[0].fix : "");
   facts(s);
   measure(s.totals);
   open(s.open, s.totals.open);
@@ -317,7 +318,9 @@ function show(s) {
   $("s-users").hidden = !s.users;
   if (s.users) { users(s.users); return; }
   servers(s.servers);
-  events("failures", s.failures, "", "None since the start.");
+  events("failures", ours, "", "None since the start.");
+  events("sites", sites, "", "");
+  $("s-sites").hidden = sites.length === 0;
   events("healed", s.healed, "good", "Nothing had to be.");
   heal(s.heal);
   write($("pac"), location.origin + "/proxy.pac");
