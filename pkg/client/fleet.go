@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// severalDial bounds the way to a server that is not the only one.
+	// severalDial bounds the path to a server that is not the only one.
 	severalDial = 5 * time.Second
 	// firstRest is how long a server that failed is left alone, lastRest the
 	// most: each time it fails again the rest is doubled.
@@ -32,7 +32,8 @@ const (
 )
 
 // A fleet is the configured servers in order of preference. The first that is
-// well is used. One that fails is left alone for a while; then the next
+// well is used; where nobody knows that, those that are silent are not waited for
+// (see race). One that fails is left alone for a while; then the next
 // request, which another server carries, has it tried, and it is used again
 // when it accepts us. Without requests nothing is tried. When all failed that
 // worked a moment ago, requests wait for the return of one.
@@ -43,10 +44,15 @@ type fleet struct {
 	comeback comeback
 	trials   sync.WaitGroup
 
-	mu      sync.Mutex
-	members []*member
-	using   *member
-	closed  bool
+	ctx context.Context // ends with close
+	end context.CancelFunc
+
+	mu         sync.Mutex
+	members    []*member
+	using      *member
+	why, words string // why the one in use failed last, as in choose
+	racing     *race  // the last that began; nil once it is over
+	closed     bool
 }
 
 // A member is one server of a fleet.
@@ -66,6 +72,7 @@ type member struct {
 
 func newFleet(log *slog.Logger, guards []*guard, patience time.Duration) *fleet {
 	f := &fleet{log: log, patience: patience}
+	f.ctx, f.end = context.WithCancel(context.Background())
 	for _, g := range guards {
 		m := &member{guard: g}
 		f.members = append(f.members, m)
@@ -144,7 +151,14 @@ func (f *fleet) round(ctx, waiting context.Context, first []byte, dial func(ctx 
 		ctx = waiting
 	}
 	how = cutShort
-	for _, m := range members {
+	for len(members) > 0 {
+		m, restarts, failed := f.pick(ctx, members)
+		if failed != nil {
+			if restarts && ctx.Err() == nil {
+				how = missed
+			}
+			return how, ctx.Err() == nil, failed
+		}
 		if err = dial(ctx, m.guard); err == nil {
 			f.served(m)
 			return reached, false, nil
@@ -155,8 +169,13 @@ func (f *fleet) round(ctx, waiting context.Context, first []byte, dial func(ctx 
 		if m.guard.lately() && m.guard.restarting(err, nil) {
 			how = missed
 		}
+		members = without(members, m)
 	}
 	return how, true, err
+}
+
+func without(members []*member, m *member) []*member {
+	return slices.DeleteFunc(slices.Clone(members), func(one *member) bool { return one == m })
 }
 
 // leaves reports whether datagrams that failed with err go by another server
@@ -272,8 +291,19 @@ func (f *fleet) failure(m *member, v diagnose.Verdict) {
 	}
 	m.down = true
 	f.lay(m, now)
-	why := "failed: " + string(v.Cause)
-	f.choose(why, f.using.quoted()+" "+why)
+	if m == f.using {
+		f.why = "failed: " + string(v.Cause)
+		f.words = m.quoted() + " " + f.why
+	}
+	f.replace()
+}
+
+// replace chooses another server for one in use that is down. It is called with
+// the lock held.
+func (f *fleet) replace() {
+	if f.using.down {
+		f.choose(f.why, f.words)
+	}
 }
 
 // lay leaves a server alone for twice as long as the last time.
@@ -282,11 +312,12 @@ func (f *fleet) lay(m *member, now time.Time) {
 	m.until, m.since = now.Add(m.rest), now
 }
 
-// choose makes the first server that is up the one that is used; words tell why
-// in a sentence. It is called with the lock held.
+// choose makes the first server that is up the one that is used, unless a race is
+// about to show whether it is; words tell why in a sentence. It is called with
+// the lock held.
 func (f *fleet) choose(why, words string) {
 	for _, m := range f.members {
-		if m.down {
+		if m.down || m != f.using && f.undecided(m) {
 			continue
 		}
 		if old := f.using; m != old {
@@ -376,6 +407,7 @@ func (f *fleet) close() {
 	f.closed = true
 	members := f.members
 	f.mu.Unlock()
+	f.end()
 	for _, m := range members {
 		m.guard.close()
 	}

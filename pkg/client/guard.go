@@ -145,7 +145,7 @@ func (g *guard) tunnel(ctx context.Context, first []byte) (transport.StreamConn,
 	if g.known() {
 		return g.pool.ConnectStream(ctx, first)
 	}
-	return g.reach(ctx, first)
+	return g.pool.ConnectSingle(ctx, first)
 }
 
 // An outcome is what a round of probes found.
@@ -306,7 +306,7 @@ func (g *guard) doubt() { g.doubted.Store(time.Now().UnixNano()) }
 // well reports whether the server is known to be well: a ready tunnel is at
 // hand, or it answered a moment ago and nothing has failed since.
 func (g *guard) well() bool {
-	if g.pool.Ready() {
+	if g.known() && g.pool.Ready() {
 		return true
 	}
 	at := g.account.Answered().Round(0) // before a sleep is long ago

@@ -76,6 +76,7 @@ func TestFailOverOfDatagrams(t *testing.T) {
 	for _, mode := range []string{"auto", "plain", "packetaddr", "xudp"} {
 		for name, first := range map[string]func() string{
 			"dead":    func() string { return deadAddress(t) },
+			"silent":  func() string { return blackHole(t) },
 			"strange": func() string { return inProcessServer(t, other, inProcess{}).addr },
 		} {
 			t.Run(name+", "+mode, func(t *testing.T) {

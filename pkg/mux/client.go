@@ -160,6 +160,17 @@ func (s *session) sent() bool {
 	return s.known
 }
 
+// HasRoom reports whether a new session would go over a tunnel that there is.
+func (c *Client) HasRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.tunnels, func(t *clientTunnel) bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.hasRoom()
+	})
+}
+
 // reserve makes a session on a tunnel that has room for it. A fresh tunnel is
 // the caller's to dial.
 func (c *Client) reserve(network Network, dst netaddr.Addr) (t *clientTunnel, s *session, fresh bool, err error) {
@@ -205,14 +216,19 @@ type clientTunnel struct {
 	forsaken bool          // the dial failed because its caller gave up
 }
 
+// hasRoom is called with the lock held.
+func (t *clientTunnel) hasRoom() bool {
+	if t.conn != nil && transport.NearNonceLimit(t.conn) {
+		t.last = maxSessions
+	}
+	return t.err == nil && t.last < maxSessions && len(t.sessions) < t.client.concurrency() && t.stalled.Load() == nil
+}
+
 // reserve makes a session, nil when there is no room for it.
 func (t *clientTunnel) reserve(network Network, dst netaddr.Addr) *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.conn != nil && transport.NearNonceLimit(t.conn) {
-		t.last = maxSessions
-	}
-	if t.err != nil || t.last == maxSessions || len(t.sessions) >= t.client.concurrency() || t.stalled.Load() != nil {
+	if !t.hasRoom() {
 		return nil
 	}
 	t.last++

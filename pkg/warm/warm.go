@@ -93,7 +93,16 @@ func NewPool(endpoint transport.StreamEndpoint, o Options) *Pool {
 // ConnectStream implements transport.StreamEndpoint. A ready stream that turns
 // out dead before anything was sent is replaced in silence.
 func (p *Pool) ConnectStream(ctx context.Context, first []byte) (transport.StreamConn, error) {
-	for s := p.take(); s != nil; s = p.next() {
+	return p.connect(ctx, first, p.take())
+}
+
+// ConnectSingle is ConnectStream that counts as no demand.
+func (p *Pool) ConnectSingle(ctx context.Context, first []byte) (transport.StreamConn, error) {
+	return p.connect(ctx, first, p.next())
+}
+
+func (p *Pool) connect(ctx context.Context, first []byte, s *stream) (transport.StreamConn, error) {
+	for ; s != nil; s = p.next() {
 		if len(first) == 0 {
 			return s, nil
 		}
@@ -108,6 +117,19 @@ func (p *Pool) ConnectStream(ctx context.Context, first []byte) (transport.Strea
 		}
 	}
 	return p.endpoint.ConnectStream(ctx, first)
+}
+
+// Put keeps a stream that was made elsewhere, beyond Max too: somebody is about
+// to use it.
+func (p *Pool) Put(conn transport.StreamConn) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		_ = conn.Close()
+		return
+	}
+	p.keep(conn)
+	p.mu.Unlock()
 }
 
 // Expect has a stream made ready for a connection that is likely to come: it
@@ -167,11 +189,10 @@ func (p *Pool) Drop() {
 func (p *Pool) take() *stream {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.max == 0 || p.closed {
-		return nil
-	}
 	s := p.pop()
-	p.demand(time.Now())
+	if p.max > 0 && !p.closed {
+		p.demand(time.Now())
+	}
 	return s
 }
 
@@ -248,11 +269,16 @@ func (p *Pool) make() {
 		}
 		return
 	}
+	p.keep(conn)
+	p.mu.Unlock()
+}
+
+// keep is called with the lock held.
+func (p *Pool) keep(conn transport.StreamConn) {
 	s := newStream(conn)
 	s.seen = p.now().Round(0)
 	p.ready = append(p.ready, s)
 	s.expiry = time.AfterFunc(p.life, func() { p.drop(s, false) })
-	p.mu.Unlock()
 	if s.waiter != nil {
 		go p.watch(s)
 	}
