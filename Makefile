@@ -85,6 +85,10 @@ soak: ## move streams over bad roads for DURATION (10m), with WORKERS (200)
 	@cd pkg/e2e && CI=true ../../bin/e2e.test -test.run '^TestSoak$$' -test.v -test.timeout 0 \
 	  -soak '$(or $(DURATION),10m)' -soak.workers '$(or $(WORKERS),200)'
 
+.PHONY: healthy
+healthy: ## 10,000 healthy requests through every kind of server's ending, none of which may be reported
+	$(GO) test -count 1 -v ./pkg/e2e -run '^TestHealthyEndingsAreQuiet$$' -healthy '$(or $(COUNT),10000)' -timeout 30m -parallel 2
+
 .PHONY: screens
 screens: ## keep pictures of the status page in dist/screens; UPDATE=1 makes the one in docs anew
 	@CI=true $(GO) test ./pkg/e2e -count=1 -run '^Test(Status|Server)Page' -screens "$(CURDIR)/dist/screens" $(if $(UPDATE),-update)

@@ -27,13 +27,32 @@ type fakeEnding int
 
 const (
 	// Without VMess's end mark:
-	endByClose fakeEnding = iota // close frame 1000 and at once FIN, as sing-box does one time in three
-	endByFIN                     // FIN without a close frame, as mihomo does, and sing-box two times in three
-	endByReset                   // RST behind the last byte, as sing-box does now and then
+	endByClose      fakeEnding = iota // close frame 1000 and at once FIN, as sing-box does one time in three
+	endByFIN                          // FIN without a close frame, as mihomo does, and sing-box two times in three
+	endByReset                        // RST behind the last byte, as sing-box does now and then
+	endByCloseReset                   // close frame 1000 and then RST
 	// With it:
 	endMarked        // and close frame 1000, as Xray does
 	endMarkedByReset // and then RST, as Xray does now and then
 )
+
+// String returns the ending's name.
+func (e fakeEnding) String() string {
+	return [...]string{"close frame", "bare FIN", "reset", "close frame, reset", "end mark and close frame", "end mark, close frame, reset"}[e]
+}
+
+// end ends a tunnel; flush sends what is still to be sent, and a tail with it.
+func (e fakeEnding) end(c *net.TCPConn, flush func(tail []byte) error) error {
+	var tail []byte
+	if e != endByFIN && e != endByReset {
+		tail = fakeFrame(nil, 8, []byte{1000 >> 8, 1000 & 0xff})
+	}
+	err := flush(tail)
+	if e == endByReset || e == endByCloseReset || e == endMarkedByReset {
+		_ = c.SetLinger(0)
+	}
+	return err
+}
 
 // marked reports whether an ending has the end mark.
 func (e fakeEnding) marked() bool { return e >= endMarked }
@@ -46,7 +65,7 @@ func (e fakeEnding) marked() bool { return e >= endMarked }
 func fakeServer(t testing.TB, ending fakeEnding) string {
 	t.Helper()
 	return serveOrigin(t, func(c *net.TCPConn) {
-		if err := serveFake(c, ending); err != nil && !errors.Is(err, io.EOF) {
+		if err := serveFake(c, ending); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) { // with the test's end
 			t.Errorf("the fake server: %v", err)
 		}
 	})
@@ -62,6 +81,9 @@ func serveFake(c *net.TCPConn, ending fakeEnding) error {
 	if err != nil {
 		return fmt.Errorf("request: %w", err)
 	}
+	if request.command == 3 {
+		return serveFakeMux(c, ws, request, ending)
+	}
 	line, err := request.readLine(ws)
 	if err != nil {
 		return fmt.Errorf("first chunk: %w", err)
@@ -74,15 +96,10 @@ func serveFake(c *net.TCPConn, ending fakeEnding) error {
 	if ending.marked() {
 		sealed = request.sealMarked(answer)
 	}
-	out := fakeFrame(nil, 2, sealed)
-	if ending == endByClose || ending.marked() {
-		out = fakeFrame(out, 8, []byte{1000 >> 8, 1000 & 0xff})
-	}
-	_, err = c.Write(out)
-	if ending == endByReset || ending == endMarkedByReset {
-		_ = c.SetLinger(0)
-	}
-	return err
+	return ending.end(c, func(tail []byte) error {
+		_, err := c.Write(append(fakeFrame(nil, 2, sealed), tail...))
+		return err
+	})
 }
 
 // fakeUpgrade answers the upgrade request (RFC 6455 section 4.2.2).

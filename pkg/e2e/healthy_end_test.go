@@ -3,58 +3,94 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"testing"
 	"time"
+
+	"vmess-local/pkg/config"
 )
 
+// healthy is how many healthy requests each kind of ending is tried with.
+var healthy = flag.Int("healthy", 240, "how many requests TestHealthyEndingsAreQuiet makes of each kind")
+
 // TestHealthyEndingsAreQuiet: however servers of every kind end a tunnel behind
-// a whole answer, nothing has failed: one at a time, many at once, and with an
-// application that still says goodbye when the server has gone, as TLS does.
+// a whole answer, with Mux and without, nothing has failed: one at a time, many at
+// once, and with an application that still says goodbye when the server has gone,
+// as TLS does.
 func TestHealthyEndingsAreQuiet(t *testing.T) {
 	t.Parallel()
-	for name, ending := range map[string]fakeEnding{
-		"close frame":                  endByClose,
-		"bare FIN":                     endByFIN,
-		"reset":                        endByReset,
-		"end mark and close frame":     endMarked,
-		"end mark, close frame, reset": endMarkedByReset,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+	servers := map[string]func(t *testing.T) (config.Remote, string){
+		"our server": func(t *testing.T) (config.Remote, string) {
+			return remoteAt(t, inProcessServer(t, serverConfig(), inProcess{}).addr), politeOrigin(t)
+		},
+		"V2Ray": func(t *testing.T) (config.Remote, string) {
+			return remoteAt(t, labV2ray(t).addr), politeOrigin(t)
+		},
+	}
+	for ending := endByClose; ending <= endMarkedByReset; ending++ {
+		servers[ending.String()] = func(t *testing.T) (config.Remote, string) {
 			r := remoteAt(t, fakeServer(t, ending))
 			r.Security, r.GlobalPadding = "aes-128-gcm", false
-			l := newLab(t, labSetup{remote: r})
-			ask := func(n int64) {
-				if err := askThenSay(l.addr, n); err != nil {
-					t.Error(err)
-				}
-			}
-			for range 10 {
-				ask(1000)
-			}
-			var all sync.WaitGroup
-			for i := range 40 {
-				all.Go(func() {
-					for range 8 {
-						ask([]int64{1, 40, 5000, 20_000}[i%4])
-					}
-				})
-			}
-			all.Wait()
-			time.Sleep(time.Second) // failures of one moment are gathered, and then told
-			l.wantQuiet(t)
-		})
+			return r, "example.com:80" // a fake server answers itself
+		}
 	}
+	for name, start := range servers {
+		for _, mux := range []bool{false, true} {
+			t.Run(name+", "+muxName(mux), func(t *testing.T) {
+				t.Parallel()
+				r, origin := start(t)
+				l := newLab(t, labSetup{remote: r, change: func(c *config.Client) { c.Mux.Enabled = mux }})
+				ask := func(n int64) {
+					if err := askThenSay(l.addr, origin, n); err != nil {
+						t.Error(err)
+					}
+				}
+				const alone, atOnce = 10, 40
+				for range alone {
+					ask(1000)
+				}
+				var all sync.WaitGroup
+				for i := range atOnce {
+					all.Go(func() {
+						for range (*healthy - alone) / atOnce {
+							ask([]int64{1, 40, 5000, 20_000}[i%4])
+						}
+					})
+				}
+				all.Wait()
+				time.Sleep(time.Second) // failures of one moment are gathered, and then told
+				l.wantQuiet(t)
+			})
+		}
+	}
+}
+
+// politeOrigin is a closingOrigin that hears its peer out: what is said to one that
+// closes at once has its system reset the connection.
+func politeOrigin(t testing.TB) string {
+	t.Helper()
+	return serveOrigin(t, func(c *net.TCPConn) {
+		line, err := readLine(c)
+		if err != nil {
+			return
+		}
+		if answer, err := shortAnswer(line); err == nil {
+			_, _ = c.Write(answer)
+			_ = c.CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+		}
+	})
 }
 
 // askThenSay asks for n bytes and, once they are there, says something that
 // nobody hears any more.
-func askThenSay(proxyAddr string, n int64) error {
-	c, err := dialVia(proxyAddr, "example.com:80") // a fake server answers itself
+func askThenSay(proxyAddr, origin string, n int64) error {
+	c, err := dialVia(proxyAddr, origin)
 	if err != nil {
 		return err
 	}
