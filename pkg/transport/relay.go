@@ -127,6 +127,8 @@ type session struct {
 	broken atomic.Pointer[error] // the remote side broke off, and the local side is being told
 	torn   atomic.Bool           // the streams are being closed, or were
 	left   Lookout               // for a local side that has left
+	heard  atomic.Bool           // the local side is read though its direction is over
+	sent   Lookout               // for a local side that has yet to take the rest of the answer
 	closed chan struct{}         // closed when both streams are
 	// What the streams were closed for, nil for an orderly end. Valid once closed.
 	upErr, downErr error
@@ -154,6 +156,7 @@ func (s *session) outcome(lost error) Outcome {
 	quiet := s.quiet()
 	s.finish()
 	s.left.Stop()
+	s.sent.Stop()
 	<-s.closed
 	o := Outcome{
 		Up: s.up.Load() - s.up0, Down: s.down.Load() - s.down0, Quiet: quiet,
@@ -194,25 +197,30 @@ func (s *session) upload(done chan<- error) {
 		s.tail.Store(true)
 		s.timer.Reset(s.limit())
 	}
-	if s.broken.Load() == nil && !s.directionOver() {
-		s.attend(lost != nil)
+	w, waits := s.local.(PeerWaiter)
+	s.heard.Store(waits && lost == nil)
+	switch {
+	case s.broken.Load() != nil:
+	case s.over.Add(1) == 2:
+		s.finish() // nobody waits for a peer that is not needed
+	default:
+		s.attend(w)
 	}
 	done <- lost
 }
 
 // attend ends the session when the local side, whose direction is over, is gone
-// altogether: a far end that stays silent would never notice that. A tunnel is
-// read meanwhile, so that its pings are answered and nothing lies unread when it
-// is closed, which would reset it; but not one that was cut short: it may still
-// send much, and nobody takes it.
-func (s *session) attend(cutShort bool) {
-	w, ok := s.local.(PeerWaiter)
+// altogether: a far end that stays silent would never notice that. A tunnel (w is
+// not nil) is read meanwhile, so that its pings are answered and nothing lies
+// unread when it is closed, which would reset it; but not one that was cut short:
+// it may still send much, and nobody takes it.
+func (s *session) attend(w PeerWaiter) {
 	switch {
-	case !ok:
+	case w == nil:
 		if _, ok := s.local.(Leaver); !ok {
 			return
 		}
-	case cutShort:
+	case !s.heard.Load():
 		return
 	case w.WaitPeerClose():
 		s.finish()
@@ -248,13 +256,33 @@ func (s *session) download() {
 		s.finish()
 		return
 	}
-	if s.directionOver() {
+	if s.over.Add(1) == 2 {
+		s.finishSent()
 		return
 	}
 	if w, ok := s.remote.(PeerWaiter); ok {
 		_ = w.WaitPeerClose()
 		s.finish() // nothing the local side still sends can arrive
 	}
+}
+
+// finishSent ends the session behind the whole answer. While a tunnel that is read
+// has yet to take some of that, it is not closed: the next ping on it would have the
+// system reset it, and the rest be lost.
+func (s *session) finishSent() {
+	if !s.heard.Load() || StandingOf(s.local) != StandingHeld {
+		s.finish()
+		return
+	}
+	_ = s.remote.Close()
+	since := time.Now()
+	s.sent.Start(func() (again bool) {
+		if StandingOf(s.local) == StandingHeld && time.Since(since) < tailLimit {
+			return true
+		}
+		s.finish()
+		return false
+	})
 }
 
 // markBroken has a local side that can mark it say that the remote side broke off,
@@ -290,16 +318,6 @@ func (s *session) awaitLeave() {
 		}
 		return
 	}
-}
-
-// directionOver counts a direction that carries no more, and closes the
-// streams at the second: nobody waits for a peer that is not needed.
-func (s *session) directionOver() (both bool) {
-	both = s.over.Add(1) == 2
-	if both {
-		s.finish()
-	}
-	return both
 }
 
 // copy moves bytes until src ends (nil, nil) or one side fails.

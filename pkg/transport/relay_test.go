@@ -637,6 +637,67 @@ func TestRelayCutShortIsNotRead(t *testing.T) {
 	})
 }
 
+// A tunnel is a stream over one that has no half close: a byte says the end, and
+// what comes behind it are pings.
+type tunnel struct{ transport.StreamConn }
+
+func (c tunnel) Read(p []byte) (int, error) {
+	n, err := c.StreamConn.Read(p[:1])
+	if n == 1 && p[0] == '!' {
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+func (c tunnel) CloseWrite() error { _, err := c.StreamConn.Write([]byte("!")); return err }
+
+func (c tunnel) WaitPeerClose() bool {
+	_, _ = io.Copy(io.Discard, struct{ io.Reader }{c.StreamConn})
+	return true
+}
+
+func (c tunnel) Reset() error { return transport.Reset(c.StreamConn) }
+
+func (c tunnel) Standing() transport.Standing { return transport.StandingOf(c.StreamConn) }
+
+// A ping that comes behind the answer's end does not take away what of the answer
+// is still under way.
+func TestRelayPingBehindAnswer(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere the system does not tell what is under way")
+	}
+	const size = 1 << 20
+	near, local := tcpPair(t)
+	_ = near.SetReadBuffer(32 << 10)
+	_ = local.SetWriteBuffer(size)
+	remote, far := streamPair(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan transport.Outcome, 1)
+	go func() { done <- transport.Relay{}.Run(ctx, tunnel{transport.NewTCP(local)}, remote) }()
+	mustWrite(t, near, "question!")
+	mustRead(t, far, "question")
+	mustEnd(t, far)
+	go func() {
+		_, _ = far.Write(make([]byte, size))
+		_ = far.CloseWrite()
+	}()
+	got := 0
+	for p := make([]byte, 16<<10); got < size+1; time.Sleep(time.Millisecond) { // a slow reader
+		n, err := near.Read(p)
+		if got += n; err != nil {
+			t.Fatalf("after %d bytes of %d: %v", got, size, err)
+		}
+		if _, err := near.Write([]byte("?")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = near.Close()
+	if o := <-done; o.Err() != nil || o.Down != size {
+		t.Errorf("ended as %+v", o)
+	}
+}
+
 // whole cannot end one direction alone.
 type whole struct{ *transporttest.Conn }
 

@@ -301,6 +301,9 @@ func (c *Conn) countNonces(chunks *chunker) {
 	}
 }
 
+// Standing implements transport.Stander by the carrier.
+func (c *Conn) Standing() transport.Standing { return transport.StandingOf(c.carrier) }
+
 // Roomy implements transport.Roomer by the carrier.
 func (c *Conn) Roomy() bool { return transport.Roomy(c.carrier) }
 

@@ -325,6 +325,9 @@ func (c *Conn) Broken() bool { return transport.Broken(c.carrier.conn) }
 // Roomy implements [transport.Roomer] by the connection below.
 func (c *Conn) Roomy() bool { return transport.Roomy(c.carrier.conn) }
 
+// Standing implements [transport.Stander] by the connection below.
+func (c *Conn) Standing() transport.Standing { return transport.StandingOf(c.carrier.conn) }
+
 // heldUp reports whether an answer to pings may be late because the far end
 // takes nothing at the moment of what was written before them: what lies in its
 // system, or in ours while that of the far end is there to say so. So many
