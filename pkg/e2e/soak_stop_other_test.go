@@ -1,0 +1,9 @@
+//go:build !unix
+
+package e2e
+
+import "os"
+
+func stopProcess(*os.Process) {}
+
+func continueProcess(*os.Process) {}
