@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -706,5 +707,55 @@ func TestNearNonceLimit(t *testing.T) {
 		}
 		_ = client.Close()
 		_ = server.Close()
+	}
+}
+
+// Without sealed lengths, two flipped bytes make an end mark's length of any
+// chunk's. With a cut behind it that is no end, in whatever direction and form.
+func TestForgedEndMark(t *testing.T) {
+	const text = "an answer whose end matters"
+	s := newTestServer(t, ServerConfig{})
+	// forge turns the length of the last chunk of wire into that of an end mark,
+	// and cuts the rest off.
+	forge := func(wire []byte) []byte {
+		at := len(wire) - (2 + len(text) + tagSize)
+		forged := bytes.Clone(wire[:at+2])
+		length := binary.BigEndian.Uint16(forged[at:]) ^ uint16(len(text)+tagSize) ^ tagSize
+		binary.BigEndian.PutUint16(forged[at:], length)
+		return forged
+	}
+	for _, security := range []Security{SecurityAESGCM, SecurityChaCha20Poly1305} {
+		for _, legacy := range []bool{false, true} {
+			c := style{legacy: legacy, method: Method{security, masked}}.client(testID)
+			t.Run(fmt.Sprintf("%v/legacy %v/up", security, legacy), func(t *testing.T) {
+				_, r := recording(t, c, []byte(text))
+				server := accept(t, s, &recorder{in: bytes.NewReader(forge(r.writes[0]))})
+				wantEnd(t, server, "", io.ErrUnexpectedEOF)
+			})
+			t.Run(fmt.Sprintf("%v/legacy %v/down", security, legacy), func(t *testing.T) {
+				conn, r := recording(t, c, []byte("question"))
+				far := &recorder{in: bytes.NewReader(r.writes[0])}
+				mustWrite(t, accept(t, s, far), text)
+				r.in = bytes.NewReader(forge(bytes.Join(far.writes, nil)))
+				wantEnd(t, conn, "", io.ErrUnexpectedEOF)
+			})
+			t.Run(fmt.Sprintf("%v/legacy %v/datagrams", security, legacy), func(t *testing.T) {
+				r := &recorder{}
+				p, err := (&Dialer{Client: c, Endpoint: handOver(r)}).DialPacket(t.Context(), destination)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := p.WritePacket([]byte(text), destination); err != nil {
+					t.Fatal(err)
+				}
+				in, err := s.Accept(t.Context(), &recorder{in: bytes.NewReader(forge(bytes.Join(r.writes, nil)))})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := in.Packets().ReadPacket(make([]byte, 100)); !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("ended with %v", err)
+				}
+			})
+		}
 	}
 }
