@@ -72,6 +72,7 @@ type Options struct {
 
 	board *stats.Board // the Client's
 	room  *room        // likewise
+	self  *selfAddr    // likewise
 }
 
 // A Client is an assembled vmess-local. Its port is bound from New on.
@@ -146,7 +147,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if opt.Watcher == nil {
 		opt.Watcher = &awake.Watcher{Now: opt.Now}
 	}
-	opt.board, opt.room = stats.NewBoard(), newRoom()
+	opt.board, opt.room, opt.self = stats.NewBoard(), newRoom(), new(selfAddr)
 	opt.room.fit(cfg)
 	g, err := newGeneration(cfg, opt)
 	if err != nil {
@@ -161,6 +162,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	}
 	c := &Client{opt: opt, listener: ln, now: g, leaving: map[*generation]bool{}, pastDatagrams: datagramTotals{dropped: map[udp.Drop]int64{}}}
 	g.local = ln.Addr().String()
+	opt.self.set(g.local)
 	if c.page, err = c.newPage(cfg); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -294,6 +296,7 @@ func (c *Client) Reload(cfg *config.Client) error {
 	c.opt.room.fit(cfg)
 	c.now = next
 	next.local, next.again = c.listener.Addr().String(), true
+	c.opt.self.set(next.local)
 	next.sayHello()
 	c.opt.Log.Info("reloaded", logline.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
 	next.serve(c.run, c.listener.take())

@@ -50,10 +50,15 @@ func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 	if err != nil {
 		return nil, err
 	}
+	self := opt.self
+	if self == nil { // nothing runs
+		self = new(selfAddr)
+		self.set(cfg.Listen)
+	}
 	dial := dialTime(cfg)
 	below := func(t *netdial.TLS) *netdial.Dialer {
 		return &netdial.Dialer{
-			Server: server, Timeout: dial, Upstream: upstream, TLS: t,
+			Server: server, Timeout: dial, Upstream: upstream, IsSelf: self.is, TLS: t,
 			Resolver: opt.Resolver, DialTCP: opt.DialTCP, OnStep: rememberedNote(opt.Log),
 		}
 	}

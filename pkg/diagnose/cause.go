@@ -29,6 +29,7 @@ const (
 	UpstreamRefused Cause = "upstream.refused"
 	UpstreamAuth    Cause = "upstream.auth"
 	UpstreamFailed  Cause = "upstream.failed"
+	UpstreamLoop    Cause = "upstream.loop"
 
 	TLSNotTLS          Cause = "tls.not-tls"
 	TLSUnknownIssuer   Cause = "tls.unknown-issuer"
@@ -200,6 +201,11 @@ func Causes() []CauseInfo {
 			UpstreamFailed, "The company proxy cannot be reached, or it cannot reach the server. In `vmess-server check`: the proxy of the way out cannot be reached.",
 			"Name, connection or protocol fail at the proxy; or it answers 502, 503, 504 or a SOCKS failure.",
 			"Check `upstream`, and `server.address` and `server.port` behind it; of a server `egress.dial`.",
+		},
+		{
+			UpstreamLoop, "`upstream` leads to this program itself.",
+			"The proxy's address is that of this program's own port, by whatever name. Each request would ask for itself without end; it fails before it is sent.",
+			"Name the proxy of your network in `upstream`, or leave it empty where there is none. With `\"env\"` check `HTTP_PROXY` and `HTTPS_PROXY`.",
 		},
 		{
 			TLSNotTLS, "The port does not speak TLS.",

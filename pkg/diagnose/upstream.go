@@ -24,6 +24,10 @@ func upstream(e *netdial.Error, s Setting) Verdict {
 	case errors.Is(e.Err, netdial.ErrUpstreamScheme), errors.Is(e.Err, netdial.ErrUpstreamHost):
 		v.Sentence = clean(e.Err.Error(), 120)
 		v.Fix = `write "http://HOST:PORT" or "socks5://HOST:PORT" as ` + key
+	case errors.Is(e.Err, netdial.ErrUpstreamLoop):
+		v.Cause = UpstreamLoop
+		v.Sentence = proxy + " is this program itself"
+		v.Fix = "name the proxy of your network as " + key + `, or leave it empty where there is none; with "env" check HTTP_PROXY and HTTPS_PROXY`
 	case errors.As(e.Err, &d) && d.IsNotFound:
 		v.Sentence = "the name of " + proxy + " does not exist"
 	case e.Step == netdial.StepDNS:

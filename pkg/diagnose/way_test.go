@@ -97,6 +97,7 @@ func wayCases(t *testing.T) []judged {
 	add("proxy: SOCKS refused", atProxy(netdial.StepUpstream, &netdial.UpstreamError{Status: 5, Text: "connection refused"}), s, none, diagnose.UpstreamFailed, certain)
 	add("proxy: no proxy", atProxy(netdial.StepUpstream, &netdial.UpstreamError{Text: `without HTTP: "SSH-"`}), s, none, diagnose.UpstreamFailed, certain)
 	add("proxy: hangs up", atProxy(netdial.StepUpstream, io.ErrUnexpectedEOF), s, none, diagnose.UpstreamFailed, likely)
+	add("proxy: itself", atProxy(netdial.StepTCP, netdial.ErrUpstreamLoop), s, none, diagnose.UpstreamLoop, certain)
 	add("proxy: not there", atProxy(netdial.StepTCP, errno(syscall.ECONNREFUSED)), s, none, diagnose.UpstreamFailed, certain)
 	add("proxy: silent", atProxy(netdial.StepTCP, context.DeadlineExceeded), s, none, diagnose.UpstreamFailed, certain)
 	add("proxy: unreachable", atProxy(netdial.StepTCP, unreachable), s, none, diagnose.UpstreamFailed, certain)

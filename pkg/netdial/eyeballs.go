@@ -60,6 +60,9 @@ func (d *Dialer) dialHop(ctx context.Context, way route) (landing, error) {
 		dial = dialTCP
 	}
 	run := d.begin(StepTCP, way.hop.String(), upstream)
+	if upstream && d.isSelf(found.addrs, way.hop.Port()) {
+		return landing{}, run.end(ctx, ErrUpstreamLoop)
+	}
 	due, tell := silence(ctx)
 	defer due.Stop()
 	r := race{
@@ -72,6 +75,10 @@ func (d *Dialer) dialHop(ctx context.Context, way route) (landing, error) {
 	}
 	run.facts.Remote = remote
 	return landing{conn, remote.Addr(), found.addrs, found.stale}, run.end(ctx, nil)
+}
+
+func (d *Dialer) isSelf(addrs []netip.Addr, port uint16) bool {
+	return d.IsSelf != nil && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return d.IsSelf(netip.AddrPortFrom(a.Unmap(), port)) })
 }
 
 // order sorts addresses for the race (RFC 8305 section 4): last in front if it

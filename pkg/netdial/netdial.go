@@ -56,6 +56,11 @@ type Dialer struct {
 	// keep-alive.
 	DialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
 
+	// IsSelf reports whether an upstream proxy at an address is the program that
+	// dials, which would ask itself for ever: that fails with [ErrUpstreamLoop].
+	// nil: none is.
+	IsSelf func(netip.AddrPort) bool
+
 	// OnStep is told when a step begins and when it ends, in order within one
 	// attempt, from the goroutine that called ConnectStream. It must not block.
 	OnStep func(Progress)

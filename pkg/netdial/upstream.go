@@ -24,6 +24,7 @@ const maxConnectHead = 16 << 10
 var (
 	ErrUpstreamScheme = errors.New("the upstream proxy must be http:// or socks5://")
 	ErrUpstreamHost   = errors.New("the upstream proxy has no usable host and port")
+	ErrUpstreamLoop   = errors.New("the upstream proxy is this program itself")
 	ErrLongHead       = errors.New("the proxy's answer is longer than 16 KiB")
 )
 
