@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/atomicfile"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/program"
 	"vmess-local/pkg/sharelink"
@@ -21,7 +22,7 @@ func newLinkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "link",
 		Short: "Turn share links into configurations and back",
-		Example: `  vmess-local link import 'vmess://…' > config.json
+		Example: `  vmess-local link import 'vmess://…' -o config.json
   vmess-local link export -c config.json --qr`,
 	}
 	cmd.AddCommand(newLinkImportCommand(), newLinkExportCommand())
@@ -29,8 +30,9 @@ func newLinkCommand() *cobra.Command {
 }
 
 func newLinkImportCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "import LINK|FILE|-",
+	var file string
+	cmd := &cobra.Command{
+		Use:   "import LINK|FILE|- [-o FILE]",
 		Short: "Print the configuration for links or other programs' files",
 		Long: `Import prints the configuration for the servers that it finds in
   - vmess:// links of all forms, one or many, with other text round them;
@@ -40,9 +42,12 @@ given as an argument, in a file, or with - on standard input. A single server
 becomes "server", several become "servers", the first that works is used.
 Mux is taken over, routing rules are left out and named. What cannot be used is
 listed with its reason, and so is what was corrected: only VMess over WebSocket
-is supported.`,
-		Example: `  (umask 077; vmess-local link import 'vmess://…' > config.json)
-  vmess-local link import clash.yaml > config.json
+is supported.
+
+With -o the configuration goes to a file, which only its owner can read if it is
+new, and which stays as it was if nothing can be imported.`,
+		Example: `  vmess-local link import 'vmess://…' -o config.json
+  vmess-local link import clash.yaml -o config.json
   curl -s https://panel.example/sub | vmess-local link import -
   xclip -o | vmess-local link import -`,
 		Args: program.OneArg,
@@ -58,10 +63,27 @@ is supported.`,
 			if err != nil {
 				return noImport(err)
 			}
-			_, err = cmd.OutOrStdout().Write(out)
-			return err
+			return writeImport(cmd, file, out)
 		},
 	}
+	cmd.Flags().StringVarP(&file, "out", "o", "-", "write the configuration to this `FILE`; - is standard output")
+	return cmd
+}
+
+// writeImport writes what was imported, by then whole, to standard output or a file.
+func writeImport(cmd *cobra.Command, file string, data []byte) error {
+	switch file {
+	case "-":
+		_, err := cmd.OutOrStdout().Write(data)
+		return err
+	case "":
+		return program.Usagef("--out: no file is named\nfix: name one, as in -o config.json")
+	}
+	if err := atomicfile.Write(file, data); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s\n", file)
+	return nil
 }
 
 // noImport is the usage error of what cannot be imported; it always says what

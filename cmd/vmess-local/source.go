@@ -62,7 +62,7 @@ func notOurs(err error, name, arg string, data []byte) error {
 	if strings.ContainsRune(arg, ' ') {
 		arg = strconv.Quote(arg)
 	}
-	return fmt.Errorf("%s: %w, but has %s that can be used\nfix: vmess-local link import %s > %s, and then vmess-local run -c %s",
+	return fmt.Errorf("%s: %w, but has %s that can be used\nfix: vmess-local link import %s -o %s, and then vmess-local run -c %s",
 		name, errForeign, counted(len(found.Servers)), arg, into, into)
 }
 

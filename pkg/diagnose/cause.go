@@ -135,7 +135,7 @@ func Causes() []CauseInfo {
 		{
 			ConfigUnreadable, "The configuration file cannot be read.",
 			"The system's answer when the file is opened: it does not exist, is not yours to read, or is a directory.",
-			"Name the right file with `-c`, make it readable for you, or write one with `vmess-local link import LINK > config.json`.",
+			"Name the right file with `-c`, make it readable for you, or write one with `vmess-local link import LINK -o config.json`.",
 		},
 		{
 			ListenInUse, "Another program already listens on the local port.",

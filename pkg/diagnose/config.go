@@ -16,7 +16,7 @@ type manual struct{ write, example string }
 // Config is a problem of the client's configuration as a verdict. Its sentence
 // begins with the place.
 func Config(p config.Problem) Verdict {
-	return mistake(p, manual{write: "vmess-local link import LINK > " + first(p.File, "config.json"), example: "config.example.json"})
+	return mistake(p, manual{write: "vmess-local link import LINK -o " + first(p.File, "config.json"), example: "config.example.json"})
 }
 
 // ConfigOfServer is [Config] for vmess-server's configuration.

@@ -240,7 +240,7 @@ func TestPlaces(t *testing.T) {
 	}{
 		{fixture(t, 4, true), `set "alterId": 0 at config.json:9:16`},
 		{absent, `set "alterId": 0 in "server" of my.json`},
-		{link, `set "alterId": 0 in the file that "vmess-local link import LINK > config.json" writes`},
+		{link, `set "alterId": 0 in the file that "vmess-local link import LINK -o config.json" writes`},
 	} {
 		if got := diagnose.Account(refused, c.s).Fix; got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)

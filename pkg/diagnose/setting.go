@@ -114,7 +114,7 @@ func (s Setting) setBoth(key, value, other, otherValue string) string {
 }
 
 // linkFile is where a key is set for who has only a link.
-const linkFile = ` in the file that "vmess-local link import LINK > config.json" writes`
+const linkFile = ` in the file that "vmess-local link import LINK -o config.json" writes`
 
 func (s Setting) named(key, value string) string {
 	quoted := strconv.Quote(strings.TrimPrefix(key, "/")) + value

@@ -200,7 +200,7 @@ fix: correct the text at config.json:3:2
 fix: set auth.username and auth.password, or write a loopback address like 127.0.0.1:1080 at config.json:1:12
 `},
 		{name: "unreadable", args: []string{"-c", "absent.json"}, want: `error: config.unreadable: absent.json: the file cannot be read: no such file or directory
-fix: name the right file with -c, or write one: vmess-local link import LINK > absent.json
+fix: name the right file with -c, or write one: vmess-local link import LINK -o absent.json
 `},
 		{name: "no file of authorities", text: `{"server": {"address": "vps.example", "port": 1, "id": "5ec2e700-0000-4000-8000-000000000001", "tls": {"caFile": "absent.pem"}}}`, want: `error: config.value: config.json:1:114: server.tls.caFile: read the CA file: open absent.pem: no such file or directory
 fix: write a file of certificates in PEM form at config.json:1:114
