@@ -24,6 +24,7 @@ func TestUpstreamOfTheEnvironment(t *testing.T) {
 		{"excepted", "env", "HTTPS_PROXY=http://proxy:3128 NO_PROXY=.example.com", true, ""},
 		{"nothing set", "env", "", true, ""},
 		{"a loop", "env", "HTTPS_PROXY=http://127.0.0.1:1080", true, ""},
+		{"a loop by another name, which the dial refuses", "env", "HTTPS_PROXY=http://localhost:1080", true, "http://localhost:1080"},
 		{"no such kind", "env", "HTTPS_PROXY=https://u:geheim@proxy:3128", true, "error"},
 		{"ALL_PROXY, which points to us", "env", "ALL_PROXY=socks5://127.0.0.1:1080", true, ""},
 	} {
