@@ -92,6 +92,7 @@ type guard struct {
 	probes   sharedCall[outcome] // rounds of probes
 	gauges   sharedCall[bool]    // measurements of a clock that was found wrong
 	followUp followUp
+	liveness *liveness
 
 	round   sync.Mutex // guards what follows
 	next    time.Time  // until when the last round's outcome stands
@@ -135,6 +136,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 	g.voice.board, g.voice.well = opt.board, account.Answered
 	g.comeback.back = g.voice.back
 	g.packets = newPackets(g, cfg)
+	g.liveness = g.newLiveness(s.WS.Ping > 0, time.Duration(cfg.Limits.Dial))
 	g.endings.guard, g.endings.shared = g, map[*mux.TunnelError]bool{}
 	return g, nil
 }
@@ -549,6 +551,7 @@ func (g *guard) close() {
 	g.probes.close()
 	g.gauges.close()
 	g.followUp.close()
+	g.liveness.close()
 	g.round.Lock()
 	defer g.round.Unlock()
 	g.closed = true

@@ -1,12 +1,14 @@
 package client_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,8 +91,17 @@ func tellOnFailure(t *testing.T) *slog.Logger {
 }
 
 // inMemory runs a client and a server without a system, and returns an
-// application's connection to what serves all destinations.
+// application's connection to what serves all destinations. What is silent for so
+// long between the two is cut.
 func inMemory(t *testing.T, cut, ping time.Duration, serve func(c net.Conn)) (app net.Conn, stop func()) {
+	t.Helper()
+	return inMemoryThrough(t, func(between *pipeListener) dialFunc { return silenceCutter{between, cut}.dial }, ping, serve)
+}
+
+type dialFunc = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// inMemoryThrough is inMemory with something else between the two.
+func inMemoryThrough(t *testing.T, through func(between *pipeListener) dialFunc, ping time.Duration, serve func(c net.Conn)) (app net.Conn, stop func()) {
 	t.Helper()
 	near, between := newPipeListener(), newPipeListener()
 	var serving sync.WaitGroup
@@ -102,7 +113,7 @@ func inMemory(t *testing.T, cut, ping time.Duration, serve func(c net.Conn)) (ap
 	cfg := inMemoryClient(t)
 	cfg.Server.WS.Ping = config.Duration(ping)
 	c, err := client.New(cfg, client.Options{
-		Listener: near, DialTCP: silenceCutter{between, cut}.dial, Log: log,
+		Listener: near, DialTCP: through(between), Log: log,
 		Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
 	})
 	if err != nil {
@@ -185,6 +196,152 @@ func TestPausedForAnHour(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A pongCutter is V2Ray 4.34 as far as it matters here: it gives the answer to a
+// ping a second to be written, and ends the connection when what comes before it
+// is not taken (docs/protocol.md 17, item 24).
+type pongCutter struct {
+	behind *pipeListener
+	pings  atomic.Int64 // that it saw
+}
+
+func (p *pongCutter) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	far, err := p.behind.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	near, mine := net.Pipe()
+	cut := func() { _ = mine.Close(); _ = far.Close() }
+	var writes atomic.Int64 // odd: one is under way
+	go func() {
+		defer cut()
+		from := bufio.NewReader(mine)
+		for { // the upgrade request
+			line, err := from.ReadString('\n')
+			if _, werr := io.WriteString(far, line); err != nil || werr != nil {
+				return
+			}
+			if line == "\r\n" {
+				break
+			}
+		}
+		for {
+			f, err := readMaskedFrame(from)
+			if err != nil {
+				return
+			}
+			if before := writes.Load(); f[0]&0xf == 9 {
+				p.pings.Add(1)
+				time.AfterFunc(time.Second, func() {
+					if n := writes.Load(); n%2 == 1 && n <= before+1 {
+						cut()
+					}
+				})
+			}
+			if _, err := far.Write(f); err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		defer cut()
+		buf := make([]byte, 4<<10)
+		for {
+			n, err := far.Read(buf)
+			if err != nil {
+				return
+			}
+			writes.Add(1)
+			_, err = mine.Write(buf[:n])
+			writes.Add(1)
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return near, nil
+}
+
+// readMaskedFrame reads a WebSocket frame of a client as it is.
+func readMaskedFrame(r io.Reader) ([]byte, error) {
+	f := make([]byte, 2, 14)
+	if _, err := io.ReadFull(r, f); err != nil {
+		return nil, err
+	}
+	more := map[byte]int{126: 2, 127: 8}[f[1]&0x7f]
+	f = f[:2+more]
+	if _, err := io.ReadFull(r, f[2:]); err != nil {
+		return nil, err
+	}
+	n := int(f[1] & 0x7f)
+	if more > 0 {
+		n = 0
+		for _, b := range f[2:] {
+			n = n<<8 | int(b)
+		}
+	}
+	f = append(f, make([]byte, 4+n)...)
+	_, err := io.ReadFull(r, f[2+more:])
+	return f, err
+}
+
+// TestPausedDownloadIsNotPinged: an application that takes nothing of its download
+// for an hour, and says something every minute, keeps it through a server that
+// ends what it cannot answer a ping on; and through ours.
+func TestPausedDownloadIsNotPinged(t *testing.T) {
+	const size = 4 << 20
+	serve := func(c net.Conn) {
+		go func() { _, _ = io.Copy(io.Discard, c) }()
+		_, _ = c.Write(make([]byte, size))
+	}
+	for _, ping := range []time.Duration{0, 30 * time.Second} {
+		for name, through := range map[string]func(between *pipeListener) dialFunc{
+			"V2Ray": func(between *pipeListener) dialFunc { return (&pongCutter{behind: between}).dial },
+			"ours":  func(between *pipeListener) dialFunc { return between.dial },
+		} {
+			t.Run(fmt.Sprintf("%s, client pings every %v", name, ping), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					app, stop := inMemoryThrough(t, through, ping, serve)
+					defer stop()
+					for range 60 {
+						if _, err := io.WriteString(app, "still here"); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(time.Minute - 100*time.Millisecond) // it does not end in the moment of a ping
+					}
+					if n, err := io.Copy(io.Discard, app); n != size || err != nil {
+						t.Errorf("%d bytes, %v", n, err)
+					}
+				})
+			})
+		}
+	}
+	t.Run("a ping would end it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			far := newPipeListener()
+			cutter := &pongCutter{behind: far}
+			go func() {
+				server, err := far.Accept()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				go func() { _, _ = io.Copy(io.Discard, server) }()
+				_, _ = server.Write(make([]byte, size))
+				_ = server.Close()
+			}()
+			near, err := cutter.dial(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(near, "GET / HTTP/1.1\r\n\r\n\x89\x84maskping")
+			time.Sleep(2 * time.Second)
+			if n, _ := io.Copy(io.Discard, near); n == size || cutter.pings.Load() != 1 {
+				t.Errorf("%d bytes after %d pings", n, cutter.pings.Load())
+			}
+		})
+	})
 }
 
 // askBySOCKS asks for some destination by SOCKS5.

@@ -24,14 +24,7 @@ type callUnderWay[T any] struct {
 // is the zero value once ctx has ended, which does not end the call, or the
 // sharedCall is closed.
 func (s *sharedCall[T]) do(ctx context.Context, f func() T) (result T) {
-	s.mu.Lock()
-	c := s.current
-	if c == nil && !s.closed {
-		c = &callUnderWay[T]{done: make(chan struct{})}
-		s.current = c
-		s.running.Go(func() { s.run(c, f) })
-	}
-	s.mu.Unlock()
+	c := s.start(f)
 	if c == nil {
 		return result
 	}
@@ -41,6 +34,19 @@ func (s *sharedCall[T]) do(ctx context.Context, f func() T) (result T) {
 	case <-ctx.Done():
 		return result
 	}
+}
+
+// start returns the call under way, which is that of f where there was none; nil
+// when the sharedCall is closed. It does not wait.
+func (s *sharedCall[T]) start(f func() T) *callUnderWay[T] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil && !s.closed {
+		c := &callUnderWay[T]{done: make(chan struct{})}
+		s.current = c
+		s.running.Go(func() { s.run(c, f) })
+	}
+	return s.current
 }
 
 func (s *sharedCall[T]) run(c *callUnderWay[T], f func() T) {

@@ -30,13 +30,18 @@ const (
 // the pauses between its attempts, so that the next one may come as late as the
 // loss was long, and the test waits for it.
 func (g *guard) woke(e awake.Event) {
-	g.pool.Drop()
-	if !e.Away {
-		g.way.tunnels.Check(wokenCheck + min(e.Without, mostPatience))
+	g.retire()
+	switch {
+	case e.Away:
+		g.way.tunnels.SetOffline(true)
+	case e.Moved:
+		g.way.tunnels.SetOffline(false)
 	}
-	if g.packets.sessions != nil {
-		g.packets.sessions.Retire()
+	var checked time.Duration
+	if within := wokenCheck + min(e.Without, mostPatience); !e.Away && g.way.tunnels.Check(within) > 0 {
+		checked = within
 	}
+	g.liveness.moved(checked)
 	g.way.forget()
 	g.doubt()
 	if g.known() {

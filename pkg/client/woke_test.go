@@ -126,7 +126,8 @@ func TestNetworkLost(t *testing.T) {
 				defer app.Close()
 				askBySOCKS(t, app)
 				echoOver(t, app, "before")
-				synctest.Wait() // the watcher has begun
+				time.Sleep(31 * time.Second) // the server has answered a ping
+				synctest.Wait()              // the watcher has begun
 				line.set(true, false)
 				time.Sleep(tt.lost)
 				line.set(false, tt.late == 0)

@@ -344,7 +344,7 @@ func Causes() []CauseInfo {
 		},
 		{
 			TunnelServerGone, "The server went away.",
-			"All connections end at one moment, pings stay without answer, or the server refuses new connections now.",
+			"All connections end at one moment, pings stay without answer while requests wait, or the server refuses new connections now.",
 			"Wait for its restart, or start it; connections are made anew by themselves.",
 		},
 		{

@@ -55,6 +55,7 @@ type Conn struct {
 	written  atomic.Int64 // of these, those that were written
 	closed   atomic.Bool
 	unheard  atomic.Bool // closed by the pinger
+	used     atomic.Bool // payload was received
 	pong     atomic.Pointer[string]
 	ponging  atomic.Bool
 	ping     *pinger // nil when off
@@ -81,12 +82,15 @@ func (c *Conn) EarlyDataEchoed() bool { return c.echoed }
 func (c *Conn) open(ping time.Duration, group *Group) {
 	c.ws.SetPingHandler(c.answerPing)
 	if ping > 0 || group != nil {
-		c.ping = startPinger(c, ping)
+		c.ping = startPinger(c, ping, group)
 		c.ws.SetPongHandler(c.ping.pong)
 		c.carrier.watch = c.ping
 	}
 	if c.group = group; group != nil {
 		group.add(c)
+	}
+	if c.ping != nil && (c.begun.Load() > 0 || c.ahead) {
+		c.ping.asks() // by the upgrade
 	}
 }
 
@@ -116,9 +120,18 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	c.carrier.settle()
 	if n > 0 {
+		c.received()
 		return n, nil
 	}
 	return 0, c.readErr
+}
+
+// received takes note that payload was received.
+func (c *Conn) received() {
+	if !c.used.Load() {
+		c.used.Store(true)
+	}
+	c.ping.answered()
 }
 
 func (c *Conn) readEarly(p []byte) int {
@@ -245,6 +258,9 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	c.begun.Add(int64(len(p)))
+	if c.ping != nil {
+		c.ping.asks()
+	}
 	for n < len(p) {
 		part := p[n:min(len(p), n+maxMessage)]
 		if err := c.ws.WriteMessage(websocket.BinaryMessage, part); err != nil {

@@ -50,7 +50,8 @@ type Dialer struct {
 	// if it has one, as V2Ray does.
 	EarlyDataHeader string
 	// Ping is the silence after which a ping is sent; 0: none are. A
-	// connection that leaves two of them without an answer is ended.
+	// connection that leaves two of them without an answer is ended, in a Group
+	// only if one was answered on any of its connections before.
 	Ping time.Duration
 	// Group, if set, gets the connections for as long as they are open.
 	Group *Group

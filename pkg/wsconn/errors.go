@@ -18,7 +18,8 @@ var (
 	// ErrNoClose ends a stream whose connection ended without a close frame.
 	ErrNoClose = fmt.Errorf("connection ended without a close frame: %w", io.ErrUnexpectedEOF)
 	// ErrPingTimeout ends a stream on which pings stayed without an answer: two
-	// of the regular ones, or that of a [Group.Check].
+	// of the regular ones or of those on behalf of a request that waits, or that
+	// of a [Group.Check].
 	ErrPingTimeout = errors.New("no answer to pings")
 	// ErrBadFrame ends a stream whose far end broke RFC 6455.
 	ErrBadFrame = errors.New("bad WebSocket frame")

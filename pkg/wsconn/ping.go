@@ -2,6 +2,7 @@ package wsconn
 
 import (
 	"errors"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -29,36 +30,64 @@ const checkPause = time.Second
 type pinger struct {
 	conn    *Conn
 	every   time.Duration
+	group   *Group // nil without
 	start   time.Time
 	heard   atomic.Int64 // nanoseconds since start of the last receipt
+	asked   atomic.Int64 // and of the first Write since then
+	open    atomic.Bool  // payload was written, and none was received since
+	armed   atomic.Bool  // the timer is set for a request
 	reading atomic.Bool  // somebody waits for the connection below
 	sending atomic.Bool  // a ping is being written
 	proof   readProof
 
-	mu     sync.Mutex
-	timer  *time.Timer // nil once stopped
-	seen   int64       // heard when judged last
-	missed int         // pings since then
+	mu      sync.Mutex
+	timer   *time.Timer // nil once stopped
+	due     int64       // when it fires, nanoseconds since start
+	regular int64       // when the regular pings are looked at next
+	seen    int64       // heard when judged last
+	missed  int         // pings since then
+	watch   requestWatch
 }
+
+// never is a time that does not come.
+const never = int64(math.MaxInt64)
 
 // startPinger starts the pings of c; with every 0 there are none but those of
 // check.
-func startPinger(c *Conn, every time.Duration) *pinger {
-	p := &pinger{conn: c, every: every, start: time.Now()}
+func startPinger(c *Conn, every time.Duration, group *Group) *pinger {
+	p := &pinger{conn: c, every: every, group: group, start: time.Now(), due: never, regular: never}
 	p.mu.Lock() // the timer may fire before it is stored
 	defer p.mu.Unlock()
 	if every > 0 {
-		p.timer = time.AfterFunc(every, p.tick)
+		p.due, p.regular = int64(every), int64(every)
+	}
+	if every > 0 || p.monitor() != nil {
+		p.timer = time.AfterFunc(time.Duration(p.due), p.tick)
 	}
 	return p
 }
 
+// now returns the time since the start.
+func (p *pinger) now() int64 { return max(1, int64(time.Since(p.start))) }
+
+// wake has the timer fire at a time at the latest. It is called with the lock
+// held.
+func (p *pinger) wake(at int64) {
+	if p.timer != nil && at < p.due {
+		p.due = at
+		p.timer.Reset(max(0, time.Duration(at-int64(time.Since(p.start)))))
+	}
+}
+
 // hear notes that something was received.
-func (p *pinger) hear() { p.heard.Store(int64(time.Since(p.start))) }
+func (p *pinger) hear() { p.heard.Store(p.now()) }
 
 // pong is gorilla's pong handler.
 func (p *pinger) pong(payload string) error {
 	p.proof.pong(payload)
+	if p.group != nil && !p.group.ponged.Load() {
+		p.group.ponged.Store(true)
+	}
 	return nil
 }
 
@@ -79,12 +108,18 @@ func (p *pinger) stop() {
 }
 
 func (p *pinger) tick() {
-	switch p.judge() {
+	request, regular := p.judge()
+	switch regular {
 	case pingDue:
-		p.send(p.every)
+		if request == pingNone {
+			p.send(p.every)
+		}
 	case pingDead:
 		p.dead()
-	case pingNone:
+		return
+	}
+	if request != pingNone {
+		p.act(request)
 	}
 }
 
@@ -107,7 +142,7 @@ func (p *pinger) check(within time.Duration) {
 			return
 		}
 		time.AfterFunc(within-pause, func() {
-			if unheard() && !p.heldUp() {
+			if unheard() && !p.heldUp() && p.trusted() {
 				p.dead()
 			}
 		})
@@ -121,39 +156,65 @@ const (
 	pingNone pingVerdict = iota
 	pingDue
 	pingDead
+	requestWaits
+	requestDoubt
+	requestSilent
+	requestGone
 )
 
 // judge decides what is to be done now and sets the timer for the next time.
-// An eighth too early is in time, so that an idle connection wakes up once a
-// period though the answer to the last ping came a little after it.
-func (p *pinger) judge() pingVerdict {
+func (p *pinger) judge() (request, regular pingVerdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.timer == nil {
-		return pingNone
+		return pingNone, pingNone
 	}
-	heard := p.heard.Load()
+	p.due = never
+	now, heard := p.now(), p.heard.Load()
 	if heard != p.seen {
 		p.seen, p.missed = heard, 0
+		p.watch.stage = stageNone
 	}
-	silent := time.Since(p.start) - time.Duration(heard)
-	if silent < p.every-p.every/8 {
-		p.timer.Reset(p.every - silent)
+	request = p.judgeRequest(now)
+	if p.every > 0 {
+		if regular = p.judgeRegular(now, heard); regular == pingDue && p.requestOpen() {
+			p.beginCheck(now) // with that ping
+		}
+		p.wake(p.regular)
+	}
+	return request, regular
+}
+
+// requestOpen reports whether a request waits that is not being checked: for so
+// long that a ping was answered meanwhile. It is called with the lock held.
+func (p *pinger) requestOpen() bool {
+	return p.monitor() != nil && (p.open.Load() || p.group.Shared) && p.watch.stage == stageNone
+}
+
+// judgeRegular decides about the regular pings. An eighth too early is in time,
+// so that an idle connection wakes up once a period though the answer to the last
+// ping came a little after it.
+func (p *pinger) judgeRegular(now, heard int64) pingVerdict {
+	if now < p.regular {
 		return pingNone
 	}
-	verdict := pingDue
+	every := int64(p.every)
+	if now-heard < every-every/8 {
+		p.regular = heard + every
+		return pingNone
+	}
+	p.regular = now + every
 	switch {
-	case !p.reading.Load():
-		p.missed, verdict = 0, pingNone
+	case p.excused():
+		p.missed = 0
+		return pingNone
 	case p.missed < maxMissed:
 		p.missed++
-	case !p.heldUp():
+		return pingDue
+	case !p.heldUp() && p.trusted():
 		return pingDead
-	default:
-		verdict = pingNone
 	}
-	p.timer.Reset(p.every)
-	return verdict
+	return pingNone
 }
 
 // send pings unless the ping before is still being written. It gives up
