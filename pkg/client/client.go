@@ -155,7 +155,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	}
 	ln := &handover{Listener: opt.Listener}
 	if opt.Listener == nil {
-		if ln, err = listen(cfg); err != nil {
+		if ln, err = openPort(cfg); err != nil {
 			g.fleet.close()
 			return nil, err
 		}
@@ -230,10 +230,7 @@ func (c *Client) Run(ctx context.Context) error {
 	addr := c.listener.Addr().String()
 	c.opt.Log.Info(logline.Ready, logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
 	c.now.serve(run, c.listener.take())
-	enter := entriesOf(addr, c.now.asks())
-	c.opt.Log.Info("firefox", logline.Text("Firefox: Settings, Network Settings, Manual: %s", enter.firefox), "proxy", addr)
-	c.opt.Log.Info("chromium", logline.Text("Chromium: %s", enter.chromium), "proxy", addr)
-	c.opt.Log.Info("shell", logline.Text("shell: %s", enter.shell), "proxy", addr)
+	logEntries(c.opt.Log, addr, c.now.asks())
 	c.servePage(run)
 	c.mu.Unlock()
 	defer func() { cut(); c.paged.Wait() }()
@@ -299,6 +296,9 @@ func (c *Client) Reload(cfg *config.Client) error {
 	c.opt.self.set(next.local)
 	next.sayHello()
 	c.opt.Log.Info("reloaded", logline.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
+	if next.local != old.local {
+		logEntries(c.opt.Log, next.local, next.asks())
+	}
 	next.serve(c.run, c.listener.take())
 	if c.page != c.served {
 		c.servePage(c.run)

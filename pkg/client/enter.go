@@ -1,18 +1,24 @@
 package client
 
 import (
+	"log/slog"
 	"net"
 	"runtime"
+	"strings"
+
+	"vmess-local/pkg/listen"
+	"vmess-local/pkg/logline"
 )
 
 // entries are what people enter to use the proxy: in Firefox, for Chromium, in
 // a shell.
 type entries struct{ firefox, chromium, shell string }
 
-// entriesOf returns those of the proxy at addr. Where it asks for a password,
+// entriesOf returns those of the proxy that listens on addr. Where it asks for a password,
 // browsers get it as HTTP proxy: with SOCKS they give none. The password is
 // never part of them.
 func entriesOf(addr string, auth bool) entries {
+	addr = listen.Here(addr)
 	if !auth {
 		return entries{
 			firefox:  "SOCKS v5 host " + spaced(addr) + ", and \"Proxy DNS\"",
@@ -25,6 +31,17 @@ func entriesOf(addr string, auth bool) entries {
 		firefox:  "HTTP Proxy " + spaced(addr) + ", and \"Also use this proxy for HTTPS\"" + asks,
 		chromium: "chromium --proxy-server=http://" + addr + asks,
 		shell:    exportProxy(runtime.GOOS, "socks5h://USER:PASSWORD@"+addr),
+	}
+}
+
+// logEntries logs what to enter to use the proxy that listens on addr.
+func logEntries(log *slog.Logger, addr string, auth bool) {
+	enter, here := entriesOf(addr, auth), listen.Here(addr)
+	log.Info("firefox", logline.Text("Firefox: Settings, Network Settings, Manual: %s", enter.firefox), "proxy", here)
+	log.Info("chromium", logline.Text("Chromium: %s", enter.chromium), "proxy", here)
+	log.Info("shell", logline.Text("shell: %s", enter.shell), "proxy", here)
+	if others := listen.Elsewhere(addr); len(others) > 0 {
+		log.Info("other devices", logline.Text("other devices: SOCKS5 or HTTP proxy %s", strings.Join(others, " or ")), "proxies", others)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/errno"
+	"vmess-local/pkg/listen"
 	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/sharelink"
 	"vmess-local/pkg/stats"
@@ -217,9 +218,10 @@ func (p page) Metrics() map[string]float64 {
 	return all
 }
 
-// Proxy implements status.Source.
+// Proxy implements status.Source. The address is one that works on this
+// computer: nobody else can ask the page.
 func (p page) Proxy() (addr string, auth bool) {
-	return p.Addr().String(), p.generation().asks()
+	return listen.Here(p.Addr().String()), p.generation().asks()
 }
 
 // Act implements status.Source.

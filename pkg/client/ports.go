@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/listen"
 	"vmess-local/pkg/status"
 )
 
@@ -42,8 +43,8 @@ type move struct {
 func (m *move) open(cfg *config.Client) (err error) {
 	before := m.now.cfg
 	if cfg.Listen != before.Listen {
-		if m.listener, err = listen(cfg); err != nil && m.giveWay(cfg.Listen) {
-			m.listener, err = listen(cfg)
+		if m.listener, err = openPort(cfg); err != nil && m.giveWay(cfg.Listen) {
+			m.listener, err = openPort(cfg)
 		}
 		if err != nil {
 			return err
@@ -95,7 +96,7 @@ func (m *move) undo() error {
 	m.listener, m.page = m.oldListener, m.oldPage
 	var failed []error
 	if m.leftListener {
-		ln, err := net.Listen("tcp", m.oldListener.Addr().String())
+		ln, err := listen.TCP(m.oldListener.Addr().String())
 		if err != nil {
 			err = listenError(m.now.cfg, "listen", m.oldListener.Addr().String(), err)
 			m.run.fail(err)
@@ -114,9 +115,9 @@ func (m *move) undo() error {
 	return errors.Join(failed...)
 }
 
-// listen opens the proxy's port.
-func listen(cfg *config.Client) (*handover, error) {
-	ln, err := net.Listen("tcp", cfg.Listen)
+// openPort opens the proxy's port.
+func openPort(cfg *config.Client) (*handover, error) {
+	ln, err := listen.TCP(cfg.Listen)
 	if err != nil {
 		return nil, listenError(cfg, "listen", cfg.Listen, err)
 	}

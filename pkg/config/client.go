@@ -14,7 +14,8 @@ import "time"
 // A Client is the configuration of vmess-local.
 type Client struct {
 	// Listen is the local proxy's address, HOST:PORT. HOST is an IP address,
-	// "localhost", or empty for all addresses. Port 0 takes a free one.
+	// "localhost", or empty for all addresses; 0.0.0.0 is all IPv4 ones. Port 0
+	// takes a free one.
 	Listen string `json:"listen"`
 	// Auth is what the local proxy asks of its clients.
 	Auth Auth `json:"auth"`

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+
+	"vmess-local/pkg/listen"
 )
 
 // A Holder is the process that has a port; the zero value is an unknown one.
@@ -31,7 +33,7 @@ func FreeAddress(addr string) string {
 	}
 	for p := max(port+1, 1024); p <= min(max(port, 1023)+freeTried, 65535); p++ {
 		next := net.JoinHostPort(host, strconv.Itoa(p))
-		if l, err := net.Listen("tcp", next); err == nil {
+		if l, err := listen.TCP(next); err == nil {
 			_ = l.Close()
 			return next
 		}
@@ -56,12 +58,24 @@ func listenerInode(table []byte, ip netip.Addr, port uint16) string {
 		if err != nil {
 			continue
 		}
-		all := !ip.IsValid() || ip.IsUnspecified() || at.Addr().IsUnspecified()
-		if all || at.Addr() == ip.Unmap() {
+		if inTheWay(at.Addr(), ip) {
 			return strconv.FormatUint(inode, 10)
 		}
 	}
 	return ""
+}
+
+// inTheWay reports whether a socket at an address keeps others from listening
+// on ip, with the same port.
+func inTheWay(at, ip netip.Addr) bool {
+	ip, all := ip.Unmap(), netip.IPv6Unspecified() // which is IPv4, too
+	switch {
+	case !ip.IsValid() || ip == all || at == all:
+		return true
+	case ip.IsUnspecified() || at.IsUnspecified():
+		return ip.Is4() && at.Is4()
+	}
+	return at == ip
 }
 
 // parseSocket reads an address as /proc/net/tcp prints it: words of 32 bits in

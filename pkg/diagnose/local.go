@@ -30,12 +30,12 @@ func (f ListenFacts) at() string {
 
 // Listen judges why the local address cannot be listened on.
 func Listen(err error, addr string, f ListenFacts) Verdict {
-	v := listen(err, addr, f)
+	v := listenVerdict(err, addr, f)
 	v.Evidence = append(v.Evidence, clean(err.Error(), 200))
 	return v
 }
 
-func listen(err error, addr string, f ListenFacts) Verdict {
+func listenVerdict(err error, addr string, f ListenFacts) Verdict {
 	switch {
 	case errno.IsAddrInUse(err):
 		return inUse(addr, f)

@@ -37,6 +37,7 @@ var rules = map[string]rule{
 	"awake":                   {only: nothing},
 	"noblock":                 {only: nothing},
 	"errno":                   {only: nothing},
+	"listen":                  {only: nothing},
 	"atomicfile":              {only: nothing},
 	"layout":                  {only: nothing},
 	"e2e":                     {},

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/listen"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/vmess"
 )
@@ -165,7 +165,7 @@ func (k *checker) listen(ctx context.Context) {
 }
 
 func bind(addr string) error {
-	ln, err := net.Listen("tcp", addr)
+	ln, err := listen.TCP(addr)
 	if err != nil {
 		return err
 	}
@@ -175,13 +175,10 @@ func bind(addr string) error {
 // serves reports whether whoever has the port accepts our users: others'
 // processes have no name for us.
 func (k *checker) serves(ctx context.Context) bool {
-	host, text, err := net.SplitHostPort(k.cfg.Listen)
+	host, text, err := net.SplitHostPort(listen.Here(k.cfg.Listen))
 	port, portErr := strconv.Atoi(text)
 	if err != nil || portErr != nil {
 		return false
-	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
 	}
 	if err := k.readPin(); err != nil {
 		return false

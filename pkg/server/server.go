@@ -27,6 +27,7 @@ import (
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/errno"
 	"vmess-local/pkg/limit"
+	"vmess-local/pkg/listen"
 	"vmess-local/pkg/logline"
 	"vmess-local/pkg/mux"
 	"vmess-local/pkg/stats"
@@ -134,7 +135,7 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 		return nil, err
 	}
 	if s.listener = opt.Listener; s.listener == nil {
-		ln, err := net.Listen("tcp", cfg.Listen)
+		ln, err := listen.TCP(cfg.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("listen on %s: %w", cfg.Listen, err)
 		}

@@ -129,6 +129,29 @@ func echo(t *testing.T) netaddr.Addr {
 	return netaddr.FromAddrPort(ln.Addr().(*net.TCPAddr).AddrPort())
 }
 
+// 0.0.0.0 is IPv4 only; [::] and nothing are both.
+func TestListenFamilies(t *testing.T) {
+	for addr, onIPv6 := range map[string]bool{"0.0.0.0:0": false, "[::]:0": true, ":0": true} {
+		cfg := testConfig()
+		cfg.Listen = addr
+		s, err := New(cfg, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(s.Addr().String())
+		for host, want := range map[string]bool{"127.0.0.1": true, "::1": onIPv6} {
+			conn, err := net.Dial("tcp", net.JoinHostPort(host, port))
+			if err == nil {
+				_ = conn.Close()
+			}
+			if got := err == nil; got != want {
+				t.Errorf("%s: %s accepted: %v, want %v", addr, host, got, want)
+			}
+		}
+		_ = s.Close()
+	}
+}
+
 func TestStream(t *testing.T) {
 	s, log := serve(t, testConfig(), Options{})
 	conn, err := dialer(t, s).DialStream(t.Context(), echo(t), []byte("hello"))
