@@ -384,21 +384,25 @@ func (f *fleet) woke(e awake.Event) {
 }
 
 // prefer makes a server the one that is used first, until another is named.
-func (f *fleet) prefer(name string) bool {
+func (f *fleet) prefer(which string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, m := range f.members {
-		if m.guard.voice.server != name {
-			continue
-		}
-		first := append([]*member{m}, f.members[:i]...)
-		f.members = append(first, f.members[i+1:]...)
-		m.down, m.refuses = false, false
-		const why = "was left by hand"
-		f.choose(why, f.using.quoted()+" "+why)
-		return true
+	m := f.named(which)
+	if m == nil {
+		return false
 	}
-	return false
+	f.members = append([]*member{m}, without(f.members, m)...)
+	m.down, m.refuses = false, false
+	const why = "was left by hand"
+	f.choose(why, f.using.quoted()+" "+why)
+	return true
+}
+
+// member returns the one that is named, as prefer does.
+func (f *fleet) member(which string) *member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.named(which)
 }
 
 // close ends what runs by itself.

@@ -60,18 +60,19 @@ const (
 // A guard is the way to one server with an eye on it: it names what fails,
 // heals what may be healed, and repeats requests that were refused by mistake.
 type guard struct {
-	ctx     context.Context // of what runs by itself
-	cancel  context.CancelFunc
-	way     *way
-	link    transport.StreamEndpoint // makes tunnels: way
-	remote  *config.Remote
-	pool    *warm.Pool // ready tunnels
-	dialer  *vmess.Dialer
-	account *vmess.Client
-	prober  *diagnose.Prober
-	section string // where the server stands in the configuration
-	setting diagnose.Setting
-	heal    config.Heal
+	ctx      context.Context // of what runs by itself
+	cancel   context.CancelFunc
+	way      *way
+	link     transport.StreamEndpoint // makes tunnels: way
+	remote   *config.Remote
+	pool     *warm.Pool // ready tunnels
+	dialer   *vmess.Dialer
+	account  *vmess.Client
+	prober   *diagnose.Prober
+	section  string // where the server stands in the configuration
+	identity string // of the server
+	setting  diagnose.Setting
+	heal     config.Heal
 	// kindShows: answers tell what kind of server it is, for they echo what
 	// the request asked of the body ("zero" asks nothing).
 	kindShows bool
@@ -125,7 +126,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 			Endpoint: w.through(w.plain), EarlyEndpoint: w.through(w.withEarly), Below: w.unverified, Secure: w.plain.Endpoint, Other: w.other,
 			TLS: s.TLS.Enabled, EarlyData: s.WS.EarlyData > 0, Host: setting.Host, Account: account, Now: opt.Now,
 		},
-		section: section, setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
+		section: section, identity: identity(s), setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
 		voice: newVoice(opt.Log, nameOf(s)),
 		alone: len(cfg.Servers) <= 1,
 	}

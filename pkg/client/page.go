@@ -79,6 +79,7 @@ type (
 		Wasted int64 `json:"wasted"`
 	}
 	pageServer struct {
+		ID      string  `json:"id"` // its identity
 		Name    string  `json:"name"`
 		Address string  `json:"address"`
 		Using   bool    `json:"using"`
@@ -182,7 +183,7 @@ func (g *generation) servers() []pageServer {
 		}
 		r := m.guard.remote
 		all = append(all, pageServer{
-			Name: m.guard.voice.server, Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
+			ID: m.guard.identity, Name: m.guard.voice.server, Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
 			Down: g.fleet.isDown(m), Mode: mode, Cipher: m.guard.account.Security().String(), TLS: r.TLS.Enabled,
 			RTT: float64(m.guard.way.trip.Load()) / 1e6,
 		})
@@ -270,16 +271,14 @@ func (p page) Check(ctx context.Context, tell func(step any)) error {
 }
 
 // Link implements status.Source.
-func (p page) Link(name string) (link string, qr []string, err error) {
-	for _, m := range p.generation().fleet.all() {
-		if m.guard.voice.server != name {
-			continue
-		}
-		if link, err = sharelink.Format(m.guard.remote, sharelink.FormV2rayN); err != nil {
-			return "", nil, err
-		}
-		qr, err = sharelink.QRRows(link)
-		return link, qr, err
+func (p page) Link(id string) (link string, qr []string, err error) {
+	m := p.generation().fleet.member(id)
+	if m == nil {
+		return "", nil, status.ErrUnknown
 	}
-	return "", nil, status.ErrUnknown
+	if link, err = sharelink.Format(m.guard.remote, sharelink.FormV2rayN); err != nil {
+		return "", nil, err
+	}
+	qr, err = sharelink.QRRows(link)
+	return link, qr, err
 }

@@ -44,7 +44,7 @@ func TestStatusPageLooks(t *testing.T) {
 	w.until(`$("steps").innerText.includes("account: heal") && $("steps").innerText.includes("signs with the server's time") && $("steps").ariaBusy === "false"`)
 	w.size(1280, "light")
 	w.manual()
-	w.press(`document.querySelector("[data-act='phone:Amsterdam']")`)
+	w.press(`document.querySelector("[aria-label='QR code for a phone: Amsterdam']")`)
 	w.until(`document.querySelector(".qr svg")`)
 	for _, width := range []int64{400, 1280} {
 		for _, scheme := range []string{"light", "dark"} {

@@ -91,11 +91,11 @@ function press(b, work) {
   };
 }
 
-function button(text, what, which, work) {
+function button(text, what, which, work, name) {
   const b = make("button", "", text);
   b.type = "button";
   b.dataset.act = what + ":" + which;
-  b.setAttribute("aria-label", text + ": " + which);
+  b.setAttribute("aria-label", text + ": " + (name || which));
   press(b, work || (() => act(what, which)));
   return b;
 }
@@ -193,7 +193,7 @@ new ResizeObserver(() => plot(performance.now())).observe($("plot"));
 
 // Servers
 
-const phones = new Map(); // what is shown for a phone, by the server's name
+const phones = new Map(); // what is shown for a phone, by the server's id
 
 function servers(list) {
   const seen = list.map((v) => ({ ...v, rttMs: trip(v) }));
@@ -203,33 +203,34 @@ function servers(list) {
     const [kind, words] = v.using ? ["good", "in use"] : v.down ? ["bad", "failed, left alone for a while"] : ["soft", "ready"];
     li.append(make("p", "", make("b", "", v.name), " ", make("span", kind, words)),
       make("p", "soft", [v.address, protection(v), v.rttMs].filter(Boolean).join(" · ")));
-    if (!v.using) buttons.append(button("Use this one", "prefer", v.name));
-    const b = button("QR code for a phone", "phone", v.name, phone);
-    b.setAttribute("aria-expanded", String(phones.has(v.name)));
+    const name = v.name + (seen.some((o) => o.name === v.name && o.id !== v.id) ? ", " + v.address : "");
+    if (!v.using) buttons.append(button("Use this one", "prefer", v.id, null, name));
+    const b = button("QR code for a phone", "phone", v.id, (b) => phone(b, name), name);
+    b.setAttribute("aria-expanded", String(phones.has(v.id)));
     buttons.append(b);
     li.append(buttons);
-    if (phones.has(v.name)) li.append(phones.get(v.name));
+    if (phones.has(v.id)) li.append(phones.get(v.id));
     return li;
   }));
 }
 
-async function phone(b) {
-  const name = b.dataset.act.slice("phone:".length), li = b.closest("li");
-  if (phones.has(name)) {
-    phones.get(name).remove();
-    phones.delete(name);
+async function phone(b, name) {
+  const id = b.dataset.act.slice("phone:".length), li = b.closest("li");
+  if (phones.has(id)) {
+    phones.get(id).remove();
+    phones.delete(id);
     b.ariaExpanded = "false";
     return;
   }
-  const { link, qr } = await (await asked("/api/link?server=" + encodeURIComponent(name))).json();
-  const copy = button("Copy the link", "copy", name, async () => {
+  const { link, qr } = await (await asked("/api/link?server=" + encodeURIComponent(id))).json();
+  const copy = button("Copy the link", "copy", id, async () => {
     await navigator.clipboard.writeText(link);
     copy.textContent = "Copied";
-  });
+  }, name);
   const box = make("div", "qr", make("p", "bad", "Whoever has this can use the server as you do."), code(qr, "QR code of the link to " + name), make("code", "", link), copy);
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", "For a phone: " + name);
-  phones.set(name, box);
+  phones.set(id, box);
   li.append(box);
   b.ariaExpanded = "true";
 }

@@ -39,14 +39,14 @@ type Source interface {
 	// asks for a password.
 	Proxy() (addr string, auth bool)
 	// Act does what the page's buttons ask for: "cut" with a connection's id,
-	// "prefer" with a server's name, "reload".
+	// "prefer" with a server's id, "reload".
 	Act(ctx context.Context, what, which string) error
 	// Check walks the way to the server, telling each step as it ends; what is
 	// told is encoded as JSON.
 	Check(ctx context.Context, tell func(step any)) error
-	// Link returns a server's share link and its QR code, by the server's name:
-	// rows of 1 for dark and 0 for light, without a quiet zone.
-	Link(name string) (link string, qr []string, err error)
+	// Link returns a server's share link and its QR code, by the server's id: rows
+	// of 1 for dark and 0 for light, without a quiet zone.
+	Link(id string) (link string, qr []string, err error)
 }
 
 // ErrUnknown is returned by a Source that does not know what it is asked for.
