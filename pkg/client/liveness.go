@@ -88,24 +88,19 @@ func (l *liveness) Doubt() {
 }
 
 // Silent implements wsconn.Monitor: the tunnel takes no new work. When nothing
-// else was heard of the server either, it is down.
-func (l *liveness) Silent() {
-	if l.pongsCount() || l.unreachable() {
+// else was heard of the server either, it is down. Many servers read nothing
+// while they dial a destination, so that a tunnel that was never answered says
+// something only together with the rest.
+func (l *liveness) Silent(used bool) {
+	if l.judge() || used && l.pongsCount() {
 		l.retire()
 	}
-	l.judge()
-	if !l.pongsCount() {
-		l.try()
-	}
+	l.try()
 }
 
 // Gone implements wsconn.Monitor.
-func (l *liveness) Gone() bool {
-	l.judge()
-	if l.pongsCount() {
-		return true
-	}
-	gone := l.unreachable()
+func (l *liveness) Gone(used bool) bool {
+	gone := l.judge() || used && l.pongsCount()
 	l.try()
 	return gone
 }
@@ -113,18 +108,20 @@ func (l *liveness) Gone() bool {
 // pongsCount reports whether the lack of a pong means anything.
 func (l *liveness) pongsCount() bool { return l.pings && l.tunnels.AnswersPings() }
 
-// judge reports the server as down if it is silent.
-func (l *liveness) judge() {
-	if l.tunnels.HeardWithin(l.pong) {
-		return
-	}
-	silent := l.unreachable()
-	if l.pongsCount() {
+// judge reports whether the server is silent: then it is down.
+func (l *liveness) judge() (silent bool) {
+	switch {
+	case l.tunnels.HeardWithin(l.pong):
+		return false
+	case l.pongsCount():
 		silent = !l.reachable()
+	default:
+		silent = l.unreachable()
 	}
 	if silent && l.report() {
 		l.down()
 	}
+	return silent
 }
 
 // report reports whether the server is to be reported as down now.
@@ -166,7 +163,7 @@ func (l *liveness) reachable() bool { return l.found(true) }
 func (l *liveness) found(reached bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Since(l.tried) <= l.pong+l.pong/5 && l.reached == reached
+	return time.Since(l.tried) <= 2*l.pong && l.reached == reached
 }
 
 // moved lets what was found out so far say nothing any more. Where open tunnels

@@ -25,19 +25,23 @@ func TestLiveness(t *testing.T) {
 		name    string
 		tunnels fakeTunnels
 		noPings bool
+		used    bool
 		connect error // of a new tunnel; errHangs: it is silent
 		want    []string
 		gone    bool
 	}{
-		{"frozen", fakeTunnels{ponged: true}, false, errHangs, []string{"retire 5s", "down 5s"}, true},
-		{"frozen, and it refuses", fakeTunnels{ponged: true}, false, errors.New("refused"), []string{"retire 5s", "down 5s"}, true},
-		{"another tunnel answers", fakeTunnels{ponged: true, heard: true}, false, errHangs, []string{"retire 5s"}, true},
-		{"a new tunnel comes about", fakeTunnels{ponged: true}, false, nil, []string{"retire 5s"}, true},
-		{"pings were never answered, frozen", fakeTunnels{}, false, errHangs, []string{"retire 5s", "down 5s"}, true},
-		{"pings were never answered, a new tunnel comes about", fakeTunnels{}, false, nil, nil, false},
-		{"pings were never answered, another tunnel is heard", fakeTunnels{heard: true}, false, errHangs, []string{"retire 5s"}, true},
-		{"no pings, frozen", fakeTunnels{ponged: true}, true, errHangs, []string{"retire 5s", "down 5s"}, true},
-		{"no pings, a new tunnel comes about", fakeTunnels{ponged: true}, true, nil, nil, false},
+		{"frozen", fakeTunnels{ponged: true}, false, false, errHangs, []string{"down 5s", "retire 5s"}, true},
+		{"frozen in use", fakeTunnels{ponged: true}, false, true, errHangs, []string{"down 5s", "retire 5s"}, true},
+		{"frozen, and it refuses", fakeTunnels{ponged: true}, false, false, errors.New("refused"), []string{"down 5s", "retire 5s"}, true},
+		{"another tunnel answers, this one never did", fakeTunnels{ponged: true, heard: true}, false, false, errHangs, nil, false},
+		{"another tunnel answers, this one did", fakeTunnels{ponged: true, heard: true}, false, true, errHangs, []string{"retire 5s"}, true},
+		{"a new tunnel comes about, this one was never answered", fakeTunnels{ponged: true}, false, false, nil, nil, false},
+		{"a new tunnel comes about, this one was answered", fakeTunnels{ponged: true}, false, true, nil, []string{"retire 5s"}, true},
+		{"pings were never answered, frozen", fakeTunnels{}, false, true, errHangs, []string{"down 5s", "retire 5s"}, true},
+		{"pings were never answered, a new tunnel comes about", fakeTunnels{}, false, true, nil, nil, false},
+		{"pings were never answered, another tunnel is heard", fakeTunnels{heard: true}, false, true, errHangs, nil, false},
+		{"no pings, frozen", fakeTunnels{ponged: true}, true, true, errHangs, []string{"down 5s", "retire 5s"}, true},
+		{"no pings, a new tunnel comes about", fakeTunnels{ponged: true}, true, true, nil, nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -61,10 +65,10 @@ func TestLiveness(t *testing.T) {
 				time.Sleep(4 * time.Second)
 				l.Doubt()
 				time.Sleep(time.Second)
-				l.Silent()
+				l.Silent(tt.used)
 				l.judge() // of another tunnel
 				time.Sleep(5 * time.Second)
-				gone := l.Gone()
+				gone := l.Gone(tt.used)
 				if !slices.Equal(did, tt.want) || gone != tt.gone {
 					t.Errorf("did %q, gone is %v, want %q, %v", did, gone, tt.want, tt.gone)
 				}

@@ -17,12 +17,14 @@ type Monitor interface {
 	// Doubt is called shortly before Silent would be.
 	Doubt()
 	// Silent is called when nothing was received for [Group.PongWait] after
-	// Waiting. The connection is being pinged again then.
-	Silent()
+	// Waiting. The connection is being pinged again then. used says that it has
+	// carried payload from the far end: one that has not may be unable to answer
+	// pings while it dials a destination.
+	Silent(used bool)
 	// Gone is called when nothing was received for another PongWait. It
 	// reports whether the connection is to be ended; it is asked again later
 	// otherwise.
-	Gone() bool
+	Gone(used bool) bool
 }
 
 // A stage is how far the check of a connection has come on which a request
@@ -177,9 +179,9 @@ func (p *pinger) act(v pingVerdict) {
 		m.Doubt()
 		return
 	case requestSilent:
-		m.Silent()
+		m.Silent(p.conn.used.Load())
 	default:
-		if m.Gone() && p.networkUp() {
+		if m.Gone(p.conn.used.Load()) && p.networkUp() {
 			p.dead()
 			return
 		}

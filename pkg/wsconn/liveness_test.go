@@ -28,10 +28,10 @@ func (m *monitorLog) note(what string) {
 	m.said = append(m.said, fmt.Sprintf("%s %v", what, time.Since(m.start).Round(time.Millisecond)))
 }
 
-func (m *monitorLog) Waiting() { m.note("waiting") }
-func (m *monitorLog) Doubt()   { m.note("doubt") }
-func (m *monitorLog) Silent()  { m.note("silent") }
-func (m *monitorLog) Gone() bool {
+func (m *monitorLog) Waiting()    { m.note("waiting") }
+func (m *monitorLog) Doubt()      { m.note("doubt") }
+func (m *monitorLog) Silent(bool) { m.note("silent") }
+func (m *monitorLog) Gone(bool) bool {
 	m.note("gone")
 	return !m.spare
 }
