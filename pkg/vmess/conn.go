@@ -233,6 +233,12 @@ func (c *Conn) end() error {
 		return nil
 	}
 	c.closing = true
+	if h := c.hold; h != nil && !h.apart.Load() {
+		// V2Ray and others may stop reading then.
+		if t, ok := c.carrier.(interface{ NothingFollows() }); ok {
+			t.NothingFollows()
+		}
+	}
 	if out := c.writer.sealEnd(append(make([]byte, 0, 512), c.head()...)); len(out) > 0 {
 		if err := c.send(out); err != nil {
 			return err

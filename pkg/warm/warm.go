@@ -389,6 +389,13 @@ func (s *stream) WaitRead() error {
 // Reset implements transport.Resetter.
 func (s *stream) Reset() error { return transport.Reset(s.StreamConn) }
 
+// NothingFollows passes on that nothing more will be written.
+func (s *stream) NothingFollows() {
+	if n, ok := s.StreamConn.(interface{ NothingFollows() }); ok {
+		n.NothingFollows()
+	}
+}
+
 // Roomy implements transport.Roomer.
 func (s *stream) Roomy() bool { return transport.Roomy(s.StreamConn) }
 

@@ -56,6 +56,7 @@ type Conn struct {
 	closed   atomic.Bool
 	unheard  atomic.Bool // closed by the pinger
 	used     atomic.Bool // payload was received
+	final    atomic.Bool // nothing more will be written: the far end may read no more
 	pong     atomic.Pointer[string]
 	ponging  atomic.Bool
 	ping     *pinger // nil when off
@@ -297,6 +298,11 @@ func (c *Conn) writeEnd(n int, err error) error {
 func (c *Conn) CloseWrite() error {
 	return fmt.Errorf("websocket half close: %w", errors.ErrUnsupported)
 }
+
+// NothingFollows says that nothing more will be written, and that the far end knows
+// that: it may read no more and leave pings unanswered, so that a request that
+// waits is not followed up.
+func (c *Conn) NothingFollows() { c.final.Store(true) }
 
 // Close sends a close frame with code 1000, unless a Write is under way or
 // the far end's was answered before, and closes the connection below without

@@ -98,7 +98,7 @@ func (p *pinger) judgeRequest(now int64) pingVerdict {
 		p.wake(w.since + lasts)
 		return pingNone
 	}
-	if p.excused() || p.heldUp() {
+	if p.excused() || p.conn.final.Load() || p.heldUp() {
 		w.stage = stageNone // nothing can be said about it
 		p.armed.Store(false)
 		return pingNone
@@ -114,7 +114,7 @@ func (p *pinger) judgeRequest(now int64) pingVerdict {
 func (p *pinger) judgeWait(now int64) pingVerdict {
 	p.armed.Store(false)
 	asked, waits := p.waitsSince()
-	if !waits || p.excused() {
+	if !waits || p.excused() || p.conn.final.Load() {
 		return pingNone
 	}
 	p.armed.Store(true)

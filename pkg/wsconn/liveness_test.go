@@ -62,6 +62,7 @@ func TestRequestToSilentServer(t *testing.T) {
 		write    int
 		offline  bool
 		used     bool // it was answered before
+		final    bool // nothing more will be written
 		pings    int  // within 20 s
 		want     []string
 		ends     bool
@@ -74,6 +75,7 @@ func TestRequestToSilentServer(t *testing.T) {
 		{name: "it takes no more", ping: time.Minute, standing: transport.StandingHeld, write: 100, pings: 1, want: allStages[:1]},
 		{name: "the network is lost, before any answer", ping: time.Minute, standing: transport.StandingLost, write: 100, pings: 2, want: allStages, ends: true},
 		{name: "the network is lost, in use", ping: time.Minute, standing: transport.StandingLost, write: 100, used: true, pings: 4, want: append(slices.Clone(allStages), "gone 18s")},
+		{name: "the end was written", ping: time.Minute, standing: transport.StandingTaken, write: 100, used: true, final: true},
 		{name: "offline", ping: time.Minute, standing: transport.StandingTaken, write: 100, offline: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -103,6 +105,9 @@ func TestRequestToSilentServer(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() { _, err := c.Read(make([]byte, 1)); ended <- err }()
 				synctest.Wait()
+				if tt.final {
+					c.NothingFollows()
+				}
 				if _, err := c.Write(make([]byte, tt.write)); err != nil {
 					t.Fatal(err)
 				}
