@@ -22,7 +22,7 @@ type requestBody struct {
 	ended   func()      // all was read; may be nil
 
 	mu       sync.Mutex
-	free     sync.Cond // told when reading has become false
+	free     sync.Cond // signals that reading has become false
 	deadline time.Time
 	reading  bool
 	asked    bool  // its client waits for a 100, which has not been sent
@@ -47,8 +47,12 @@ func newRequestBody(r *httpRequest, conn *httpConn, idle time.Duration) *request
 
 // Read is called by http.Transport, which may outlive the request.
 func (b *requestBody) Read(p []byte) (int, error) {
-	if err := b.begin(); err != nil {
+	asked, err := b.begin()
+	if err != nil {
 		return 0, err
+	}
+	if asked {
+		b.wanted()
 	}
 	n, err := b.in.Body.Read(p)
 	b.end(err)
@@ -63,26 +67,24 @@ func (b *requestBody) Close() error {
 	return nil
 }
 
-// begin moves the deadline, now and then.
-func (b *requestBody) begin() error {
+// begin claims the reader's part and extends the deadline when half of it is used.
+// It reports whether the client must get its 100 first.
+func (b *requestBody) begin() (asked bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.over:
-		return io.EOF
+		return false, io.EOF
 	case b.finished:
-		return http.ErrBodyReadAfterClose
+		return false, http.ErrBodyReadAfterClose
 	}
-	if b.asked {
-		b.asked = false
-		b.wanted()
-	}
+	asked, b.asked = b.asked, false
 	if now := time.Now(); b.deadline.Sub(now) < b.idle {
 		b.deadline = now.Add(b.idle + b.idle/8)
 		_ = b.conn.SetReadDeadline(b.deadline)
 	}
 	b.reading = true
-	return nil
+	return asked, nil
 }
 
 func (b *requestBody) end(err error) {
@@ -129,11 +131,25 @@ func (b *requestBody) awaits100() bool {
 // finish takes what is left of a body whose request was answered, for so long
 // at most. It reports whether that was all: what comes next may be no request.
 func (b *requestBody) finish(within time.Duration) bool {
+	if !b.takeOver(within) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.over
+	}
+	_, err := io.CopyN(io.Discard, b.in.Body, maxUnread)
+	b.end(err)
+	_ = b.conn.SetReadDeadline(time.Time{})
+	return err == io.EOF
+}
+
+// takeOver waits for http.Transport's last read and makes finish the reader. It
+// reports whether there is something left that finish should read.
+func (b *requestBody) takeOver(within time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.finished = true
 	if b.over {
-		return true
+		return false
 	}
 	deadline := time.Now().Add(within)
 	if b.expects {
@@ -143,10 +159,6 @@ func (b *requestBody) finish(within time.Duration) bool {
 	for b.reading {
 		b.free.Wait()
 	}
-	if !b.over && b.err == nil && !b.expects {
-		_, b.err = io.CopyN(io.Discard, b.in.Body, maxUnread)
-		b.over = b.err == io.EOF
-	}
-	_ = b.conn.SetReadDeadline(time.Time{})
-	return b.over
+	b.reading = !b.over && b.err == nil && !b.expects
+	return b.reading
 }

@@ -297,3 +297,85 @@ func TestNoAnswer(t *testing.T) {
 		d.wantReport(t, nil)
 	}
 }
+
+// Two ways to read one request are a way to smuggle another: what net/http's server
+// rejects is rejected, but for what a proxy need not understand, and what goes on has
+// one length.
+func TestNoSmuggling(t *testing.T) {
+	judge := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer judge.Close()
+	const start = "POST http://one.example/ HTTP/1.1\r\nHost: one.example\r\n"
+	for name, c := range map[string]struct {
+		send string
+		sent string // what goes on; "" where it is rejected
+	}{
+		"Content-Length and chunks":     {start + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "Transfer-Encoding: chunked\r\n"},
+		"two lengths":                   {start + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", ""},
+		"two lengths that are the same": {start + "Content-Length: 1\r\nContent-Length: 1\r\n\r\na", "Content-Length: 1\r\n"},
+		"a list of lengths":             {start + "Content-Length: 1, 1\r\n\r\na", ""},
+		"a signed length":               {start + "Content-Length: +1\r\n\r\na", ""},
+		"a negative length":             {start + "Content-Length: -1\r\n\r\na", ""},
+		"a length in hexadecimal":       {start + "Content-Length: 0x1\r\n\r\na", ""},
+		"a length with NUL":             {start + "Content-Length: 1\x00\r\n\r\na", ""},
+		"another encoding":              {start + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", ""},
+		"two encodings":                 {start + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", ""},
+		"two fields of encodings":       {start + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", ""},
+		"an encoding with a tab":        {start + "Transfer-Encoding:\vchunked\r\n\r\n0\r\n\r\n", ""},
+		"a space before the colon":      {start + "Content-Length : 1\r\n\r\na", ""},
+		"a field without a colon":       {start + "Content-Length\r\n\r\n", ""},
+		"a field without a name":        {start + ": 1\r\n\r\n", ""},
+		"a folded first field":          {"POST http://one.example/ HTTP/1.1\r\n Host: x\r\n\r\n", ""},
+		"a folded field":                {start + "X: a\r\n b\r\nContent-Length: 1\r\n\r\na", "X: a b\r\n"},
+		"bare LF":                       {strings.ReplaceAll(start, "\r\n", "\n") + "Content-Length: 1\n\na", "Content-Length: 1\r\n"},
+		"bare CR in a field":            {start + "X: a\rContent-Length: 1\r\n\r\n", ""},
+		"bare CR in the line":           {"GET http://one.example/\rX HTTP/1.1\r\nHost: x\r\n\r\n", ""},
+		"NUL in a field":                {start + "X: a\x00b\r\n\r\n", ""},
+		"two hosts":                     {start + "Host: two.example\r\n\r\n", ""},
+		"a host with a space":           {"GET http://one.example/ HTTP/1.1\r\nHost: a b\r\n\r\n", ""},
+		"a space before the method":     {"GET http://one.example/ HTTP/1.1\r\nHost: x\r\n\r\n" + " GET http://one.example/ HTTP/1.1\r\nHost: x\r\n\r\n", "Host: one.example\r\n"},
+		"two spaces":                    {"GET  http://one.example/ HTTP/1.1\r\nHost: x\r\n\r\n", ""},
+		"a tab":                         {"GET\thttp://one.example/ HTTP/1.1\r\nHost: x\r\n\r\n", ""},
+		"text behind the version":       {"GET http://one.example/ HTTP/1.1 x\r\nHost: x\r\n\r\n", ""},
+		"a version of two digits":       {"GET http://one.example/ HTTP/1.10\r\nHost: x\r\n\r\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			theirs, err := net.Dial("tcp", judge.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer theirs.Close()
+			_, _ = io.WriteString(theirs, c.send)
+			verdict := readResponse(t, bufio.NewReader(theirs)).StatusCode
+
+			origin := newRawOrigin(t, "HTTP/1.1 204 No Content\r\n\r\n")
+			d := open(t, &Server{Dialer: origin.dialer()})
+			client := d.dial(t)
+			_, _ = io.WriteString(client, c.send)
+			resp := readResponse(t, bufio.NewReader(client))
+			if rejected := resp.StatusCode >= 400; rejected != (c.sent == "") || (verdict >= 400) != rejected {
+				t.Errorf("answered %s %q; net/http answers %d", resp.Status, resp.text, verdict)
+			}
+			if c.sent != "" {
+				if got := <-origin.got; !strings.Contains(got, c.sent) || strings.Count(got, "Content-Length")+strings.Count(got, "Transfer-Encoding") > 1 {
+					t.Errorf("the origin got %q", got)
+				}
+			}
+			_ = client.Close()
+		})
+	}
+}
+
+// A request that http.Transport does not send is the client's fault, not the site's.
+func TestRequestThatCannotBeSent(t *testing.T) {
+	d := open(t, &Server{Dialer: transport.DialerFunc(func(context.Context, netaddr.Addr, []byte) (transport.StreamConn, error) {
+		t.Error("the origin was dialled")
+		return nil, io.ErrUnexpectedEOF
+	})})
+	c := d.dial(t)
+	write(t, c, "POST http://one.example/ HTTP/1.1\r\nHost: one.example\r\nTrailer: a b\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+	if resp := readResponse(t, bufio.NewReader(c)); resp.StatusCode != 400 || strings.Contains(resp.text, "site") {
+		t.Errorf("answered %s %q", resp.Status, resp.text)
+	}
+	_ = c.Close()
+	d.wantReport(t, ErrBadRequest)
+}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -25,8 +26,10 @@ type exchange struct {
 	in     *httpRequest
 	body   *requestBody
 
-	mu        sync.Mutex
-	answering bool // what is written now is the answer itself
+	turn      chan struct{} // holds a token while nobody writes to the client
+	answering chan struct{} // closed when the answer itself has taken the token
+	connected atomic.Bool   // there was a connection to the origin
+	answered  atomic.Bool   // something came back on it
 }
 
 // forward carries one plain request (RFC 9112 section 3.2.2, absolute-form). It
@@ -38,9 +41,10 @@ func (s *Server) forward(ctx context.Context, h *httpConn, r *httpRequest, dst n
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h.patience, h.moves = s.idle(), true
-	x := &exchange{server: s, conn: h, in: r, body: newRequestBody(r, h, s.idle())}
+	x := &exchange{server: s, conn: h, in: r, body: newRequestBody(r, h, s.idle()), turn: make(chan struct{}, 1), answering: make(chan struct{})}
+	x.turn <- struct{}{}
 	x.body.ended = func() { h.startWatch(cancel) }
-	x.body.wanted = func() { x.interim("100 Continue", nil) }
+	x.body.wanted = func() { x.interim(ctx, "100 Continue", nil) }
 	if x.body.over {
 		h.startWatch(cancel)
 	}
@@ -50,9 +54,15 @@ func (s *Server) forward(ctx context.Context, h *httpConn, r *httpRequest, dst n
 	}()
 	out := x.request(ctx, dst)
 	answer, err := h.origins.RoundTrip(out)
-	x.mu.Lock()
-	x.answering = true
-	x.mu.Unlock()
+	select {
+	case <-x.turn: // for good
+		close(x.answering)
+	case <-ctx.Done():
+		if err == nil {
+			_ = answer.Body.Close()
+		}
+		return false
+	}
 	switch {
 	case err == nil && answer.StatusCode == http.StatusSwitchingProtocols && !sameUpgrade(out, answer):
 		_ = answer.Body.Close()
@@ -95,11 +105,13 @@ func (x *exchange) request(ctx context.Context, dst netaddr.Addr) *http.Request 
 	}
 	ctx = context.WithValue(ctx, errandKey{}, errand{ctx, x.conn, dst})
 	return out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(httptrace.GotConnInfo) { x.connected.Store(true) },
+		GotFirstResponseByte: func() { x.answered.Store(true) },
 		Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
 			// The client gets its 100 when its body is called for, which is when
 			// the origin's has come.
 			if status != http.StatusContinue {
-				x.interim(fmt.Sprintf("%d %s", status, http.StatusText(status)), http.Header(header))
+				x.interim(ctx, fmt.Sprintf("%d %s", status, http.StatusText(status)), http.Header(header))
 			}
 			return nil
 		},
@@ -107,14 +119,19 @@ func (x *exchange) request(ctx context.Context, dst netaddr.Addr) *http.Request 
 }
 
 // interim sends an answer before the answer, which HTTP/1.0 does not know.
-func (x *exchange) interim(status string, header http.Header) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.answering || !x.in.ProtoAtLeast(1, 1) {
+// It is dropped once the answer itself has its turn.
+func (x *exchange) interim(ctx context.Context, status string, header http.Header) {
+	if !x.in.ProtoAtLeast(1, 1) {
 		return
 	}
 	removeHopByHop(header)
-	_, _ = x.conn.Write(appendHead(nil, 1, status, header, ""))
+	select {
+	case <-x.turn:
+		_, _ = x.conn.Write(appendHead(nil, 1, status, header, ""))
+		x.turn <- struct{}{}
+	case <-x.answering:
+	case <-ctx.Done():
+	}
 }
 
 // fail answers that there is no answer.
@@ -141,7 +158,10 @@ func (x *exchange) words(err error) (status int, text string) {
 		return statusOf(err), publicText(err)
 	case errors.Is(err, errIdle):
 		return http.StatusGatewayTimeout, fmt.Sprintf("The site did not answer within %s.\n", x.server.idle())
-	case isEnd(err):
+	case !x.connected.Load():
+		x.server.report(malformed(protocolHTTP, "it cannot be sent on"), x.conn.source)
+		return http.StatusBadRequest, "The request cannot be sent on: its header is not valid.\n"
+	case !x.answered.Load(), isEnd(err):
 		return http.StatusBadGateway, "The site closed the connection before it had answered.\n"
 	}
 	wrong := wrongAnswer(err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"strings"
 	"time"
@@ -103,6 +102,10 @@ func (h *httpConn) parseHead() (*httpRequest, error) {
 	case err != nil:
 		return nil, err
 	}
+	if r.Host != "" && !httpguts.ValidHostHeader(r.Host) {
+		return nil, badHead("the header is malformed")
+	}
+	r.ProtoMinor = min(r.ProtoMinor, 1) // the highest that is answered in
 	for name, values := range r.Header {
 		for _, v := range values {
 			if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(v) {
@@ -147,7 +150,7 @@ func (h *httpConn) readLine() ([]byte, error) {
 		case err != nil:
 			return nil, err
 		}
-		if line = textproto.TrimBytes(bytes.TrimRight(line, "\r\n")); len(line) > 0 {
+		if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 {
 			return line, nil
 		}
 	}
