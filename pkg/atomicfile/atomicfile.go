@@ -106,7 +106,7 @@ func fill(f *os.File, data []byte, old fs.FileInfo) error {
 		if err := own(f, old); err != nil {
 			return &Error{
 				Reason: "its owner and group could not be kept",
-				Fix:    "run this as the user whom the file belongs to", Err: err,
+				Fix:    "run this as the owner of the file", Err: err,
 			}
 		}
 	}
@@ -137,13 +137,13 @@ func explain(err error) (reason, fix string) {
 	)
 	switch {
 	case isBusy(err):
-		return "it is mounted by itself, as files are that are handed to a container, and cannot be replaced",
-			"mount its directory in its place, or edit the file by hand"
+		return "it is a mount point, like a file that is bind-mounted into a container, and cannot be replaced",
+			"mount its directory instead, or edit the file by hand"
 	case errors.As(err, &dir) && errors.Is(err, fs.ErrNotExist):
 		return "there is no directory " + dir.dir, "make the directory, or name another file"
 	case errors.As(err, &dir) && (errors.Is(err, fs.ErrPermission) || isReadOnly(err)):
-		return "the directory " + dir.dir + " cannot be written, so that no new file can take its place",
-			"run this as a user who may write there, or name another file"
+		return "the directory " + dir.dir + " cannot be written, so the file cannot be replaced",
+			"run this as a user who can write there, or name another file"
 	case errors.As(err, &path):
 		err = path.Err
 	case errors.As(err, &link):

@@ -46,7 +46,7 @@ func TestOwner(t *testing.T) {
 	}
 }
 
-// Where renaming is impossible the file stays as it was, and why is told: as
+// Where renaming is impossible the file stays as it was, with an explanation: as
 // another user in a directory of root's, and as root in a mount namespace where the
 // file is a mount of its own or the file system is read-only.
 func TestNotReplaceable(t *testing.T) {
@@ -79,7 +79,7 @@ func TestNotReplaceable(t *testing.T) {
 	}{
 		{"directory of another", "", nobody, false, "the directory " + dir + " cannot be written"},
 		{"file of another", "", nobody, true, "its owner and group could not be kept"},
-		{"bind mount", "mount --bind '" + path + "' '" + path + "' && ", nil, false, "it is mounted by itself"},
+		{"bind mount", "mount --bind '" + path + "' '" + path + "' && ", nil, false, "it is a mount point"},
 		{"read-only", "mount --bind '" + dir + "' '" + dir + "' && mount -o remount,ro,bind '" + dir + "' && ", nil, false, "cannot be written"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

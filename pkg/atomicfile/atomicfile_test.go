@@ -107,7 +107,7 @@ func TestLinks(t *testing.T) {
 	refused(t, filepath.Join(dir, "circle"), "in a circle")
 }
 
-// refused wants that nothing is written and that the reason is told with a fix.
+// refused wants an error with the reason and a fix.
 func refused(t *testing.T, path, reason string) {
 	t.Helper()
 	err := atomicfile.Write(path, []byte("new"))

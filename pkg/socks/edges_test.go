@@ -115,8 +115,7 @@ func TestNoHost(t *testing.T) {
 	d.wantReport(t, nil)
 }
 
-// A program that speaks HTTP, and wrongly, is told what is wrong; what does not
-// speak it is named as that.
+// Malformed HTTP is reported with what is wrong, anything else as not HTTP.
 func TestMalformedHTTP(t *testing.T) {
 	for _, c := range []struct {
 		send   string
@@ -253,8 +252,8 @@ type slowReader struct {
 
 func (c *slowReader) Read(p []byte) (int, error) { return c.StreamConn.Read(p[:min(len(p), c.pace)]) }
 
-// What an origin answers wrongly is told where it is read, and reported without
-// the origin's words.
+// An invalid answer is explained to the client, and reported without the origin's
+// words.
 func TestBadAnswers(t *testing.T) {
 	for _, c := range []struct{ answer, says string }{
 		{"<html>HTTP/0.9</html>", "does not begin with an HTTP status line"},
@@ -282,7 +281,7 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
-// An origin that closes without an answer is told as that: no log knows more.
+// The answer names an origin that closed without one, and refers to no log.
 func TestNoAnswer(t *testing.T) {
 	for _, answer := range []string{"", "HTTP/1.1 200 OK\r\nX: y\r\n"} {
 		origin := newRawOrigin(t, answer)

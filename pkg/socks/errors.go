@@ -37,7 +37,7 @@ var (
 	// is transport.CodeNotAllowed.
 	ErrLoop = fmt.Errorf("the destination is this proxy itself: %w", transport.ErrNotAllowed)
 	// ErrBadAnswer: what an origin answered a plain HTTP request with is not
-	// valid HTTP. The client was told so.
+	// valid HTTP. The client got an explanation.
 	ErrBadAnswer = errors.New("an origin's answer is not valid HTTP")
 	// ErrTooMany: a connection was refused for want of Room.
 	ErrTooMany = errors.New("too many connections")

@@ -157,7 +157,7 @@ func (x *exchange) words(err error) (status int, text string) {
 	case ofStream:
 		return statusOf(err), publicText(err)
 	case errors.Is(err, errIdle):
-		return http.StatusGatewayTimeout, fmt.Sprintf("The site did not answer within %s.\n", x.server.idle())
+		return http.StatusGatewayTimeout, "The site did not answer for too long.\n"
 	case !x.connected.Load():
 		x.server.report(malformed(protocolHTTP, "it cannot be sent on"), x.conn.source)
 		return http.StatusBadRequest, "The request cannot be sent on: its header is not valid.\n"
@@ -175,7 +175,7 @@ func (x *exchange) words(err error) (status int, text string) {
 	return http.StatusBadGateway, "The site's answer is not valid HTTP: " + wrong + ".\n"
 }
 
-// isEnd reports whether err is the end of a stream in order.
+// isEnd reports whether err is the clean end of a stream.
 func isEnd(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
@@ -200,9 +200,9 @@ func wrongAnswer(err error) string {
 	return "its header is malformed"
 }
 
-// answer sends the origin's answer. Lengths or chunks tell a client where it
-// ends, but for one that may be told that by nothing but the end of its
-// connection, which is reset where the answer breaks off.
+// answer sends the origin's answer. Its end shows by a length or by chunks; where
+// only the connection's end can show it (HTTP/1.0), an answer that breaks off
+// resets the connection.
 func (x *exchange) answer(answer *http.Response) (again bool) {
 	defer answer.Body.Close()
 	h, minor := x.conn, x.in.ProtoMinor

@@ -86,7 +86,7 @@ func (h *httpConn) parseHead() (*httpRequest, error) {
 	case !ok:
 		return nil, badHead("the HTTP version is malformed")
 	case proto != fmt.Sprintf("HTTP/1.%d", minor):
-		return nil, &headError{http.StatusHTTPVersionNotSupported, proto + " is not spoken here"}
+		return nil, &headError{http.StatusHTTPVersionNotSupported, proto + " is not supported"}
 	case !httpguts.ValidHeaderFieldName(string(method)): // both are tokens
 		return nil, badHead("the method is not valid")
 	}

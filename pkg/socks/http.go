@@ -98,7 +98,7 @@ func (h *httpConn) Write(p []byte) (written int, err error) {
 	}
 }
 
-// CloseWrite ends an upgraded connection's way down in order, as the origin did.
+// CloseWrite ends the direction to the client cleanly, as the origin ended it.
 func (h *httpConn) CloseWrite() error {
 	h.frail(false)
 	return h.client.CloseWrite()
@@ -251,7 +251,7 @@ func (s *Server) authenticate(h *httpConn, r *httpRequest) (user string, ok bool
 	return user, true
 }
 
-// refuse answers a request by itself and takes what is left of its body. It
+// refuse answers a request with a text of ours and reads the rest of its body. It
 // reports whether the client may send another.
 func (s *Server) refuse(body *requestBody, status int, text string, fields ...string) (again bool) {
 	h, r := body.conn, body.in

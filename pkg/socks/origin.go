@@ -187,7 +187,7 @@ func (c *originConn) Write(p []byte) (int, error) {
 	return n, c.named(err)
 }
 
-// named tells an error of the stream from its end.
+// named marks errors of the stream, as opposed to its clean end.
 func (c *originConn) named(err error) error {
 	switch {
 	case err == nil:
