@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,68 @@ type way struct {
 	// connection below the WebSocket with any certificate, and the same with
 	// TLS the other way round.
 	unverified, other *netdial.Dialer
+	// wantsTLS is asked of a port that stays silent to plain HTTP; nil with TLS.
+	wantsTLS *tlsLook
+}
+
+// tlsLookTime bounds a look whether a port speaks TLS.
+const tlsLookTime = 2500 * time.Millisecond
+
+// A tlsLook finds out whether a port speaks TLS, once for all that wait for it.
+type tlsLook struct {
+	ctx   context.Context // ends all
+	dial  func(ctx context.Context) (transport.StreamConn, error)
+	looks sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	under  chan struct{} // closed when the look under way is over; nil: none is
+	at     time.Time     // when the last was over
+	found  bool          // what it found
+}
+
+// speaks reports whether the port speaks TLS; false, too, when ctx ends before
+// that is known.
+func (l *tlsLook) speaks(ctx context.Context) bool {
+	for {
+		l.mu.Lock()
+		if !l.at.IsZero() && time.Since(l.at) < lookPause || l.closed {
+			defer l.mu.Unlock()
+			return l.found
+		}
+		if l.under == nil {
+			l.under = make(chan struct{})
+			l.looks.Go(l.look)
+		}
+		under := l.under
+		l.mu.Unlock()
+		select {
+		case <-under:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (l *tlsLook) look() {
+	ctx, cancel := context.WithTimeout(l.ctx, tlsLookTime)
+	defer cancel()
+	conn, err := l.dial(ctx)
+	if err == nil {
+		_ = conn.Close()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.under)
+	l.under, l.at, l.found = nil, time.Now(), err == nil
+}
+
+// close waits for the look under way. The context must have ended.
+func (l *tlsLook) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.looks.Wait()
 }
 
 func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
@@ -88,11 +151,19 @@ func newWay(cfg *config.Client, s *config.Remote, opt Options) (*way, error) {
 		Group:    new(wsconn.Group),
 		Timeout:  dial,
 	}
+	var wantsTLS *tlsLook
+	other := below(otherTLS)
+	if !s.TLS.Enabled {
+		wantsTLS = &tlsLook{ctx: context.Background(), dial: func(ctx context.Context) (transport.StreamConn, error) {
+			return other.ConnectStream(ctx, nil)
+		}}
+		ws.Silent = wantsTLS.speaks
+	}
 	plain, withEarly := ws, ws
 	withEarly.EarlyData, withEarly.EarlyDataHeader = s.WS.EarlyData, s.WS.EarlyDataHeader
 	w := &way{
 		tunnels: ws.Group, plain: &plain, withEarly: &withEarly, dial: dial,
-		unverified: below(unchecked), other: below(otherTLS),
+		unverified: below(unchecked), other: other, wantsTLS: wantsTLS,
 	}
 	w.early.Store(s.WS.EarlyData > 0)
 	return w, nil

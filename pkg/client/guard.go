@@ -116,6 +116,9 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 	setting.Host, setting.ServerName = hostHeader(s), serverName(s)
 	setting.AEADDisabled = vmess.AEADDisabled(opt.LookupEnv)
 	ctx, cancel := context.WithCancel(context.Background())
+	if w.wantsTLS != nil {
+		w.wantsTLS.ctx = ctx
+	}
 	g := &guard{
 		ctx: ctx, cancel: cancel,
 		way:     w,
@@ -546,6 +549,9 @@ func (g *guard) empty(x *request) error {
 // close ends what runs by itself.
 func (g *guard) close() {
 	g.cancel()
+	if g.way.wantsTLS != nil {
+		g.way.wantsTLS.close()
+	}
 	g.packets.close()
 	_ = g.pool.Close()
 	g.endings.close()

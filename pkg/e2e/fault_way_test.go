@@ -316,7 +316,7 @@ func TestFaultTLSOrNot(t *testing.T) {
 		}
 	}
 	silence := needsTLS("silence", silentToHTTP(t, certs))
-	silence.change, silence.code, silence.want.within = shortly, replyHost, shortDial+time.Second
+	silence.code, silence.want.within = replyHost, 4*time.Second // however long limits.dial is
 	tlsSilence := notTLS("silence", silentToTLS(t))
 	tlsSilence.change, tlsSilence.code, tlsSilence.want.within = shortly, replyHost, shortDial+time.Second
 	for _, f := range []wayFault{

@@ -57,7 +57,14 @@ type Dialer struct {
 	Group *Group
 	// Timeout bounds the upgrade once Endpoint has connected; 0: 10 s.
 	Timeout time.Duration
+	// Silent, if set, is asked once an upgrade has been without an answer for
+	// 2 s whether there is no point in waiting for one. Until it says so the
+	// upgrade goes on.
+	Silent func(ctx context.Context) (hopeless bool)
 }
+
+// silentAfter is when Silent is asked.
+const silentAfter = 2 * time.Second
 
 // ConnectStream implements [transport.StreamEndpoint]; the connection is a
 // [*Conn]. What of first does not travel as early data is the first message.
@@ -140,6 +147,13 @@ func (d *Dialer) upgrade(ctx context.Context, below net.Conn, req *upgradeReques
 		_ = below.Close()
 	})
 	start := time.Now()
+	if d.Silent != nil {
+		defer time.AfterFunc(silentAfter, func() {
+			if d.Silent(limited) {
+				cancel()
+			}
+		}).Stop()
+	}
 
 	c := new(Conn)
 	c.carrier.init(below)
