@@ -55,18 +55,14 @@ type liveness struct {
 
 var _ wsconn.Monitor = (*liveness)(nil)
 
-// Waiting implements wsconn.Monitor. Where it is not known whether the server
-// answers pings the one under way gets some time to show that, so that a healthy
-// server sees no connection more.
+// Waiting implements wsconn.Monitor. The ping under way gets some time to be
+// answered, so that a healthy server sees no connection more.
 func (l *liveness) Waiting() {
-	if l.pongsCount() {
-		return
-	}
 	l.trying.start(func() (reached bool) {
 		if l.pings {
 			l.pause(l.pong / 5)
 		}
-		return l.pongsCount() || l.tryNow()
+		return l.tunnels.HeardWithin(l.pong/5) || l.tryNow()
 	})
 }
 
@@ -80,12 +76,7 @@ func (l *liveness) pause(d time.Duration) {
 
 // Doubt implements wsconn.Monitor: what answers now proves that the server is
 // there.
-func (l *liveness) Doubt() {
-	if l.pongsCount() {
-		l.tunnels.Ping()
-		l.try()
-	}
-}
+func (l *liveness) Doubt() { l.tunnels.Ping() }
 
 // Silent implements wsconn.Monitor: the tunnel takes no new work. When nothing
 // else was heard of the server either, it is down. Many servers read nothing
@@ -99,25 +90,15 @@ func (l *liveness) Silent(used bool) {
 }
 
 // Gone implements wsconn.Monitor.
-func (l *liveness) Gone(used bool) bool {
-	gone := l.judge() || used && l.pongsCount()
-	l.try()
-	return gone
-}
+func (l *liveness) Gone(used bool) bool { return l.judge() || used && l.pongsCount() }
 
 // pongsCount reports whether the lack of a pong means anything.
 func (l *liveness) pongsCount() bool { return l.pings && l.tunnels.AnswersPings() }
 
-// judge reports whether the server is silent: then it is down.
+// judge reports whether the server is silent: then it is down. It takes an
+// attempt to connect that failed.
 func (l *liveness) judge() (silent bool) {
-	switch {
-	case l.tunnels.HeardWithin(l.pong):
-		return false
-	case l.pongsCount():
-		silent = !l.reachable()
-	default:
-		silent = l.unreachable()
-	}
+	silent = !l.tunnels.HeardWithin(l.pong) && l.unreachable()
 	if silent && l.report() {
 		l.down()
 	}
@@ -155,15 +136,10 @@ func (l *liveness) tryNow() bool {
 }
 
 // unreachable reports whether an attempt to connect failed just now.
-func (l *liveness) unreachable() bool { return l.found(false) }
-
-// reachable reports whether one succeeded.
-func (l *liveness) reachable() bool { return l.found(true) }
-
-func (l *liveness) found(reached bool) bool {
+func (l *liveness) unreachable() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Since(l.tried) <= 2*l.pong && l.reached == reached
+	return time.Since(l.tried) <= 2*l.pong && !l.reached
 }
 
 // moved lets what was found out so far say nothing any more. Where open tunnels
@@ -201,7 +177,7 @@ func (g *guard) newLiveness(pings bool, limit time.Duration) *liveness {
 			if err != nil {
 				return err
 			}
-			if c, ok := conn.(*wsconn.Conn); ok && pings {
+			if c, ok := conn.(*wsconn.Conn); ok && pings && !g.way.tunnels.AnswersPings() {
 				ctx, cancel := context.WithTimeout(ctx, pongWait(limit)/5)
 				defer cancel()
 				c.PingOnce(ctx)

@@ -122,4 +122,5 @@ type answersSoon struct {
 	at time.Time
 }
 
-func (a answersSoon) AnswersPings() bool { return time.Now().After(a.at) }
+func (a answersSoon) AnswersPings() bool             { return time.Now().After(a.at) }
+func (a answersSoon) HeardWithin(time.Duration) bool { return time.Now().After(a.at) }

@@ -3,6 +3,7 @@ package wsconn
 import (
 	"context"
 	"sync"
+	"time"
 
 	"vmess-local/pkg/transport"
 )
@@ -22,8 +23,8 @@ type Monitor interface {
 	// pings while it dials a destination.
 	Silent(used bool)
 	// Gone is called when nothing was received for another PongWait. It
-	// reports whether the connection is to be ended; it is asked again later
-	// otherwise.
+	// reports whether the connection is to be ended. Otherwise the check begins
+	// again after a pause, which is doubled each time.
 	Gone(used bool) bool
 }
 
@@ -35,8 +36,12 @@ const (
 	stageNone    stage = iota
 	stagePinged        // until Doubt
 	stageDoubted       // until Silent
-	stageSilent        // until Gone, over and over
+	stageSilent        // until Gone
 )
+
+// mostPause is how long a check that came to nothing is left alone at most: a
+// request may wait for hours for a far end that answers no pings.
+const mostPause = 5 * time.Minute
 
 // A requestWatch checks the far end of a connection while a request waits. It
 // belongs to a pinger, whose lock guards it and whose timer it shares.
@@ -44,6 +49,8 @@ type requestWatch struct {
 	stage   stage
 	since   int64 // when the stage began
 	checked int64 // bytes of payload before the last check's ping
+	pause   int64 // after the last check; 0: there was none since something was received
+	rests   int64 // until when the next one waits
 }
 
 // asks takes note that payload is about to be written, which may be a request:
@@ -104,7 +111,11 @@ func (p *pinger) judgeRequest(now int64) pingVerdict {
 		return pingNone
 	}
 	verdict := [...]pingVerdict{stagePinged: requestDoubt, stageDoubted: requestSilent, stageSilent: requestGone}[w.stage]
-	w.stage, w.since = min(w.stage+1, stageSilent), now
+	if w.stage++; w.stage > stageSilent {
+		w.stage = stageNone
+		return verdict
+	}
+	w.since = now
 	p.wake(now + p.stageTime())
 	return verdict
 }
@@ -118,7 +129,7 @@ func (p *pinger) judgeWait(now int64) pingVerdict {
 		return pingNone
 	}
 	p.armed.Store(true)
-	if due := asked + int64(p.group.RequestWait); now < due {
+	if due := max(asked+int64(p.group.RequestWait), p.watch.rests); now < due {
 		p.wake(due)
 		return pingNone
 	}
@@ -139,7 +150,8 @@ func (p *pinger) waitsSince() (since int64, waits bool) {
 
 // beginCheck begins the check with a ping that is sent now.
 func (p *pinger) beginCheck(now int64) {
-	p.watch = requestWatch{stagePinged, now, p.conn.begun.Load()}
+	w := &p.watch
+	w.stage, w.since, w.checked = stagePinged, now, p.conn.begun.Load()
 	p.wake(now + p.stageTime())
 }
 
@@ -185,10 +197,23 @@ func (p *pinger) act(v pingVerdict) {
 			p.dead()
 			return
 		}
+		p.rest()
+		return
 	}
 	if p.every > 0 {
 		p.send(p.group.PongWait)
 	}
+}
+
+// rest has the check of a connection that was not ended begin again later.
+func (p *pinger) rest() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := &p.watch
+	w.pause = min(max(2*w.pause, int64(p.group.PongWait)), int64(mostPause))
+	w.rests = p.now() + w.pause
+	p.armed.Store(true)
+	p.wake(w.rests)
 }
 
 // ping pings a connection that somebody reads, because others are silent. Where a

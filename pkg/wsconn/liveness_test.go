@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -74,7 +75,7 @@ func TestRequestToSilentServer(t *testing.T) {
 		{name: "much that may not have been read", ping: time.Minute, standing: transport.StandingTaken, write: muchWritten, pings: 1, want: allStages[:1]},
 		{name: "it takes no more", ping: time.Minute, standing: transport.StandingHeld, write: 100, pings: 1, want: allStages[:1]},
 		{name: "the network is lost, before any answer", ping: time.Minute, standing: transport.StandingLost, write: 100, pings: 2, want: allStages, ends: true},
-		{name: "the network is lost, in use", ping: time.Minute, standing: transport.StandingLost, write: 100, used: true, pings: 4, want: append(slices.Clone(allStages), "gone 18s")},
+		{name: "the network is lost, in use", ping: time.Minute, standing: transport.StandingLost, write: 100, used: true, pings: 3, want: append(slices.Clone(allStages), "waiting 18s")},
 		{name: "the end was written", ping: time.Minute, standing: transport.StandingTaken, write: 100, used: true, final: true},
 		{name: "offline", ping: time.Minute, standing: transport.StandingTaken, write: 100, offline: true},
 	} {
@@ -267,7 +268,7 @@ func TestSpared(t *testing.T) {
 		}
 		go func() { _, _ = c.Read(make([]byte, 1)) }()
 		time.Sleep(time.Minute)
-		if said, want := m.heard(), append(slices.Clone(allStages), "gone 18s"); !slices.Equal(said, want) {
+		if said, want := m.heard(), append(slices.Clone(allStages), "waiting 18s"); !slices.Equal(said, want) {
 			t.Errorf("the monitor heard %q, want %q", said, want)
 		}
 		_ = c.Reset()
@@ -322,6 +323,37 @@ func TestSharedConnection(t *testing.T) {
 				if said := m.heard(); frozen && !slices.Equal(said, allStages) {
 					t.Errorf("the monitor heard %q", said)
 				}
+			})
+		})
+	}
+}
+
+// TestCheckBacksOff: a request that waits for an hour for a far end that answers no
+// pings, and that the monitor spares, is checked less and less often.
+func TestCheckBacksOff(t *testing.T) {
+	for _, every := range []time.Duration{0, 24 * time.Hour} {
+		t.Run(fmt.Sprintf("pings every %v", every), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, group := newMonitored()
+				m.spare = true
+				c := openStanding(t, transport.StandingTaken, Dialer{Ping: every, Group: group}, func(p *rawPeer) {
+					_, _ = io.Copy(io.Discard, p.br)
+				})
+				if _, err := c.Write([]byte("request")); err != nil {
+					t.Fatal(err)
+				}
+				go func() { _, _ = c.Read(make([]byte, 1)) }()
+				time.Sleep(time.Hour)
+				checks := 0
+				for _, said := range m.heard() {
+					if strings.HasPrefix(said, "waiting") {
+						checks++
+					}
+				}
+				if checks < 10 || checks > 20 {
+					t.Errorf("%d checks in an hour", checks)
+				}
+				_ = c.Reset()
 			})
 		})
 	}

@@ -173,7 +173,7 @@ func (p *pinger) judge() (request, regular pingVerdict) {
 	now, heard := p.now(), p.heard.Load()
 	if heard != p.seen {
 		p.seen, p.missed = heard, 0
-		p.watch.stage = stageNone
+		p.watch.stage, p.watch.pause, p.watch.rests = stageNone, 0, 0
 	}
 	request = p.judgeRequest(now)
 	if p.every > 0 {
