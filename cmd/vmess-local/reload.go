@@ -15,19 +15,20 @@ import (
 type reloader struct {
 	client *client.Client
 	log    *program.Log
-	load   func() (*config.Client, error) // nil where it cannot be read again
+	file   string // the configuration's, absolute; "" where it cannot be read again
+	load   func() (*config.Client, error)
 	listen listenFlag
 
 	mu sync.Mutex // one at a time
 }
 
-var errOnce = errors.New("config.unreadable: the configuration came from a link or from standard input, which cannot be read again\nfix: write it to a file (vmess-local link import) and start with -c FILE")
+var errOnce = errors.New("config.unreadable: the configuration came from a link, a pipe or standard input, which cannot be read again\nfix: write it to a file (vmess-local link import) and start with -c FILE")
 
 // again reads the configuration again and goes on with it, or says why not.
 func (r *reloader) again() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.load == nil {
+	if !config.Rereadable(r.file) {
 		return errOnce
 	}
 	cfg, err := r.load()
@@ -48,9 +49,7 @@ func (r *reloader) again() error {
 
 // serve runs the client, and reloads it when it is asked to.
 func (r *reloader) serve(ctx context.Context) error {
-	defer control.Reloading("vmess-local", r.log.Logger, func() (string, error) {
-		err := r.again()
-		return r.client.Addr().String(), err
-	})()
+	self := func() control.Instance { return control.Instance{Listen: r.client.Addr().String(), Config: r.file} }
+	defer control.Reloading("vmess-local", r.log.Logger, self, r.again)()
 	return r.client.Run(ctx)
 }

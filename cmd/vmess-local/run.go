@@ -66,7 +66,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			}
 			r := &reloader{log: logger, listen: at}
 			if !isLink(source) && source != "-" {
-				r.load = func() (*config.Client, error) {
+				r.file, r.load = absolute(cmd, source), func() (*config.Client, error) {
 					cfg, _, err := loadConfig(cmd, source)
 					if err == nil {
 						err = at.override(cfg)

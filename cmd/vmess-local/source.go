@@ -39,6 +39,19 @@ func loadConfig(cmd *cobra.Command, source string) (cfg *config.Client, warnings
 	return cfg, warnings, notOurs(err, source, source, data)
 }
 
+// absolute is the absolute path of a configuration's file; "" looks in the usual
+// places.
+func absolute(cmd *cobra.Command, file string) string {
+	if file == "" {
+		file, _ = findConfig(cmd)
+	}
+	full, err := filepath.Abs(file)
+	if err != nil {
+		return file
+	}
+	return full
+}
+
 // errForeign is wrapped by the errors of files that other programs wrote.
 var errForeign = errors.New("this is no configuration of vmess-local")
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -54,9 +55,12 @@ with an "alterId" need their user to have it too.`,
 			if err != nil {
 				return startError(cfg, err)
 			}
-			defer control.Reloading("vmess-server", logger.Logger, func() (string, error) {
-				return s.Addr().String(), reload(s, logger, file)
-			})()
+			full, err := filepath.Abs(file)
+			if err != nil {
+				full = file
+			}
+			self := func() control.Instance { return control.Instance{Listen: s.Addr().String(), Config: full} }
+			defer control.Reloading("vmess-server", logger.Logger, self, func() error { return reload(s, logger, file) })()
 			return s.Run(cmd.Context())
 		},
 	}
@@ -67,6 +71,9 @@ with an "alterId" need their user to have it too.`,
 
 // reload reads the configuration of a running server again.
 func reload(s *server.Server, log *program.Log, file string) error {
+	if !config.Rereadable(file) {
+		return errors.New("config.unreadable: the configuration came from a pipe, which cannot be read again\nfix: write it to a file and start with -c FILE")
+	}
 	cfg, _, err := loadConfig(file)
 	if err != nil {
 		return unusable(err)

@@ -37,6 +37,17 @@ func ReadFile(path string) (data []byte, warnings []string, err error) {
 	return data, warnings, nil
 }
 
+// Rereadable reports whether a configuration's file can be read again, also
+// when it is missing at the moment: reading a pipe would wait for somebody to
+// write.
+func Rereadable(path string) bool {
+	if path == "" {
+		return false
+	}
+	info, err := os.Stat(path)
+	return err != nil || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) == 0
+}
+
 // Exposed warns of a file with a key that everybody can read; "" is fine. A
 // group may: certificates' keys are shared so.
 func Exposed(path string) (warning string) {

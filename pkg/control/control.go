@@ -28,8 +28,11 @@ const (
 	suffix    = ".sock"
 )
 
-// ErrNobody is returned by Ask when no program answers.
-var ErrNobody = errors.New("no running program answers")
+// Errors of Ask.
+var (
+	ErrNobody = errors.New("no running program answers")
+	ErrSilent = errors.New("the program does not answer")
+)
 
 // Dir returns the directory of the sockets of a program called name:
 // $XDG_RUNTIME_DIR/name, or the user's cache directory where there is none.
@@ -135,42 +138,41 @@ func readLine(r io.Reader) (string, error) {
 	return strings.TrimSuffix(line, "\n"), nil
 }
 
-// Ask asks every program whose socket is in dir, and returns the answers by
-// the sockets' names. Sockets of programs that died are removed. It returns
-// ErrNobody when none answers.
-func Ask(ctx context.Context, dir, question string) (map[string]string, error) {
+// Names returns the names of the sockets in dir. Their programs may have died.
+func Names(dir string) ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
 	if err != nil {
 		return nil, fmt.Errorf("look for sockets: %w", err)
 	}
-	answers := map[string]string{}
-	for _, path := range paths {
-		answer, err := ask(ctx, path, question)
-		if err == nil {
-			answers[strings.TrimSuffix(filepath.Base(path), suffix)] = answer
-		}
+	for i, path := range paths {
+		paths[i] = strings.TrimSuffix(filepath.Base(path), suffix)
 	}
-	if len(answers) == 0 {
-		return nil, ErrNobody
-	}
-	return answers, nil
+	return paths, nil
 }
 
-func ask(ctx context.Context, path, question string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+// Ask asks the program whose socket is called name in dir. It returns ErrNobody
+// when the program has died, whose socket is then removed, and ErrSilent when
+// there is no answer before ctx is done.
+func Ask(ctx context.Context, dir, name, question string) (answer string, err error) {
+	path := filepath.Join(dir, name+suffix)
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
-		if ctx.Err() == nil {
-			_ = os.Remove(path)
+		if ctx.Err() != nil {
+			return "", ErrSilent
 		}
-		return "", err
+		_ = os.Remove(path)
+		return "", ErrNobody
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	if _, err := io.WriteString(conn, oneLine(question)+"\n"); err != nil {
-		return "", err
+	if _, err = io.WriteString(conn, oneLine(question)+"\n"); err == nil {
+		answer, err = readLine(conn)
 	}
-	answer, err := readLine(conn)
-	return manyLines(answer), err
+	switch {
+	case err == nil:
+		return manyLines(answer), nil
+	case ctx.Err() != nil:
+		return "", ErrSilent
+	}
+	return "", ErrNobody // it ended
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,16 +45,21 @@ func TestQuestionsAreAnswered(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		serve(t, dir, name, func(_ context.Context, q string) string { return name + " heard\n" + q + ` and \n` })
 	}
-	got, err := Ask(t.Context(), dir, "reload")
-	if err != nil || len(got) != 2 || got["one"] != "one heard\nreload and \\n" || !strings.HasPrefix(got["two"], "two ") {
+	if names, err := Names(dir); err != nil || !slices.Equal(names, []string{"one", "two"}) {
+		t.Errorf("%q, %v", names, err)
+	}
+	if got, err := Ask(t.Context(), dir, "one", "reload"); err != nil || got != "one heard\nreload and \\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := Ask(t.Context(), dir, "two", "x"); err != nil || !strings.HasPrefix(got, "two ") {
 		t.Errorf("%q, %v", got, err)
 	}
 }
 
 func TestNobodyAnswers(t *testing.T) {
 	dir := shortDir(t)
-	if _, err := Ask(t.Context(), dir, "reload"); !errors.Is(err, ErrNobody) {
-		t.Errorf("without a directory: %v", err)
+	if names, err := Names(dir); err != nil || len(names) > 0 {
+		t.Errorf("without a directory: %q, %v", names, err)
 	}
 	// A program that died leaves its socket; it is removed, and can be made anew.
 	s := serve(t, dir, "dead", nil)
@@ -61,11 +67,25 @@ func TestNobodyAnswers(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Ask(t.Context(), dir, "reload"); !errors.Is(err, ErrNobody) {
+	if _, err := Ask(t.Context(), dir, "dead", "reload"); !errors.Is(err, ErrNobody) {
 		t.Errorf("of a dead one: %v", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A program that is there and does not answer is not taken for a dead one.
+func TestSilentProgram(t *testing.T) {
+	dir := shortDir(t)
+	serve(t, dir, "one", func(ctx context.Context, _ string) string { <-ctx.Done(); return "" })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Ask(ctx, dir, "one", "reload"); !errors.Is(err, ErrSilent) {
+		t.Errorf("%v", err)
+	}
+	if names, err := Names(dir); err != nil || len(names) != 1 {
+		t.Errorf("its socket is gone: %q, %v", names, err)
 	}
 }
 
@@ -129,8 +149,8 @@ func TestAskersAreBounded(t *testing.T) {
 	var all sync.WaitGroup
 	for range 3 * maxAskers {
 		all.Go(func() {
-			if answers, err := Ask(t.Context(), dir, "anything"); err != nil || answers["one"] != "yes" {
-				t.Errorf("%v, %v", answers, err)
+			if answer, err := Ask(t.Context(), dir, "one", "anything"); err != nil || answer != "yes" {
+				t.Errorf("%q, %v", answer, err)
 			}
 		})
 	}

@@ -2,24 +2,30 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
-	"maps"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// The words between a reload command and a running program.
+// What a command asks a running program, and the beginnings of the answers to
+// the second question.
 const (
-	reloadQuestion = "reload"
-	reloadDone     = "reloaded "
-	reloadKept     = "kept "
+	instanceQuestion = "instance"
+	reloadQuestion   = "reload"
+	reloadDone       = "reloaded "
+	reloadKept       = "kept "
 )
 
-// ErrKept is wrapped by the errors of AskReload when a program went on as it
-// was; the error's text is the program's own.
+// instanceTime is how long a program may take to answer which it is: nothing
+// but a halt keeps it from that.
+const instanceTime = 2 * time.Second
+
+// ErrKept is wrapped by the errors of reloads when a program went on as it was;
+// the error's text is the program's own.
 var ErrKept = errors.New("not reloaded")
 
 type keptError struct{ text string }
@@ -27,17 +33,33 @@ type keptError struct{ text string }
 func (e *keptError) Error() string { return e.text }
 func (e *keptError) Unwrap() error { return ErrKept }
 
+// An Instance is a running program.
+type Instance struct {
+	PID    int    `json:"pid"`
+	Listen string `json:"listen"` // with the real port; "" is not known
+	Config string `json:"config"` // its configuration's file, absolute; "" where there is none
+}
+
 // Reloading has again called when the user asks a running program to read its
 // configuration again: by AskReload, or by SIGHUP where there is one. again
-// tells what came of it, in words, or why all stays as it was. stop ends that.
-func Reloading(program string, log *slog.Logger, again func() (string, error)) (stop func()) {
-	answer := func(context.Context, string) string {
-		done, err := again()
-		if err != nil {
-			log.Error("not reloaded, all stays as it was: " + err.Error())
-			return reloadKept + err.Error()
+// returns why all stays as it was; self says which program this is, but for
+// the number of its process. stop ends that.
+func Reloading(program string, log *slog.Logger, self func() Instance, again func() error) (stop func()) {
+	answer := func(_ context.Context, question string) string {
+		switch question {
+		case instanceQuestion:
+			i := self()
+			i.PID = os.Getpid()
+			text, _ := json.Marshal(i) // cannot fail
+			return string(text)
+		case reloadQuestion:
+			if err := again(); err != nil {
+				log.Error("not reloaded, all stays as it was: " + err.Error())
+				return reloadKept + err.Error()
+			}
+			return reloadDone + self().Listen
 		}
-		return reloadDone + done
+		return reloadKept + "the running " + program + " does not know the question; is it another version?"
 	}
 	quiet := onHangup(func() { answer(context.Background(), reloadQuestion) })
 	dir, err := Dir(program, os.LookupEnv)
@@ -51,27 +73,52 @@ func Reloading(program string, log *slog.Logger, again func() (string, error)) (
 	return quiet
 }
 
-// AskReload asks all running programs of a name to read their configurations
-// again, and returns what each says. The error is ErrNobody or wraps ErrKept.
-func AskReload(ctx context.Context, program string) (done []string, err error) {
-	dir, err := Dir(program, os.LookupEnv)
+// Instances returns the running programs of a name that have their sockets in
+// dir. Those that do not answer have no more than a PID.
+func Instances(ctx context.Context, dir string) ([]Instance, error) {
+	names, err := Names(dir)
 	if err != nil {
 		return nil, err
 	}
-	answers, err := Ask(ctx, dir, reloadQuestion)
-	if err != nil {
-		return nil, err
-	}
-	var kept []string
-	for _, name := range slices.Sorted(maps.Keys(answers)) {
-		if text, ok := strings.CutPrefix(answers[name], reloadDone); ok {
-			done = append(done, text)
+	var all []Instance
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
 			continue
 		}
-		kept = append(kept, strings.TrimPrefix(answers[name], reloadKept))
+		i := Instance{PID: pid}
+		if !Stopped(pid) {
+			soon, cancel := context.WithTimeout(ctx, instanceTime)
+			text, err := Ask(soon, dir, name, instanceQuestion)
+			cancel()
+			if errors.Is(err, ErrNobody) {
+				continue
+			}
+			if err == nil {
+				_ = json.Unmarshal([]byte(text), &i)
+				i.PID = pid
+			}
+		}
+		all = append(all, i)
 	}
-	if len(kept) > 0 {
-		return done, &keptError{strings.Join(kept, "\n")}
+	return all, ctx.Err()
+}
+
+// AskReload has one running program whose socket is in dir read its
+// configuration again, and returns where it listens then. The error wraps
+// ErrKept, ErrNobody or ErrSilent.
+func AskReload(ctx context.Context, dir string, pid int) (listen string, err error) {
+	if Stopped(pid) {
+		return "", ErrSilent
 	}
-	return done, nil
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	answer, err := Ask(ctx, dir, strconv.Itoa(pid), reloadQuestion)
+	if err != nil {
+		return "", err
+	}
+	if listen, ok := strings.CutPrefix(answer, reloadDone); ok {
+		return listen, nil
+	}
+	return "", &keptError{strings.TrimPrefix(answer, reloadKept)}
 }

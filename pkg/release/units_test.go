@@ -40,7 +40,7 @@ func TestUnitsAreValid(t *testing.T) {
 		if !strings.Contains(text, "\n#Environment="+s.variable+"\n") {
 			t.Errorf("%s: no line for %s", s.program, s.variable)
 		}
-		if !strings.Contains(text, "\nExecReload="+s.program+" reload\n") {
+		if !strings.Contains(text, "\nExecReload="+s.program+" reload") {
 			t.Errorf("%s: no reload", s.program)
 		}
 		t.Run(s.program, func(t *testing.T) {
