@@ -126,7 +126,7 @@ func TestNetworkLost(t *testing.T) {
 				defer app.Close()
 				askBySOCKS(t, app)
 				echoOver(t, app, "before")
-				time.Sleep(31 * time.Second) // the server has answered a ping
+				time.Sleep(40 * time.Second) // the server has answered a ping
 				synctest.Wait()              // the watcher has begun
 				line.set(true, false)
 				time.Sleep(tt.lost)

@@ -358,3 +358,49 @@ func TestCheckBacksOff(t *testing.T) {
 		})
 	}
 }
+
+// TestLearnsThatPingsAreAnswered: a far end that pings us before we would is pinged
+// all the same until it has answered one.
+func TestLearnsThatPingsAreAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const every = 30 * time.Second
+		_, group := newMonitored()
+		var mu sync.Mutex
+		pings := 0
+		c := openStanding(t, transport.StandingTaken, Dialer{Ping: every, Group: group}, func(p *rawPeer) {
+			go func() {
+				for {
+					time.Sleep(every - time.Second)
+					if _, err := p.Write(frame(0x89, nil)); err != nil {
+						return
+					}
+				}
+			}()
+			for {
+				first, b, err := readFrame(p.br)
+				if err != nil {
+					return
+				}
+				if first == 0x89 {
+					mu.Lock()
+					pings++
+					mu.Unlock()
+					_, _ = p.Write(frame(0x8a, b))
+				}
+			}
+		})
+		go func() { _, _ = c.Read(make([]byte, 1)) }()
+		time.Sleep(every + every/4)
+		if !group.AnswersPings() {
+			t.Error("it is not known that pings are answered")
+		}
+		time.Sleep(20 * every)
+		_ = c.Reset()
+		time.Sleep(every) // the far end notices
+		mu.Lock()
+		defer mu.Unlock()
+		if pings != 1 {
+			t.Errorf("%d pings to a far end that pings itself, want 1", pings)
+		}
+	})
+}

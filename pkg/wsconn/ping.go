@@ -199,9 +199,22 @@ func (p *pinger) judgeRegular(now, heard int64) pingVerdict {
 		return pingNone
 	}
 	every := int64(p.every)
-	if now-heard < every-every/8 {
-		p.regular = heard + every
-		return pingNone
+	if silent := now - heard; silent < every-every/8 {
+		if p.group == nil || p.group.ponged.Load() {
+			p.regular = heard + every
+			return pingNone
+		}
+		// A far end that pings us would never be pinged, and nobody would know
+		// whether it answers.
+		if silent < every/8 {
+			p.regular = heard + every/8
+			return pingNone
+		}
+		p.regular = now + every
+		if p.excused() {
+			return pingNone
+		}
+		return pingDue
 	}
 	p.regular = now + every
 	switch {
