@@ -133,8 +133,9 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 		voice: newVoice(opt.Log, nameOf(s)),
 		alone: len(cfg.Servers) <= 1,
 	}
+	_, warmMax, _ := shares(cfg)
 	g.pool = warm.NewPool(transport.EndpointFunc(g.reach), warm.Options{
-		Max: cfg.Warm.Max, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead), Now: opt.Now,
+		Max: warmMax, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead), Now: opt.Now,
 	})
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
 	g.voice.board, g.voice.well = opt.board, account.Answered

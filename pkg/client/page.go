@@ -42,7 +42,9 @@ func (c *Client) newPage(cfg *config.Client) (*status.Page, error) {
 	for port := first; ; port++ {
 		ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err == nil {
-			return status.New(ln, page{c}, c.opt.PageToken), nil
+			made := status.New(ln, page{c}, c.opt.PageToken)
+			_, _, made.MaxConns = shares(cfg)
+			return made, nil
 		}
 		unavailable := errno.IsAddrInUse(err) || errno.IsPermission(err)
 		if !unavailable || port == first+pagePorts || port == 65535 {

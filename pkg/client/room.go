@@ -31,13 +31,25 @@ func newRoom() *room {
 	return r
 }
 
+// shares splits the files that the process may open: for connections, for each
+// server's ready tunnels, and for the status page.
+func shares(cfg *config.Client) (files, warm, page int) {
+	if cfg.Status.Enabled {
+		page = status.MaxConns
+	}
+	all := cfg.Warm.Max * len(remotes(cfg))
+	files, granted := limit.Files(all + page)
+	if granted == all+page {
+		return files, cfg.Warm.Max, page
+	}
+	// Of several servers one is in use, and fills its pool.
+	warm = min(cfg.Warm.Max, granted/2)
+	return files, warm, min(page, granted-warm)
+}
+
 // fit makes r that of a configuration.
 func (r *room) fit(cfg *config.Client) {
-	others := cfg.Warm.Max * len(remotes(cfg))
-	if cfg.Status.Enabled {
-		others += status.MaxConns
-	}
-	files := limit.Files(others)
+	files, _, _ := shares(cfg)
 	r.files.SetMost(files)
 	r.conns.SetMost(limit.Connections(cfg.Limits.Connections, files, filesOfConn))
 	// Datagrams get half of the files at most, and no destinations so many that
@@ -46,13 +58,12 @@ func (r *room) fit(cfg *config.Client) {
 	r.ends.SetMost(max(1, files/4))
 }
 
-// hello warns where the system allows fewer connections than are configured.
+// hello warns where the system allows few connections.
 func (r *room) hello(cfg *config.Client) []helloLine {
 	allowed := r.conns.Most()
-	if cfg.Limits.Connections <= allowed {
+	warning := limit.Warning(cfg.Limits.Connections, allowed, place(cfg, "limits.connections"))
+	if warning == "" {
 		return nil
 	}
-	return []helloLine{{slog.LevelWarn, "limits", []any{logline.Text(
-		"%q%s is %d, and the limit of open files allows %d connections: raise that (ulimit -n) for more",
-		"limits.connections", place(cfg, "limits.connections"), cfg.Limits.Connections, allowed), "connections", allowed}}}
+	return []helloLine{{slog.LevelWarn, "limits", []any{logline.Text("%s", warning), "connections", allowed}}}
 }

@@ -22,7 +22,7 @@ import (
 // and datagrams leave room for connections.
 func TestRoomIsOne(t *testing.T) {
 	cfg := testConfig()
-	files := limit.Files(cfg.Warm.Max + status.MaxConns)
+	files, _ := limit.Files(cfg.Warm.Max + status.MaxConns)
 	take := func(b *limit.Budget) (n int) {
 		for b.Take() {
 			n++

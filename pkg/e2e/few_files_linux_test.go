@@ -64,3 +64,53 @@ func TestFewFiles(t *testing.T) {
 		mustEcho(t, c, "still\n")
 	}
 }
+
+// TestVeryFewFiles: with a hard limit of 64 open files both programs warn, with
+// what to do, and carry several connections, however many are asked for.
+func TestVeryFewFiles(t *testing.T) {
+	t.Parallel()
+	const (
+		files  = 64
+		carry  = 6
+		beside = 40
+	)
+	echo := echoOrigin(t)
+	scfg := serverConfig()
+	scfg.Status.Enabled, scfg.Status.Listen = true, freePort(t)
+	far := readyServer(t, start(t, withFiles(ours(t, "vmess-server", config.MarshalServer(scfg), nil), files)))
+	cfg := clientConfig(remoteAt(t, far.addr))
+	cfg.Log.Level = "info"
+	cfg.Status.Enabled, cfg.Status.Listen = true, freePort(t)
+	near := readyClient(t, start(t, withFiles(ours(t, "vmess-local", config.MarshalClient(cfg), nil), files)))
+	for _, p := range []*end{far, near} {
+		p.log.waitFor(t, "warning: the limit of open files allows ")
+		p.log.waitFor(t, "raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)")
+	}
+	held := make([]*net.TCPConn, 0, carry)
+	for range carry {
+		c := mustDialVia(t, near.addr, echo)
+		defer c.Close()
+		mustEcho(t, c, "hello\n")
+		held = append(held, c)
+	}
+	for _, addr := range []string{near.addr, cfg.Status.Listen, scfg.Status.Listen} {
+		for range beside {
+			c, err := net.DialTimeout("tcp", addr, ioPatience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+		}
+	}
+	for _, c := range held {
+		mustEcho(t, c, "still\n")
+	}
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", near.proc.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d files are open", len(open))
+	if len(open) >= files {
+		t.Errorf("%d files are open, of %d", len(open), files)
+	}
+}

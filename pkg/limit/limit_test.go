@@ -17,13 +17,41 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-func TestFiles(t *testing.T) {
-	all := Files(0)
-	if got := Files(10); all < 12 || got != all-10 {
-		t.Errorf("%d files, and %d beside 10 others", all, got)
+func TestSplit(t *testing.T) {
+	for _, c := range []struct{ n, others, files, granted int }{
+		{1 << 20, 96, 1<<20 - 128 - 96, 96},
+		{1024, 96, 800, 96},
+		{1024, 5000, 448, 448},
+		{400, 72, 200, 72},
+		{256, 72, 99, 72},
+		{64, 72, 20, 20},
+		{64, 0, 40, 0},
+		{16, 72, 2, 2},
+		{0, math.MaxInt, 2, 2},
+	} {
+		files, granted := split(c.n, c.others)
+		if files != c.files || granted != c.granted {
+			t.Errorf("split(%d, %d) = %d, %d, want %d, %d", c.n, c.others, files, granted, c.files, c.granted)
+		}
 	}
-	if got := Files(math.MaxInt); got != 2 {
-		t.Errorf("%d files where there are none", got)
+	if files, granted := Files(10); files < 2 || granted > 10 {
+		t.Errorf("%d, %d", files, granted)
+	}
+}
+
+func TestWarning(t *testing.T) {
+	for _, c := range []struct {
+		configured, allowed int
+		want                string
+	}{
+		{0, Few, ""},
+		{10, 10, ""},
+		{0, 10, "the limit of open files allows 10 connections at one time: for more raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)"},
+		{50, 10, `"limits.connections" at c.json:1:2 is 50, and the limit of open files allows 10 connections: raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)`},
+	} {
+		if got := Warning(c.configured, c.allowed, " at c.json:1:2"); got != c.want {
+			t.Errorf("Warning(%d, %d): %s", c.configured, c.allowed, got)
+		}
 	}
 }
 

@@ -22,7 +22,9 @@ func (s *Server) newPage(cfg config.Status) (*status.Page, error) {
 	}
 	s.board = stats.NewBoard()
 	s.dispatch.Watcher = s.board
-	return status.New(ln, page{s}, ""), nil
+	made := status.New(ln, page{s}, "")
+	_, made.MaxConns = shares(s.cfg)
+	return made, nil
 }
 
 // A page shows a Server. It implements status.Source.

@@ -151,11 +151,17 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 // connections is how many there may be: each has its own file and one more, of
 // a way out or of a page.
 func connections(cfg *config.Server) int {
-	others := 0
+	files, _ := shares(cfg)
+	return limit.Connections(cfg.Limits.Connections, files, 2)
+}
+
+// shares splits the files that the process may open: for connections, and for
+// the status page.
+func shares(cfg *config.Server) (files, page int) {
 	if cfg.Status.Enabled {
-		others = status.MaxConns
+		page = status.MaxConns
 	}
-	return limit.Connections(cfg.Limits.Connections, limit.Files(others), 2)
+	return limit.Files(page)
 }
 
 func (s *Server) accounts(cfg *config.Server, opt Options) error {
@@ -204,9 +210,8 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.mistake != "" {
 		s.log.Warn("environment", logline.Text("%s", s.mistake))
 	}
-	if s.limits.Connections > s.max {
-		s.log.Warn("limits", logline.Text("%q is %d, and the limit of open files allows %d connections: raise that (ulimit -n) for more",
-			"limits.connections", s.limits.Connections, s.max), "connections", s.max)
+	if warning := limit.Warning(s.limits.Connections, s.max, ""); warning != "" {
+		s.log.Warn("limits", logline.Text("%s", warning), "connections", s.max)
 	}
 	s.log.Info("ready", logline.Text("ready: VMess over WebSocket on %s", s.Addr()), "listen", s.Addr().String())
 

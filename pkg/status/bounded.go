@@ -9,11 +9,12 @@ import (
 	"vmess-local/pkg/errno"
 )
 
-// bounded keeps at most MaxConns connections open. The oldest of those that
+// bounded keeps at most so many connections open. The oldest of those that
 // wait for a request is closed for a new one, and where there is none, the new
 // one is: so who opens many and says nothing keeps nobody out.
 type bounded struct {
 	net.Listener
+	most int
 
 	mu      sync.Mutex
 	open    int
@@ -45,7 +46,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 func (b *bounded) admit(c net.Conn) *conn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open >= MaxConns {
+	if b.open >= b.most {
 		if len(b.waiting) == 0 {
 			return nil
 		}

@@ -52,7 +52,7 @@ type Source interface {
 // ErrUnknown is returned by a Source that does not know what it is asked for.
 var ErrUnknown = errors.New("no such thing")
 
-// MaxConns is how many connections a page has at most.
+// MaxConns is how many connections a page has at most, unless it is told otherwise.
 const MaxConns = 64
 
 const (
@@ -67,6 +67,10 @@ const (
 
 // A Page serves the status page on a listener.
 type Page struct {
+	// MaxConns is how many connections it has at most; it may be lowered before
+	// Run.
+	MaxConns int
+
 	source   Source
 	listener net.Listener
 	token    string
@@ -83,7 +87,7 @@ func New(ln net.Listener, source Source, token string) *Page {
 		token = hex.EncodeToString(secret[:])
 	}
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	p := &Page{source: source, listener: ln, token: token, watching: make(chan struct{}, maxEvents), hosts: map[string]bool{}}
+	p := &Page{MaxConns: MaxConns, source: source, listener: ln, token: token, watching: make(chan struct{}, maxEvents), hosts: map[string]bool{}}
 	for _, host := range []string{"127.0.0.1", "localhost", "::1"} {
 		p.hosts[net.JoinHostPort(host, port)] = true
 	}
@@ -107,13 +111,15 @@ func (p *Page) Reopen() (*Page, error) {
 	if err != nil {
 		return nil, fmt.Errorf("status.listen: %w", err)
 	}
-	return New(ln, p.source, p.token), nil
+	next := New(ln, p.source, p.token)
+	next.MaxConns = p.MaxConns
+	return next, nil
 }
 
-// Run serves until ctx is done. Of more than [MaxConns] connections, one that
+// Run serves until ctx is done. Of more than MaxConns connections, one that
 // waits for a request makes room for the next.
 func (p *Page) Run(ctx context.Context) error {
-	ln := &bounded{Listener: p.listener}
+	ln := &bounded{Listener: p.listener, most: max(1, p.MaxConns)}
 	server := &http.Server{
 		ConnState: ln.changed,
 		Handler:   p.Handler(), ReadTimeout: patience, WriteTimeout: 2 * patience, IdleTimeout: time.Minute,
