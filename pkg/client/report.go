@@ -169,6 +169,8 @@ func (e *endings) add(f diagnose.TunnelFacts, to netaddr.Addr, shared *mux.Tunne
 	if shared != nil {
 		if e.shared[shared] {
 			e.first.Answered = e.first.Answered || f.Answered
+			// The tunnel was silent for as long as the liveliest of its sessions.
+			e.first.IdleFor = min(e.first.IdleFor, f.IdleFor)
 			return
 		}
 		e.shared[shared] = true

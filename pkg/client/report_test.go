@@ -45,3 +45,25 @@ func TestBrokenMuxTunnelIsItsServers(t *testing.T) {
 		}
 	})
 }
+
+// TestMuxTunnelIdleIsThatOfAllSessions: a Mux tunnel that breaks while one session
+// moves bytes was in use, though others had been silent.
+func TestMuxTunnelIdleIsThatOfAllSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text lockedBuffer
+		_, g := newFarEnd(t, 0)
+		g.voice.log = slog.New(logline.New(&text, slog.LevelInfo, false))
+		r := &reporter{log: slog.New(slog.DiscardHandler)}
+		broken := &mux.TunnelError{Err: io.ErrUnexpectedEOF, Owner: g}
+		for _, idle := range []time.Duration{time.Minute, 0, 3 * time.Second} {
+			r.Report(dispatch.Report{
+				Request: &transport.Request{Destination: somewhere}, Down: 1, Duration: time.Hour, Quiet: idle,
+				Err: &transport.SideError{Side: transport.Remote, Op: "read", Err: broken},
+			})
+		}
+		time.Sleep(2 * together)
+		if got := text.take(); strings.Count(got, "error: tunnel.reset: ") != 1 {
+			t.Errorf("logged %q", got)
+		}
+	})
+}
