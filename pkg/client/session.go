@@ -69,6 +69,8 @@ func (s *session) ended(err error) error {
 	switch {
 	case errors.As(err, &told):
 		return err
+	case errors.Is(err, mux.ErrStalled):
+		facts.End = diagnose.HeldUp
 	case errors.Is(err, mux.ErrFailed) && s.answered.Load():
 		facts.End = diagnose.BrokeSession
 	case errors.Is(err, mux.ErrFailed), err == io.EOF && !s.answered.Load() && s.asked.Load():

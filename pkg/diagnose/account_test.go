@@ -108,6 +108,7 @@ func destinationCases(t *testing.T) []judged {
 	add("no word, probed", facts{End: diagnose.NoWord, Account: diagnose.ProbeAccepted}, diagnose.DestinationRefused, likely)
 	add("broken off", facts{End: diagnose.Broke, After: 11 * time.Second, To: addr("192.168.1.1")}, diagnose.DestinationReset, diagnose.Certain)
 	add("broken off in a session", facts{End: diagnose.BrokeSession, To: addr("192.168.1.1")}, diagnose.DestinationReset, likely)
+	add("held up others", facts{End: diagnose.HeldUp, After: 11 * time.Second, To: addr("192.168.1.1")}, diagnose.DestinationStalled, diagnose.Certain)
 	add("silent", facts{After: 12 * time.Second, To: addr("www.example.net"), Show: true}, diagnose.DestinationNoAnswer, likely)
 	add("silent, private", facts{To: addr("fd00::1"), Show: true}, diagnose.DestinationNoAnswer, likely)
 	add("silent, held probe", facts{Account: diagnose.ProbeHeld}, diagnose.DestinationNoAnswer, possible)

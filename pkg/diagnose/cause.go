@@ -67,6 +67,7 @@ const (
 	DestinationUnresolvable Cause = "destination.unresolvable"
 	DestinationNoAnswer     Cause = "destination.no-answer"
 	DestinationReset        Cause = "destination.reset"
+	DestinationStalled      Cause = "destination.stalled"
 
 	LimitConnections  Cause = "limit.connections"
 	LocalBadHandshake Cause = "local.bad-handshake"
@@ -366,6 +367,11 @@ func Causes() []CauseInfo {
 			DestinationReset, "The server is fine; the destination broke off a connection.",
 			"vmess-server marks it inside the answer, and with Mux most servers end the session with an error. Otherwise it shows as a connection that breaks off.",
 			"Try again. Some destinations end idle connections like this; a destination that resets in use has a fault of its own, or forbids what was asked.",
+		},
+		{
+			DestinationStalled, "With Mux: the destination did not take what was sent.",
+			"The other connections of its Mux tunnel had to wait, so after 10 s vmess-server ended the one that held them up.",
+			"Set `mux.enabled` to false if you send much to slow destinations: then each connection has a tunnel of its own.",
 		},
 		{
 			LimitConnections, "Too many connections are open.",

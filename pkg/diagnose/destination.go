@@ -18,6 +18,7 @@ const (
 	GivenUp                 // closed without any answer, by a server that waited for one in vain
 	Broke                   // broken off by the destination, as vmess-server says
 	BrokeSession            // a Mux.Cool session was ended with an error in use
+	HeldUp                  // it did not take what was sent, and held up other sessions, as vmess-server says
 )
 
 // DestinationFacts are what is known of a request that the server accepted.
@@ -81,6 +82,12 @@ func destination(f DestinationFacts) Verdict {
 			v.Confidence = Likely // the server may have had a reason of its own
 		}
 		return v
+	case f.End == HeldUp:
+		return Verdict{
+			Cause: DestinationStalled, Confidence: Certain,
+			Sentence: what + " took no data for 10 s and held up the other connections of its Mux tunnel, so the server ended this one",
+			Fix:      `set "enabled": false in "mux" if you send much to slow destinations`,
+		}
 	case f.End == GivenUp:
 		return Verdict{
 			Cause: DestinationNoAnswer, Confidence: Likely,

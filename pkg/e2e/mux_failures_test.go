@@ -49,6 +49,35 @@ func TestMuxDestinationFails(t *testing.T) {
 	}
 }
 
+// TestMuxDestinationStalls: a destination that takes nothing holds up the others of
+// its Mux tunnel. It is ended for that, and not said to have reset.
+func TestMuxDestinationStalls(t *testing.T) {
+	t.Parallel()
+	far := inProcessServer(t, serverConfig(), inProcess{})
+	l := newLab(t, labSetup{remote: remoteAt(t, far.addr), change: func(c *config.Client) { c.Mux.Enabled = true }})
+	running := mustDialVia(t, l.addr, echoOrigin(t))
+	echoOn(t, running, "before\n")
+	c := mustDialVia(t, l.addr, serveOrigin(t, func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "ready\n")
+		time.Sleep(labPatience)
+	}))
+	if line, err := readLine(c); err != nil {
+		t.Fatal(line, err)
+	}
+	_ = c.SetDeadline(time.Now().Add(labPatience))
+	if _, err := io.Copy(c, pattern(1, 1<<30)); err == nil || isTimeout(err) {
+		t.Errorf("the application saw %v, want it broken off", err)
+	}
+	r := l.awaitCause(t, "destination.stalled")
+	t.Logf("%s [%s]; fix: %s", r.Msg, r.Confidence, r.Fix)
+	echoOn(t, running, "after\n")
+	for _, r := range l.failures(t) {
+		if r.Cause != "destination.stalled" {
+			t.Errorf("told was %s: %s", r.Cause, r.Msg)
+		}
+	}
+}
+
 // getPlain asks the HTTP proxy for a page and returns it.
 func (l *lab) getPlain(t testing.TB, address string) string {
 	t.Helper()

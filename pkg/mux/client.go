@@ -63,7 +63,7 @@ var (
 // that there is, or else over a new one, with whose request first travels then.
 // Nothing is known of the destination when it returns; reads tell. CloseWrite
 // holds the session's end back, for it ends both directions. Errors are
-// [ErrFailed], [ErrEnded], [ErrDraining], [ErrStuck], [ErrSilent] and
+// [ErrFailed], [ErrEnded], [ErrDraining], [ErrStuck], [ErrStalled], [ErrSilent] and
 // *[TunnelError].
 func (c *Client) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
 	s, err := c.open(ctx, NetworkTCP, dst, first)

@@ -492,6 +492,41 @@ func TestSlowSession(t *testing.T) {
 	})
 }
 
+// A destination that takes nothing while other sessions wait: the server ends its
+// session and marks why, so that it does not pass for one that failed.
+func TestSlowDestination(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.hand()
+		slow := l.open(t, "slow")
+		far := <-l.streams
+		other := l.open(t, "other")
+		otherFar := <-l.streams
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := slow.Write(make([]byte, 64<<20))
+			wrote <- err
+		}()
+		synctest.Wait()
+		start := time.Now()
+		go func() { _, _ = io.WriteString(other, "patience") }()
+		mustRead(t, otherFar, "otherpatience")
+		if took := time.Since(start); took != stallLimit {
+			t.Errorf("the other waited for %v", took)
+		}
+		if err := <-wrote; err != ErrStalled {
+			t.Errorf("the slow one is written: %v", err)
+		}
+		if _, err := slow.Read(make([]byte, 1)); err != ErrStalled {
+			t.Errorf("the slow one is read: %v", err)
+		}
+		if _, err := far.Write([]byte("x")); err != ErrStuck {
+			t.Errorf("its handler: %v", err)
+		}
+		l.close()
+	})
+}
+
 // Alone in its tunnel, a session may take its time.
 func TestSlowSessionAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

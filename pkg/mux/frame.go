@@ -32,7 +32,8 @@ const (
 const (
 	optionData  = 1
 	optionError = 2
-	// optionDraining is of our own, which other ends ignore.
+	// optionStalled and optionDraining are of our own, which other ends ignore.
+	optionStalled  = 0x40
 	optionDraining = 0x80
 
 	minMeta = 4
@@ -71,6 +72,9 @@ type Frame struct {
 	// Draining is vmess-server's: with a KeepAlive, that it takes no further
 	// sessions in this tunnel; with an End, that it did not take this one.
 	Draining bool
+	// Stalled is vmess-server's, with an End because of an error: the destination
+	// did not take what the session had for it, and so held the others up.
+	Stalled bool
 }
 
 // Append writes the frame, and data behind it when HasData is set; data has at
@@ -88,6 +92,9 @@ func (f Frame) Append(dst, data []byte) []byte {
 	}
 	if f.Draining {
 		option |= optionDraining
+	}
+	if f.Stalled {
+		option |= optionStalled
 	}
 	dst = append(dst, byte(f.Status), option)
 	if f.Network != 0 {
@@ -124,6 +131,7 @@ func parse(meta []byte) (Frame, error) {
 		HasData: meta[3]&optionData != 0, Error: meta[3]&optionError != 0,
 	}
 	f.Draining = meta[3]&optionDraining != 0 && (f.Status == StatusEnd || f.Status == StatusKeepAlive)
+	f.Stalled = meta[3]&optionStalled != 0 && f.Status == StatusEnd && f.Error
 	rest := meta[minMeta:]
 	switch {
 	case f.Status < StatusNew || f.Status > StatusKeepAlive:

@@ -18,7 +18,8 @@
 // that, and V2Ray ends a silent session whether its tunnel is busy or not. They
 // are understood. A server that is about to stop sends one that is marked, and
 // marks the Ends of the sessions that it does not take: a client of ours opens
-// these again elsewhere ([Client.Again]), other clients ignore the mark.
+// these again elsewhere ([Client.Again]), other clients ignore the mark. A server
+// marks the End of a session that held others up, too ([ErrStalled]).
 package mux
 
 import (
@@ -76,6 +77,9 @@ var (
 	// ErrStuck is returned for a session that was ended because nobody took
 	// what it had received while other sessions waited.
 	ErrStuck = errors.New("the mux session held up the others of its tunnel")
+	// ErrStalled is ErrStuck at the other end: the server ended the session because
+	// the destination did not take what was sent while other sessions waited.
+	ErrStalled = errors.New("the destination held up the other sessions of the tunnel, and the server ended this one")
 	// ErrSilent is returned by reads of a client's session whose answer stayed
 	// silent for 10 s after CloseWrite: then the End went out, and took the
 	// answer's direction with it. Programs that just close their connection

@@ -198,6 +198,8 @@ func (s *session) peerEnded(f Frame) {
 	switch {
 	case f.Draining && s.cancel == nil:
 		over, last = ErrDraining, ErrDraining
+	case f.Stalled && s.cancel == nil:
+		over, last = ErrStalled, ErrStalled
 	case f.Error:
 		over, last = ErrFailed, ErrFailed
 	}
@@ -245,7 +247,7 @@ func (s *session) leave(over error, failed bool) {
 	}
 	var err error
 	if t.remove(s) && s.known {
-		err = t.sendEnd(s.id, failed)
+		err = t.sendControl(Frame{Session: s.id, Status: StatusEnd, Error: failed, Stalled: over == ErrStuck && s.cancel != nil})
 	}
 	t.room.Broadcast()
 	t.mu.Unlock()
