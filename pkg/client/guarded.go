@@ -20,6 +20,7 @@ type guarded struct {
 	request
 	open  opener
 	conn  atomic.Pointer[vmess.Conn]
+	some  atomic.Bool // something of the answer has come
 	asked atomic.Bool // the application said something and waits for an answer
 
 	sent  []byte // payload so far; with mu locked, as is ended
@@ -39,6 +40,9 @@ func (x *guarded) Read(p []byte) (int, error) {
 	for {
 		c := x.conn.Load()
 		n, err := c.Read(p)
+		if n > 0 && !x.some.Load() {
+			x.some.Store(true)
+		}
 		if errors.Is(err, vmess.ErrDestinationBroke) {
 			return n, x.broke(c, err)
 		}
@@ -62,9 +66,13 @@ func (x *guarded) Read(p []byte) (int, error) {
 	}
 }
 
-// broke ends the stream by the destination's break, which is named once.
+// broke ends the stream by the destination's break. One that has answered may have
+// said everything: then its silence before decides, and the reporter names it.
 func (x *guarded) broke(c *vmess.Conn, err error) error {
 	x.answered(c)
+	if x.some.Load() {
+		return &transport.AmbiguousEnd{Err: err}
+	}
 	if fatal := x.verdict(err); fatal != err {
 		return fatal
 	}

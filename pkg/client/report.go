@@ -46,7 +46,18 @@ func (r *reporter) tell(p dispatch.Report) {
 		g      *guard
 		tunnel *mux.TunnelError // one for all sessions of a tunnel
 	)
+	broke := diagnose.DestinationFacts{After: p.Duration, To: p.Request.Destination}
+	if s, ok := p.Remote.(*session); ok && errors.Is(p.Err, mux.ErrFailed) {
+		broke.End = diagnose.BrokeSession
+		_ = s.guard.destinationFailed(broke, p.Err)
+		return
+	}
 	stream, ok := p.Remote.(*guarded)
+	if ok && errors.Is(p.Err, vmess.ErrDestinationBroke) {
+		broke.End = diagnose.Broke
+		_ = stream.guard.destinationFailed(broke, p.Err)
+		return
+	}
 	switch {
 	case ok:
 		g = stream.guard

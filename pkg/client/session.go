@@ -72,7 +72,7 @@ func (s *session) ended(err error) error {
 	case errors.Is(err, mux.ErrStalled):
 		facts.End = diagnose.HeldUp
 	case errors.Is(err, mux.ErrFailed) && s.answered.Load():
-		facts.End = diagnose.BrokeSession
+		return &transport.AmbiguousEnd{Err: err} // as of a guarded stream
 	case errors.Is(err, mux.ErrFailed), err == io.EOF && !s.answered.Load() && s.asked.Load():
 		facts.End = diagnose.NoData
 	default:

@@ -60,10 +60,14 @@ func Ordinary(err error) bool {
 		errors.As(err, &side) && side.Side == transport.Local
 }
 
+// noChance is how many tunnels to other destinations must end at the same moment for
+// it to be no coincidence.
+const noChance = 3
+
 // maybeDestination reports whether an end is as well explained by the destination
 // alone.
 func maybeDestination(f TunnelFacts) bool {
-	return f.Ambiguous && !f.ServerRefusesNow && f.OthersEnded == 0 && (f.SeenBefore == 0 || f.IdleFor < leastIdle) &&
+	return f.Ambiguous && !f.ServerRefusesNow && f.OthersEnded < noChance && (f.SeenBefore == 0 || f.IdleFor < leastIdle) &&
 		(isReset(f.Err) || errors.Is(f.Err, io.ErrUnexpectedEOF))
 }
 

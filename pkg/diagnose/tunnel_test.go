@@ -73,7 +73,7 @@ func tunnelCases(t *testing.T) []judged {
 	add("reset after a silence", facts{Err: reset, Down: some, IdleFor: 2 * time.Second, Ambiguous: true}, quiet, "", 0)
 	add("reset after a minute of silence", facts{Err: reset, Down: some, IdleFor: time.Minute, Ambiguous: true}, quiet, "", 0)
 	add("reset after a silence, elsewhere too", facts{Err: reset, Down: some, IdleFor: 2 * time.Second, Ambiguous: true, SeenBefore: 1}, quiet, diagnose.TunnelIdleCut, certain)
-	add("reset after a silence, and others", facts{Err: reset, Down: some, IdleFor: 2 * time.Second, Ambiguous: true, OthersEnded: 1}, quiet, diagnose.TunnelServerGone, likely)
+	add("reset after a silence, and others", facts{Err: reset, Down: some, IdleFor: 2 * time.Second, Ambiguous: true, OthersEnded: 3}, quiet, diagnose.TunnelServerGone, likely)
 	add("reset after a silence, and gone", facts{Err: reset, Down: some, IdleFor: 2 * time.Second, Ambiguous: true, ServerRefusesNow: true}, quiet, diagnose.TunnelServerGone, certain)
 	add("reset within a chunk", facts{Err: reset, Down: some, Ambiguous: true}, quiet, "", 0)
 	add("reset within a chunk, elsewhere too", facts{Err: reset, Down: some, Ambiguous: true, SeenBefore: 1}, quiet, "", 0)

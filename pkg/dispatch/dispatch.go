@@ -364,7 +364,7 @@ func (w *watched) quiet() time.Duration {
 }
 
 func (w *watched) note(op string, err error) {
-	if err != nil && err != io.EOF && !w.closed.Load() {
+	if err != nil && err != io.EOF && !w.closed.Load() && !transport.EndsAnswer(err, w.quiet()) {
 		err = &transport.SideError{Side: transport.Remote, Op: op, Err: err}
 		w.failed.CompareAndSwap(nil, &failure{err, w.quiet()})
 	}

@@ -45,7 +45,7 @@ func TestHealthyEndingsAreQuiet(t *testing.T) {
 				t.Parallel()
 				r, origin := start(t)
 				l := newLab(t, labSetup{remote: r, change: func(c *config.Client) { c.Mux.Enabled = mux }})
-				ask := func(n int64) {
+				ask := func(n int64) { // a fake server answers itself, whatever the destination
 					if err := askThenSay(l.addr, origin, n); err != nil {
 						t.Error(err)
 					}
@@ -119,4 +119,31 @@ func askThenSay(proxyAddr, origin string, n int64) error {
 	_ = c.CloseWrite()
 	_, _ = io.Copy(io.Discard, c)
 	return nil
+}
+
+// TestHealthyDestinationResetIsQuiet: a destination that closes while something of
+// its client's lies unread resets behind its whole answer. The application has all
+// of it, and nothing is told.
+func TestHealthyDestinationResetIsQuiet(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, labSetup{remote: remoteAt(t, inProcessServer(t, serverConfig(), inProcess{}).addr)})
+	origin := serveOrigin(t, func(c *net.TCPConn) {
+		line, err := readLine(c)
+		if err != nil {
+			return
+		}
+		answer, err := shortAnswer(line)
+		if err != nil {
+			return
+		}
+		_, _ = c.Write(answer)
+		_, _ = c.Read(make([]byte, 1)) // the goodbye: the rest of it lies unread
+	})
+	for i := range 50 {
+		if err := askThenSay(l.addr, origin, []int64{1, 40, 5000, 20_000}[i%4]); err != nil {
+			t.Error(err)
+		}
+	}
+	time.Sleep(time.Second) // failures of one moment are gathered, and then told
+	l.wantQuiet(t)
 }

@@ -34,7 +34,7 @@ func TestMuxDestinationFails(t *testing.T) {
 					t.Errorf("the page says %q", page)
 				}
 				if name == "ours" {
-					c := mustDialVia(t, l.addr, resettingOrigin(t, 100*time.Millisecond))
+					c := mustDialVia(t, l.addr, resettingOrigin(t, 1500*time.Millisecond))
 					echoOn(t, c, "hello\n")
 					_, _ = io.Copy(io.Discard, c)
 					l.awaitCause(t, "destination.reset")

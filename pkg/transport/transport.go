@@ -44,7 +44,8 @@ var ErrPartSent = errors.New("a part was sent")
 type BreakMarker interface{ MarkBroken() (understood bool) }
 
 // An AmbiguousEnd is the reset of a stream whose far end does not mark its ends,
-// at a point where it may have sent everything: only the application can know.
+// or by the destination itself, at a point where everything may have been sent: only
+// the application can know.
 // Some servers end one answer in fifty like this (docs/diagnosis.md 3 j).
 type AmbiguousEnd struct{ Err error }
 
