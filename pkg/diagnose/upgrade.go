@@ -319,6 +319,9 @@ func garbledUpgrade(e *wsconn.ProtocolError, s Setting) Verdict {
 	return v
 }
 
+// hangs is what to do about a server that worked a moment ago and is silent.
+const hangs = "restart the service on the server, or wait: it worked a moment ago, and hangs or is overloaded"
+
 func silentUpgrade(after time.Duration, s Setting, f WayFacts) Verdict {
 	if f.OtherTLS == Yes && !s.TLS {
 		return needsTLS(s, "is silent to plain HTTP and answers TLS")
@@ -333,7 +336,10 @@ func silentUpgrade(after time.Duration, s Setting, f WayFacts) Verdict {
 		Fix: "check " + s.at("port") + " and " + s.at("tls.enabled") + `, and that the inbound has "network": "ws"; ` +
 			"if all are right, look at the server: it hangs or is overloaded",
 	}
-	if !s.TLS && f.OtherTLS == Unknown {
+	switch {
+	case f.Worked:
+		v.Fix = hangs
+	case !s.TLS && f.OtherTLS == Unknown:
 		v.Fix = "if the server uses TLS: " + s.set("tls.enabled", "true") + "; else check " + s.at("port") + `, and that the inbound has "network": "ws"`
 	}
 	return v

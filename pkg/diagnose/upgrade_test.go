@@ -122,6 +122,7 @@ func upgradeCases(t *testing.T) []judged {
 	add("silent within TLS, HTTP answered", silent, wss, other, diagnose.WSSilent, certain)
 	add("silent, VMess accepted", silent, ws, diagnose.WayFacts{VMessBelow: diagnose.Yes, OtherTLS: diagnose.No}, diagnose.WSNotWebSocket, certain)
 	add("silent", silent, wss, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
+	add("silent, worked a moment ago", silent, ws, diagnose.WayFacts{Worked: true}, diagnose.WSSilent, certain)
 	add("silent, TLS not tried", silent, ws, none, diagnose.WSSilent, certain)
 	add("silent, not TLS either", silent, ws, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
 

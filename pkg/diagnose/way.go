@@ -255,11 +255,15 @@ func handshake(e *netdial.Error, s Setting, f WayFacts) Verdict {
 	case isReset(e.Err):
 		return reset(s, "during the TLS handshake")
 	case e.Timeout():
-		return Verdict{
+		v := Verdict{
 			Cause: WSSilent, Confidence: Certain,
 			Sentence: fmt.Sprintf("%s takes the connection but does not answer the TLS handshake within %s", s.server(), spoken(e.Took)),
 			Fix:      "check " + s.at("port") + " and " + s.at("tls.enabled") + "; if both are right, look at the server: it hangs or is overloaded",
 		}
+		if f.Worked {
+			v.Fix = hangs
+		}
+		return v
 	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF):
 		return Verdict{
 			Cause: TLSRefused, Confidence: Likely,

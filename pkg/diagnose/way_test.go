@@ -114,6 +114,7 @@ func wayCases(t *testing.T) []judged {
 	add("TLS answered by noise", step(netdial.StepTLS, record("\x00\x01\x1b\n\xff")), s, none, diagnose.TLSNotTLS, certain)
 	add("TLS silent, HTTP answered", step(netdial.StepTLS, context.DeadlineExceeded), s, other, diagnose.TLSNotTLS, certain)
 	add("TLS silent", step(netdial.StepTLS, context.DeadlineExceeded), s, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
+	add("TLS silent, worked a moment ago", step(netdial.StepTLS, context.DeadlineExceeded), s, diagnose.WayFacts{OtherTLS: diagnose.No, Worked: true}, diagnose.WSSilent, certain)
 	add("TLS alert: name", step(netdial.StepTLS, fmt.Errorf("the server's alert: %w", tls.AlertError(112))), s, none, diagnose.TLSRefused, certain)
 	add("TLS alert: version", step(netdial.StepTLS, tls.AlertError(70)), s, none, diagnose.TLSRefused, certain)
 	add("TLS alert: client certificate", step(netdial.StepTLS, tls.AlertError(116)), s, none, diagnose.TLSRefused, certain)
