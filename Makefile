@@ -10,7 +10,7 @@ FUZZTIME    ?= 5s
 TAGS        := nethttpomithttp2
 # Packages with tests that count what the race detector distorts, as
 # allocations: they leave those out under it.
-COUNTING    := $(patsubst %/race_test.go,./%,$(wildcard pkg/*/race_test.go))
+COUNTING    := $(patsubst %/race_test.go,./%,$(shell find pkg -name race_test.go))
 
 .DEFAULT_GOAL := help
 
@@ -72,37 +72,37 @@ windows: tools ## run the Windows build under Wine
 
 .PHONY: release
 release: ## make archives, Debian packages, checksums and SBOM into dist/
-	@$(GO) run ./pkg/release -out dist
+	@$(GO) run ./pkg/internal/release -out dist
 
 .PHONY: bench
 bench: ## measure against V2Ray; BENCH=cpu|server|syscalls|conn|mux|udp|rtt|page|idle|rest ROUNDS=3
-	@BENCH='$(BENCH)' ROUNDS='$(ROUNDS)' $(GO) run ./pkg/bench
+	@BENCH='$(BENCH)' ROUNDS='$(ROUNDS)' $(GO) run ./pkg/internal/bench
 
 .PHONY: soak
 soak: ## move streams over bad roads for DURATION (10m), with WORKERS (200)
 	@mkdir -p bin
-	@$(GO) test -c -o bin/e2e.test ./pkg/e2e
-	@cd pkg/e2e && CI=true ../../bin/e2e.test -test.run '^TestSoak$$' -test.v -test.timeout 0 \
+	@$(GO) test -c -o bin/e2e.test ./pkg/internal/e2e
+	@cd pkg/internal/e2e && CI=true ../../../bin/e2e.test -test.run '^TestSoak$$' -test.v -test.timeout 0 \
 	  -soak '$(or $(DURATION),10m)' -soak.workers '$(or $(WORKERS),200)'
 
 .PHONY: healthy
 healthy: ## 10,000 healthy requests through every kind of server's ending, none of which may be reported
-	$(GO) test -count 1 -v ./pkg/e2e -run '^TestHealthyEndingsAreQuiet$$' -healthy '$(or $(COUNT),10000)' -timeout 30m -parallel 2
+	$(GO) test -count 1 -v ./pkg/internal/e2e -run '^TestHealthyEndingsAreQuiet$$' -healthy '$(or $(COUNT),10000)' -timeout 30m -parallel 2
 
 .PHONY: screens
 screens: ## keep pictures of the status page in dist/screens; UPDATE=1 makes the one in docs anew
-	@CI=true $(GO) test ./pkg/e2e -count=1 -run '^Test(Status|Server)Page' -screens "$(CURDIR)/dist/screens" $(if $(UPDATE),-update)
+	@CI=true $(GO) test ./pkg/internal/e2e -count=1 -run '^Test(Status|Server)Page' -screens "$(CURDIR)/dist/screens" $(if $(UPDATE),-update)
 	@ls dist/screens
 
 .PHONY: load
 load: ## memory behind slow readers for DURATION (30s), 9,000 tunnels on both servers
-	$(GO) test -count 1 -v ./pkg/e2e -run '^TestMemoryStaysFlat$$' -watch '$(or $(DURATION),30s)' -parallel 8
-	$(GO) test -count 1 -v ./pkg/e2e -run '^TestCrowd$$' -crowd ours
-	$(GO) test -count 1 -v ./pkg/e2e -run '^TestCrowd$$' -crowd v2ray
+	$(GO) test -count 1 -v ./pkg/internal/e2e -run '^TestMemoryStaysFlat$$' -watch '$(or $(DURATION),30s)' -parallel 8
+	$(GO) test -count 1 -v ./pkg/internal/e2e -run '^TestCrowd$$' -crowd ours
+	$(GO) test -count 1 -v ./pkg/internal/e2e -run '^TestCrowd$$' -crowd v2ray
 
 .PHONY: profile
 profile: ## CPU profiles of the client under load, into dist/; BENCH=cpu|udp
-	@BENCH='$(BENCH)' $(GO) run ./pkg/bench -profile dist
+	@BENCH='$(BENCH)' $(GO) run ./pkg/internal/bench -profile dist
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME (5s)

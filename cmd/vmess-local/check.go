@@ -9,12 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/cli"
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/program"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -46,19 +46,19 @@ configuration error.`,
   vmess-local check -c config.json --target www.example.com:443
   vmess-local check --target 192.0.2.53:53
   vmess-local check --json | jq .verdict.fix`,
-		Args: program.OneArg,
+		Args: cli.OneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			source := file
 			if len(args) > 0 {
 				if cmd.Flags().Changed("config") {
-					return program.Usagef("a configuration and a link\nfix: give one of them: %s", cmd.UseLine())
+					return cli.Usagef("a configuration and a link\nfix: give one of them: %s", cmd.UseLine())
 				}
 				source = args[0]
 			}
 			if target != "" {
 				var err error
 				if q.target, err = netaddr.Parse(target); err != nil || q.target.Port() == 0 {
-					return program.Usagef("--target: saw %s\nfix: write HOST:PORT, like www.example.com:443", program.Show(target))
+					return cli.Usagef("--target: saw %s\nfix: write HOST:PORT, like www.example.com:443", cli.Show(target))
 				}
 			}
 			return q.check(cmd, source)
@@ -78,20 +78,20 @@ type inquiry struct {
 	asJSON bool
 }
 
-// check prints what it finds to stdout, and returns [program.ErrTold] unless
+// check prints what it finds to stdout, and returns [cli.ErrTold] unless
 // all is well.
 func (q inquiry) check(cmd *cobra.Command, source string) error {
 	cfg, warnings, err := loadConfig(cmd, source)
 	if err != nil {
 		return tellMistakes(cmd.OutOrStdout(), err, q.asJSON)
 	}
-	log := slog.New(logline.New(cmd.ErrOrStderr(), slog.LevelWarn, false))
+	log := slog.New(logging.New(cmd.ErrOrStderr(), slog.LevelWarn, false))
 	for _, w := range warnings {
 		log.Warn(w)
 	}
 	names := client.ServerNames(cfg)
 	if q.server != "" && !slices.Contains(names, q.server) {
-		return program.Usagef("--server: no server is called %s\nfix: write one of %s", program.Show(q.server), strings.Join(names, ", "))
+		return cli.Usagef("--server: no server is called %s\nfix: write one of %s", cli.Show(q.server), strings.Join(names, ", "))
 	}
 	return q.walk(cmd, cfg, names)
 }
@@ -123,7 +123,7 @@ func (q inquiry) walk(cmd *cobra.Command, cfg *config.Client, names []string) er
 		}
 	}
 	if !well {
-		return program.ErrTold
+		return cli.ErrReported
 	}
 	return nil
 }
@@ -160,5 +160,5 @@ func tellMistakes(w io.Writer, err error, asJSON bool) error {
 	if err := diagnose.WriteMistakes(w, diagnose.Steps(), mistakes(err), asJSON); err != nil {
 		return err
 	}
-	return &program.UsageError{Err: program.ErrTold}
+	return &cli.UsageError{Err: cli.ErrReported}
 }

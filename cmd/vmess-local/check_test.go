@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"vmess-local/pkg/cli"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/program"
 	"vmess-local/pkg/server"
 )
 
@@ -185,7 +185,7 @@ func TestCheckServersJSON(t *testing.T) {
 func TestCheckServerUnknown(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	file := near(t, []int{1, 2}, "first", "second")
-	if code := run([]string{"check", "-c", file, "--server", "third"}, strings.NewReader(""), &stdout, &stderr); code != program.ExitUsage {
+	if code := run([]string{"check", "-c", file, "--server", "third"}, strings.NewReader(""), &stdout, &stderr); code != cli.ExitUsage {
 		t.Errorf("exit code %d", code)
 	}
 	want := fmt.Sprintf("error: --server: no server is called %q\nfix: write one of first, second\n", "third")

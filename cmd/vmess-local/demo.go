@@ -6,16 +6,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/cli"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/demo"
-	"vmess-local/pkg/program"
 )
 
 func newDemoCommand() *cobra.Command {
 	var (
 		listen string
 		once   bool
-		log    program.LogFlags
+		log    cli.LogFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "demo [--listen ADDR] [--once]",
@@ -26,7 +26,7 @@ stays usable as a proxy until Ctrl-C. Nothing leaves this machine unless you use
 the proxy for more.`,
 		Example: `  vmess-local demo
   vmess-local demo --once && echo it works`,
-		Args: program.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := log.Check(); err != nil {
 				return err
@@ -43,9 +43,9 @@ the proxy for more.`,
 			switch {
 			case errors.As(err, &port): // here a flag says where to listen
 				port.Verdict.Fix = strings.ReplaceAll(port.Verdict.Fix, `"listen"`, "--listen")
-				return program.Found(err, 0, port.Verdict)
+				return cli.NewFindings(err, 0, port.Verdict)
 			case errors.Is(err, demo.ErrListen):
-				return program.Usagef("--listen: saw %s\nfix: write a loopback address like 127.0.0.1:1080 (a port from 0 to 65535), because the demo asks for no password", program.Show(listen))
+				return cli.Usagef("--listen: saw %s\nfix: write a loopback address like 127.0.0.1:1080 (a port from 0 to 65535), because the demo asks for no password", cli.Show(listen))
 			}
 			return err
 		},

@@ -12,10 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"vmess-local/pkg/atomicfile"
+	"vmess-local/pkg/cli"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/program"
-	"vmess-local/pkg/sharelink"
+	"vmess-local/pkg/config/sharelink"
+	"vmess-local/pkg/host/atomicfile"
 )
 
 func newLinkCommand() *cobra.Command {
@@ -50,10 +50,10 @@ new, and which stays as it was if nothing can be imported.`,
   vmess-local link import clash.yaml -o config.json
   curl -s https://panel.example/sub | vmess-local link import -
   xclip -o | vmess-local link import -`,
-		Args: program.OneArg,
+		Args: cli.OneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return program.Usagef("which link?\nfix: %s", cmd.UseLine())
+				return cli.Usagef("which link?\nfix: %s", cmd.UseLine())
 			}
 			name, data, err := importSource(args[0], cmd.InOrStdin())
 			if err != nil {
@@ -77,7 +77,7 @@ func writeImport(cmd *cobra.Command, file string, data []byte) error {
 		_, err := cmd.OutOrStdout().Write(data)
 		return err
 	case "":
-		return program.Usagef("--out: no file is named\nfix: name one, as in -o config.json")
+		return cli.Usagef("--out: no file is named\nfix: name one, as in -o config.json")
 	}
 	if err := atomicfile.Write(file, data); err != nil {
 		return err
@@ -92,7 +92,7 @@ func noImport(err error) error {
 	fix := unusableFix(err)
 	switch {
 	case strings.Contains(err.Error(), "\nfix: "):
-		return &program.UsageError{Err: err}
+		return &cli.UsageError{Err: err}
 	case fix != "":
 	case errors.Is(err, fs.ErrNotExist):
 		fix = "name a file that is there, or give the whole link, in quotation marks, with vmess:// before it"
@@ -103,7 +103,7 @@ func noImport(err error) error {
 	default:
 		fix = "give a vmess:// link, a file with links or another program's configuration, or - for standard input"
 	}
-	return program.Usagef("%w\nfix: %s", err, fix)
+	return cli.Usagef("%w\nfix: %s", err, fix)
 }
 
 // unusableFix says what to do about servers that were read and cannot be used;
@@ -165,20 +165,20 @@ func importSource(arg string, stdin io.Reader) (name string, data []byte, err er
 	case strings.Contains(lower, vmessScheme):
 		return "the link", []byte(arg), nil
 	case strings.HasPrefix(lower, "https://"), strings.HasPrefix(lower, "http://"):
-		return "", nil, program.Usagef("this is the address of a subscription, not a link\nfix: %s", fetchAndImport("'ADDRESS'"))
+		return "", nil, cli.Usagef("this is the address of a subscription, not a link\nfix: %s", fetchAndImport("'ADDRESS'"))
 	case strings.Contains(lower, "://"):
-		return "", nil, program.Usagef("%s is not a vmess:// link\nfix: take a link of a server that speaks VMess", program.Show(arg))
+		return "", nil, cli.Usagef("%s is not a vmess:// link\nfix: take a link of a server that speaks VMess", cli.Show(arg))
 	}
 	file, err := os.Open(arg)
 	if err != nil {
 		if _, noText := sharelink.Read([]byte(arg)); noText == nil {
 			return "the link", []byte(arg), nil // one that lost its beginning
 		}
-		return "", nil, fmt.Errorf("read %s: %w", program.Show(arg), withoutPath(err))
+		return "", nil, fmt.Errorf("read %s: %w", cli.Show(arg), withoutPath(err))
 	}
 	defer func() { _ = file.Close() }() // only read from
 	data, err = readImport(file)
-	return program.Show(arg), data, err
+	return cli.Show(arg), data, err
 }
 
 // readImport reads a text, and one byte more than is allowed if it is longer.
@@ -258,11 +258,11 @@ server: it holds the id. What a link cannot carry is told.`,
 		Example: `  vmess-local link export -c config.json
   vmess-local link export --format url
   vmess-local link export --qr`,
-		Args: program.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			form, err := sharelink.ParseForm(format)
 			if err != nil {
-				return program.Usagef("--format: saw %s; %w\nfix: write --format v2rayn, which all clients read, or --format url", program.Show(format), err)
+				return cli.Usagef("--format: saw %s; %w\nfix: write --format v2rayn, which all clients read, or --format url", cli.Show(format), err)
 			}
 			cfg, _, err := loadConfig(cmd, file)
 			if err != nil {
@@ -282,7 +282,7 @@ server: it holds the id. What a link cannot carry is told.`,
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, or - for standard input")
 	cmd.Flags().StringVar(&format, "format", "v2rayn", "link's `FORM`: v2rayn, which all clients read, or url")
-	program.Choices(cmd, "format", "v2rayn", "url")
+	cli.Choices(cmd, "format", "v2rayn", "url")
 	cmd.Flags().BoolVar(&qr, "qr", false, "draw the link as a QR code, too")
 	return cmd
 }
@@ -291,7 +291,7 @@ server: it holds the id. What a link cannot carry is told.`,
 func exportServer(cmd *cobra.Command, r *config.Remote, form sharelink.Form, qr bool) error {
 	link, err := sharelink.Format(r, form)
 	if err != nil {
-		return &program.UsageError{Err: err}
+		return &cli.UsageError{Err: err}
 	}
 	for _, key := range sharelink.Lost(r, form) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "warning: the link cannot carry %q\n", key)
@@ -300,7 +300,7 @@ func exportServer(cmd *cobra.Command, r *config.Remote, form sharelink.Form, qr 
 	if !qr {
 		return nil
 	}
-	code, err := sharelink.QR(link, program.Coloured(cmd.OutOrStdout()))
+	code, err := sharelink.QR(link, cli.Coloured(cmd.OutOrStdout()))
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 
-	"vmess-local/pkg/program"
+	"vmess-local/pkg/cli"
 )
 
 func main() {
@@ -14,7 +14,7 @@ func main() {
 }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := program.NewRoot("vmess-local",
+	root := cli.NewRoot("vmess-local",
 		"A local SOCKS5 and HTTP proxy that travels as VMess in WebSocket",
 		`vmess-local opens a local port for browsers and other programs, speaking SOCKS5,
 SOCKS4a and HTTP proxy, and carries every connection as VMess in a WebSocket
@@ -24,7 +24,7 @@ Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
 		`  vmess-local demo                  see it work, without any server
   vmess-local run 'vmess://…'       with the share link of your server
   vmess-local run -c config.json    with a configuration`,
-		newRunCommand(), program.NewReloadCommand("vmess-local",
+		newRunCommand(), cli.NewReloadCommand("vmess-local",
 			"Connections that are open go on as they were. A log file is opened anew."), newDemoCommand(), newLinkCommand(), newCheckCommand())
-	return program.Main(root, args, stdin, stdout, stderr)
+	return cli.Main(root, args, stdin, stdout, stderr)
 }

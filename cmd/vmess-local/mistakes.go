@@ -4,9 +4,9 @@ import (
 	"errors"
 	"strings"
 
+	"vmess-local/pkg/cli"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/program"
 )
 
 // unusable is the usage error of a configuration that cannot be used.
@@ -16,7 +16,7 @@ func unusable(err error) error {
 	if errors.As(err, &problems) {
 		omitted = problems.Omitted
 	}
-	return &program.UsageError{Err: program.Found(err, omitted, mistakes(err)...)}
+	return &cli.UsageError{Err: cli.NewFindings(err, omitted, mistakes(err)...)}
 }
 
 // mistakes are the verdicts on a configuration that cannot be used.
@@ -48,7 +48,7 @@ func placed(cfg *config.Client, err error) error {
 	if errors.As(err, &problems) {
 		for i := range problems.All {
 			p := &problems.All[i]
-			p.File, p.Line, p.Column, _ = cfg.Place(p.Path)
+			p.File, p.Line, p.Column, _ = cfg.Position(p.Path)
 		}
 	}
 	return err

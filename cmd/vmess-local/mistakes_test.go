@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"vmess-local/pkg/program"
+	"vmess-local/pkg/cli"
 )
 
 // secretID and secretWord must never be shown.
@@ -98,8 +98,8 @@ func fromInput(text, want string) string {
 func expect(t *testing.T, args []string, stdin, want string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	if code := run(args, strings.NewReader(stdin), &stdout, &stderr); code != program.ExitUsage {
-		t.Errorf("exit code %d, want %d", code, program.ExitUsage)
+	if code := run(args, strings.NewReader(stdin), &stdout, &stderr); code != cli.ExitUsage {
+		t.Errorf("exit code %d, want %d", code, cli.ExitUsage)
 	}
 	if got := strings.TrimSuffix(stderr.String(), "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

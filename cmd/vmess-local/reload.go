@@ -5,16 +5,16 @@ import (
 	"errors"
 	"sync"
 
+	"vmess-local/pkg/cli"
+	"vmess-local/pkg/cli/control"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/control"
-	"vmess-local/pkg/program"
 )
 
 // A reloader reads the configuration of a running client again.
 type reloader struct {
 	client *client.Client
-	log    *program.Log
+	log    *cli.Log
 	file   string // the configuration's, absolute; "" where it cannot be read again
 	load   func() (*config.Client, error)
 	listen listenFlag
@@ -50,6 +50,6 @@ func (r *reloader) again() error {
 // serve runs the client, and reloads it when it is asked to.
 func (r *reloader) serve(ctx context.Context) error {
 	self := func() control.Instance { return control.Instance{Listen: r.client.Addr().String(), Config: r.file} }
-	defer control.Reloading("vmess-local", r.log.Logger, self, r.again)()
+	defer control.ServeReload("vmess-local", r.log.Logger, self, r.again)()
 	return r.client.Run(ctx)
 }

@@ -8,17 +8,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/cli"
+	"vmess-local/pkg/cli/control"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/control"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/program"
 )
 
 func newRunCommand() *cobra.Command {
 	var (
 		file, listen string
-		log          program.LogFlags
+		log          cli.LogFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "run [-c FILE | LINK] [--listen ADDR]",
@@ -37,12 +37,12 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
   vmess-local run 'vmess://eyJ2IjoiMiIsImFkZCI6…'
   vmess-local run 'vmess://eyJ2IjoiMiIsImFkZCI6…' --listen 127.0.0.1:1090
   vmess-local run -c - < config.json`,
-		Args: program.OneArg,
+		Args: cli.OneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			source := file
 			if len(args) > 0 {
 				if cmd.Flags().Changed("config") {
-					return program.Usagef("a configuration and a link\nfix: give one of them: %s", cmd.UseLine())
+					return cli.Usagef("a configuration and a link\nfix: give one of them: %s", cmd.UseLine())
 				}
 				source = args[0]
 			}
@@ -106,7 +106,7 @@ func pageToken() string {
 func startError(cfg *config.Client, at listenFlag, err error) error {
 	var port *client.ListenError
 	if errors.As(err, &port) {
-		return program.Found(err, 0, at.blamed(cfg, port.Verdict))
+		return cli.NewFindings(err, 0, at.blamed(cfg, port.Verdict))
 	}
 	return unusable(placed(cfg, err))
 }
@@ -142,7 +142,7 @@ func (f listenFlag) blamed(cfg *config.Client, v diagnose.Verdict) diagnose.Verd
 		return v
 	}
 	key := `"listen"`
-	if file, line, column, ok := cfg.Place("listen"); ok {
+	if file, line, column, ok := cfg.Position("listen"); ok {
 		key += fmt.Sprintf(" at %s:%d:%d", file, line, column)
 	}
 	v.Fix = strings.ReplaceAll(v.Fix, key, "--listen")

@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"vmess-local/pkg/cli"
+	"vmess-local/pkg/cli/clitest"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/program"
-	"vmess-local/pkg/program/programtest"
 )
 
 // TestDrain sends the first signal while a connection is open: no new one is
@@ -70,20 +70,20 @@ func TestSecondSignal(t *testing.T) {
 	sendSignal(t, client, syscall.SIGINT)
 	awaitRefusal(t, addr)
 	sendSignal(t, client, syscall.SIGINT)
-	if code, err := client.Wait(); code != program.ExitFailed || err != nil {
+	if code, err := client.Wait(); code != cli.ExitFailed || err != nil {
 		t.Errorf("exit code %d, %v; it said:\n%s", code, err, client.Stderr())
 	}
 }
 
 // startClient starts the program in front of a server in this process.
-func startClient(t *testing.T, drain string) (client *programtest.Background, addr string) {
+func startClient(t *testing.T, drain string) (client *clitest.Background, addr string) {
 	t.Helper()
 	client, addr, _ = startWithFile(t, drain)
 	return client, addr
 }
 
 // startWithFile is startClient, and returns where the configuration is.
-func startWithFile(t *testing.T, drain string) (client *programtest.Background, addr, file string) {
+func startWithFile(t *testing.T, drain string) (client *clitest.Background, addr, file string) {
 	t.Helper()
 	near := config.DefaultClient()
 	near.Listen = "127.0.0.1:0"
@@ -97,7 +97,7 @@ func startWithFile(t *testing.T, drain string) (client *programtest.Background, 
 	if err := os.WriteFile(file, config.MarshalClient(near), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if client, err = programtest.Start(exec.Command("vmess-local", "run", "-c", file)); err != nil {
+	if client, err = clitest.Start(exec.Command("vmess-local", "run", "-c", file)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Kill)
@@ -107,7 +107,7 @@ func startWithFile(t *testing.T, drain string) (client *programtest.Background, 
 	return client, addr, file
 }
 
-func sendSignal(t *testing.T, p *programtest.Background, s os.Signal) {
+func sendSignal(t *testing.T, p *clitest.Background, s os.Signal) {
 	t.Helper()
 	if err := p.Signal(s); err != nil {
 		t.Fatal(err)

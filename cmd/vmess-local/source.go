@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/cli"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/program"
-	"vmess-local/pkg/sharelink"
+	"vmess-local/pkg/config/sharelink"
 )
 
 // loadConfig reads a command's configuration from a file, standard input or a
@@ -141,7 +141,7 @@ func unreadable(name string, err error) error {
 	}
 	switch scheme, _, found := strings.Cut(name, "://"); {
 	case found:
-		return fmt.Errorf("%s is neither a file nor a vmess:// link\nfix: take a link of a server that speaks VMess, not %s", program.Show(name), program.Show(scheme))
+		return fmt.Errorf("%s is neither a file nor a vmess:// link\nfix: take a link of a server that speaks VMess, not %s", cli.Show(name), cli.Show(scheme))
 	case strings.HasPrefix(name, "eyJ"), strings.HasPrefix(name, "ewo"): // base64 of an object's beginning
 		return fmt.Errorf("this is no file, but looks like a link that lost its beginning\nfix: put vmess:// before it")
 	}

@@ -3,9 +3,9 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/cli"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/program"
-	"vmess-local/pkg/selfcheck"
+	"vmess-local/pkg/servercheck"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -28,10 +28,10 @@ Exit codes: 0 all is well, or works and should be mended (warn), 1 it is not,
 2 usage or configuration error.`,
 		Example: `  vmess-server check -c server.json
   vmess-server check -c server.json --json | jq .verdict.fix`,
-		Args: program.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
-				return program.Usagef("which configuration?\nfix: vmess-server check -c FILE; vmess-server init writes one")
+				return cli.Usagef("which configuration?\nfix: vmess-server check -c FILE; vmess-server init writes one")
 			}
 			return check(cmd, file, asJSON)
 		},
@@ -41,19 +41,19 @@ Exit codes: 0 all is well, or works and should be mended (warn), 1 it is not,
 	return cmd
 }
 
-// check prints what it finds to stdout, and returns [program.ErrTold] when
+// check prints what it finds to stdout, and returns [cli.ErrTold] when
 // something fails.
 func check(cmd *cobra.Command, file string, asJSON bool) error {
 	out := cmd.OutOrStdout()
 	cfg, warnings, err := loadConfig(file)
 	if err != nil {
 		all, _ := mistakes(err)
-		if err := diagnose.WriteMistakes(out, selfcheck.Steps(), all, asJSON); err != nil {
+		if err := diagnose.WriteMistakes(out, servercheck.Steps(), all, asJSON); err != nil {
 			return err
 		}
-		return &program.UsageError{Err: program.ErrTold}
+		return &cli.UsageError{Err: cli.ErrReported}
 	}
-	report := selfcheck.Run(cmd.Context(), cfg, selfcheck.Options{Warnings: warnings})
+	report := servercheck.Run(cmd.Context(), cfg, servercheck.Options{Warnings: warnings})
 	show := report.WriteText
 	if asJSON {
 		show = report.WriteJSON
@@ -62,7 +62,7 @@ func check(cmd *cobra.Command, file string, asJSON bool) error {
 		return err
 	}
 	if !report.OK() {
-		return program.ErrTold
+		return cli.ErrReported
 	}
 	return nil
 }

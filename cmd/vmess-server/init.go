@@ -9,15 +9,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/cli"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/program"
-	"vmess-local/pkg/setup"
-	"vmess-local/pkg/sharelink"
+	"vmess-local/pkg/config/sharelink"
+	"vmess-local/pkg/serverinit"
 )
 
 func newInitCommand() *cobra.Command {
 	var (
-		plan setup.Plan
+		plan serverinit.Options
 		out  string
 	)
 	cmd := &cobra.Command{
@@ -28,15 +28,15 @@ readable by you only, and prints what the client needs: its share link, the same
 as a QR code, and its configuration. An existing file is never overwritten.`,
 		Example: `  vmess-server init --host vps.example.com
   vmess-server init --host vps.example.com --cert chain.pem --key key.pem`,
-		Args: program.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkPlan(plan); err != nil {
 				return err
 			}
-			srv, cl, err := setup.New(plan)
-			var host *setup.HostError
+			srv, cl, err := serverinit.New(plan)
+			var host *serverinit.HostError
 			if errors.As(err, &host) {
-				return program.Usagef("--%w\nfix: give %s", host, host.Want)
+				return cli.Usagef("--%w\nfix: give %s", host, host.Want)
 			}
 			if err != nil {
 				return err
@@ -45,7 +45,7 @@ as a QR code, and its configuration. An existing file is never overwritten.`,
 			if err != nil {
 				return err
 			}
-			code, err := sharelink.QR(link, program.Coloured(cmd.OutOrStdout()))
+			code, err := sharelink.QR(link, cli.Coloured(cmd.OutOrStdout()))
 			if err != nil {
 				return err
 			}
@@ -70,24 +70,24 @@ as a QR code, and its configuration. An existing file is never overwritten.`,
 }
 
 // checkPlan refuses a certificate that the server could not use.
-func checkPlan(plan setup.Plan) error {
+func checkPlan(plan serverinit.Options) error {
 	switch {
 	case plan.CertFile == "" && plan.KeyFile == "":
 		return nil
 	case plan.KeyFile == "":
-		return program.Usagef("--cert without --key: a certificate and its key belong together\nfix: add --key PEM, or leave both out for plain WebSocket")
+		return cli.Usagef("--cert without --key: a certificate and its key belong together\nfix: add --key PEM, or leave both out for plain WebSocket")
 	case plan.CertFile == "":
-		return program.Usagef("--key without --cert: a certificate and its key belong together\nfix: add --cert PEM, or leave both out for plain WebSocket")
+		return cli.Usagef("--key without --cert: a certificate and its key belong together\nfix: add --cert PEM, or leave both out for plain WebSocket")
 	}
-	var wrong *setup.CertificateError
-	if !errors.As(setup.CheckCertificate(plan.CertFile, plan.KeyFile), &wrong) {
+	var wrong *serverinit.CertificateError
+	if !errors.As(serverinit.CheckCertificate(plan.CertFile, plan.KeyFile), &wrong) {
 		return nil
 	}
 	flag := "--cert"
 	if wrong.Key {
 		flag = "--key"
 	}
-	return program.Usagef("%s: %w\nfix: name %s", flag, wrong, wrong.Want)
+	return cli.Usagef("%s: %w\nfix: name %s", flag, wrong, wrong.Want)
 }
 
 const saidText = `wrote %s; start the server with: vmess-server run -c %s

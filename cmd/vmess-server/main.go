@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 
-	"vmess-local/pkg/program"
+	"vmess-local/pkg/cli"
 )
 
 func main() {
@@ -14,7 +14,7 @@ func main() {
 }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := program.NewRoot("vmess-server",
+	root := cli.NewRoot("vmess-server",
 		"A VMess over WebSocket server",
 		`vmess-server serves VMess in WebSocket to vmess-local, V2Ray, Xray, sing-box and
 mihomo. It accepts VMessAEAD; legacy MD5 clients only where it is told to.
@@ -25,7 +25,7 @@ Exit codes: 0 fine, 1 it failed while running, 2 usage or configuration error.`,
   vmess-server check -c server.json           what would go wrong
   vmess-server run -c server.json`,
 		newRunCommand(),
-		program.NewReloadCommand("vmess-server", "Only \"users\" and \"log\" can be changed so; all else needs a restart. A log file\nis opened anew."),
+		cli.NewReloadCommand("vmess-server", "Only \"users\" and \"log\" can be changed so; all else needs a restart. A log file\nis opened anew."),
 		newInitCommand(), newCheckCommand())
-	return program.Main(root, args, stdin, stdout, stderr)
+	return cli.Main(root, args, stdin, stdout, stderr)
 }

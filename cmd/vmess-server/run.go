@@ -8,18 +8,18 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vmess-local/pkg/cli"
+	"vmess-local/pkg/cli/control"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/control"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/program"
 	"vmess-local/pkg/server"
-	"vmess-local/pkg/setup"
+	"vmess-local/pkg/serverinit"
 )
 
 func newRunCommand() *cobra.Command {
 	var (
 		file string
-		log  program.LogFlags
+		log  cli.LogFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
@@ -32,13 +32,13 @@ wins over "aeadForced" in the configuration, as does any other value. Clients
 with an "alterId" need their user to have it too.`,
 		Example: `  vmess-server run -c server.json
   V2RAY_VMESS_AEAD_FORCED=false vmess-server run -c server.json`,
-		Args: program.NoArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := log.Check(); err != nil {
 				return err
 			}
 			if file == "" {
-				return program.Usagef("which configuration?\nfix: vmess-server run -c FILE; vmess-server init writes one")
+				return cli.Usagef("which configuration?\nfix: vmess-server run -c FILE; vmess-server init writes one")
 			}
 			cfg, warnings, err := loadConfig(file)
 			if err != nil {
@@ -60,7 +60,7 @@ with an "alterId" need their user to have it too.`,
 				full = file
 			}
 			self := func() control.Instance { return control.Instance{Listen: s.Addr().String(), Config: full} }
-			defer control.Reloading("vmess-server", logger.Logger, self, func() error { return reload(s, logger, file) })()
+			defer control.ServeReload("vmess-server", logger.Logger, self, func() error { return reload(s, logger, file) })()
 			return s.Run(cmd.Context())
 		},
 	}
@@ -70,7 +70,7 @@ with an "alterId" need their user to have it too.`,
 }
 
 // reload reads the configuration of a running server again.
-func reload(s *server.Server, log *program.Log, file string) error {
+func reload(s *server.Server, log *cli.Log, file string) error {
 	if !config.Rereadable(file) {
 		return errors.New("config.unreadable: the configuration came from a pipe, which cannot be read again\nfix: write it to a file and start with -c FILE")
 	}
@@ -107,22 +107,22 @@ func loadConfig(file string) (cfg *config.Server, warnings []string, err error) 
 	if cfg.TLS.CertFile == "" {
 		return cfg, warnings, nil
 	}
-	var wrong *setup.CertificateError
-	if !errors.As(setup.CheckCertificate(cfg.TLS.CertFile, cfg.TLS.KeyFile), &wrong) {
+	var wrong *serverinit.CertificateError
+	if !errors.As(serverinit.CheckCertificate(cfg.TLS.CertFile, cfg.TLS.KeyFile), &wrong) {
 		return cfg, warnings, nil
 	}
 	p := config.Problem{Cause: config.CauseValue, Path: "tls.certFile", Message: wrong.Error(), Want: wrong.Want, Err: wrong}
 	if wrong.Key {
 		p.Path = "tls.keyFile"
 	}
-	p.File, p.Line, p.Column, _ = cfg.Place(p.Path)
+	p.File, p.Line, p.Column, _ = cfg.Position(p.Path)
 	return nil, nil, &config.Problems{All: []config.Problem{p}}
 }
 
 // unusable is the usage error of a configuration that cannot be used.
 func unusable(err error) error {
 	verdicts, omitted := mistakes(err)
-	return &program.UsageError{Err: program.Found(err, omitted, verdicts...)}
+	return &cli.UsageError{Err: cli.NewFindings(err, omitted, verdicts...)}
 }
 
 // mistakes are the verdicts on a configuration that cannot be used, and how
@@ -145,9 +145,9 @@ func startError(cfg *config.Server, err error) error {
 	if !errors.As(err, &port) {
 		return unusable(err)
 	}
-	facts := diagnose.ListenFacts{Holder: diagnose.HolderOf(cfg.Listen), Free: diagnose.FreeAddress(cfg.Listen)}
-	if file, line, column, ok := cfg.Place("listen"); ok {
+	facts := diagnose.ListenFacts{Owner: diagnose.PortOwnerOf(cfg.Listen), Free: diagnose.FreeAddress(cfg.Listen)}
+	if file, line, column, ok := cfg.Position("listen"); ok {
 		facts.Place = fmt.Sprintf("%s:%d:%d", file, line, column)
 	}
-	return program.Found(err, 0, diagnose.Listen(err, cfg.Listen, facts))
+	return cli.NewFindings(err, 0, diagnose.Listen(err, cfg.Listen, facts))
 }

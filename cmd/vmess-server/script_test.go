@@ -3,13 +3,13 @@ package main
 import (
 	"testing"
 
-	"vmess-local/pkg/program/programtest"
+	"vmess-local/pkg/cli/clitest"
 )
 
-func TestMain(m *testing.M) { programtest.Main(m, "vmess-server", run) }
+func TestMain(m *testing.M) { clitest.Main(m, "vmess-server", run) }
 
-func TestScripts(t *testing.T) { programtest.Run(t) }
+func TestScripts(t *testing.T) { clitest.Run(t) }
 
-func TestHelp(t *testing.T) { programtest.Help(t, "vmess-server", run) }
+func TestHelp(t *testing.T) { clitest.Help(t, "vmess-server", run) }
 
-func TestReadme(t *testing.T) { programtest.Readme(t, "../../README.md", "vmess-server", run) }
+func TestReadme(t *testing.T) { clitest.Readme(t, "../../README.md", "vmess-server", run) }

@@ -12,13 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"vmess-local/pkg/carrier/netdial"
+	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/wsconn"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // checkAnswer is how long a destination may take to answer in a check.
@@ -55,8 +55,8 @@ func checkServer(ctx context.Context, cfg *config.Client, at remote, opt Options
 		return nil, err
 	}
 	defer g.close()
-	g.dialer.Endpoint = g.way // nothing is made ahead
-	k := &checker{guard: g, report: &diagnose.Report{Server: g.voice.server, Each: opt.OnStep}}
+	g.dialer.Endpoint = g.path // nothing is made ahead
+	k := &checker{guard: g, report: &diagnose.Report{Server: g.failures.server, Each: opt.OnStep}}
 	k.configuration(cfg, opt)
 	switch {
 	case !k.way(ctx) || !k.account(ctx):
@@ -93,7 +93,7 @@ func (k *checker) configuration(cfg *config.Client, opt Options) {
 		k.report.Add(diagnose.StepConfiguration, diagnose.Warn, 0, strings.Join(warnings, "; "))
 		return
 	}
-	file, _, _, ok := cfg.Place(k.guard.section)
+	file, _, _, ok := cfg.Position(k.guard.section)
 	if !ok {
 		file = "a link"
 	}
@@ -103,14 +103,14 @@ func (k *checker) configuration(cfg *config.Client, opt Options) {
 // way connects and upgrades, and reports whether that went well.
 func (k *checker) way(ctx context.Context) bool {
 	var steps []netdial.Progress
-	below := k.guard.way.plain.Endpoint.(*netdial.Dialer)
+	below := k.guard.path.plain.Endpoint.(*netdial.Dialer)
 	below.OnStep = func(p netdial.Progress) {
 		if p.Done {
 			steps = append(steps, p)
 		}
 	}
 	start := time.Now()
-	conn, err := k.guard.way.through(k.guard.way.plain).ConnectStream(ctx, nil)
+	conn, err := k.guard.path.withDialTimeout(k.guard.path.plain).ConnectStream(ctx, nil)
 	took := time.Since(start)
 	below.OnStep = nil
 	seen := k.steps(steps)
@@ -129,7 +129,7 @@ func (k *checker) way(ctx context.Context) bool {
 	if !errors.As(err, &step) {
 		k.report.Add(diagnose.StepUpgrade, diagnose.Fail, took, "")
 	}
-	k.report.Verdict, _ = diagnose.Way(err, k.guard.setting, k.guard.prober.Look(ctx, err))
+	k.report.Verdict, _ = diagnose.Connect(err, k.guard.setting, k.guard.prober.Look(ctx, err))
 	return false
 }
 
@@ -189,7 +189,7 @@ func (k *checker) account(ctx context.Context) bool {
 	g := k.guard
 	start := time.Now()
 	result := g.prober.Ask(ctx, g.account.Mode(), 0)
-	if result == diagnose.ProbeAccepted && g.way.early.Load() && !accepts(g.prober.AskEarly(ctx, g.account.Mode(), 0)) {
+	if result == diagnose.ProbeAccepted && g.path.early.Load() && !accepts(g.prober.AskEarly(ctx, g.account.Mode(), 0)) {
 		result = diagnose.ProbeNotTried
 	}
 	ok := accepts(result)
@@ -216,7 +216,7 @@ func (k *checker) mode() string {
 func (k *checker) refused(ctx context.Context, start time.Time, badAnswer bool) bool {
 	g := k.guard
 	sig := g.ask(ctx, badAnswer)
-	legacy, early := g.account.Legacy(), g.way.early.Load()
+	legacy, early := g.account.Legacy(), g.path.early.Load()
 	g.round.Lock()
 	o := g.act(sig)
 	g.round.Unlock()
@@ -232,7 +232,7 @@ func (k *checker) refused(ctx context.Context, start time.Time, badAnswer bool) 
 	k.report.Healing = diagnose.Healing{
 		Clock:     g.account.Offset() != 0,
 		AEAD:      legacy && !g.account.Legacy(),
-		EarlyData: early && !g.way.early.Load(),
+		EarlyData: early && !g.path.early.Load(),
 	}
 	k.report.Add(diagnose.StepAccount, diagnose.Heal, time.Since(start), "refused as configured, accepted once the client "+k.report.Healing.String())
 	return true
@@ -320,4 +320,4 @@ func (k *checker) byBoth(ctx context.Context, cfg *config.Client, target netaddr
 	}
 }
 
-var _ transport.StreamEndpoint = (*way)(nil)
+var _ transport.StreamEndpoint = (*path)(nil)

@@ -9,8 +9,8 @@ import (
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/protocol/vmess"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // Ports whose servers answer a question that anybody may ask, by TCP as well.
@@ -76,10 +76,10 @@ func (k *checker) datagrams(ctx context.Context, cfg *config.Client, target neta
 		k.report.Add(diagnose.StepUDP, diagnose.Skip, 0, `"udp.mode" is "off"`)
 		return
 	case !target.IsValid() || packetQuestion(target) == nil:
-		if kind := k.guard.prober.Kind(); form == packetsUnknown && (kind == vmess.KindOwn || kind == vmess.KindSing) {
+		if kind := k.guard.prober.Kind(); form == packetsUnknown && (kind == vmess.KindNative || kind == vmess.KindSingBox) {
 			form = packetsXUDP
 		}
-		k.report.Add(diagnose.StepUDP, diagnose.Skip, 0, "not tried (--target HOST:53 or HOST:3478 does); by "+form.String()+": "+form.nat())
+		k.report.Add(diagnose.StepUDP, diagnose.Skip, 0, "not tried (--target HOST:53 or HOST:3478 does); by "+form.String()+": "+form.natBehavior())
 		return
 	}
 	start := time.Now()
@@ -87,7 +87,7 @@ func (k *checker) datagrams(ctx context.Context, cfg *config.Client, target neta
 	took := time.Since(start)
 	switch {
 	case best != packetsUnknown:
-		k.report.Add(diagnose.StepUDP, diagnose.Pass, took, target.String()+" answers by "+best.String()+": "+best.nat())
+		k.report.Add(diagnose.StepUDP, diagnose.Pass, took, target.String()+" answers by "+best.String()+": "+best.natBehavior())
 	case misled:
 		k.report.Add(diagnose.StepUDP, diagnose.Fail, took,
 			`the server does not understand XUDP: all datagrams go to the first destination; "udp.mode": "auto" uses none that it does not understand`)
@@ -104,12 +104,12 @@ func (k *checker) datagrams(ctx context.Context, cfg *config.Client, target neta
 // bestForm asks the target by the configured form, or by all where none is,
 // and returns the best that was answered. misled tells that XUDP was answered
 // by a server that does not understand it.
-func (k *checker) bestForm(ctx context.Context, only packetForm, target netaddr.Addr) (best packetForm, misled bool) {
+func (k *checker) bestForm(ctx context.Context, only packetEncoding, target netaddr.Addr) (best packetEncoding, misled bool) {
 	ctx, cancel := context.WithTimeout(ctx, k.guard.dialTime+checkAnswer)
 	defer cancel()
-	forms := []packetForm{packetsPlain, packetsAddr, packetsXUDP}
+	forms := []packetEncoding{packetsPlain, packetsAddr, packetsXUDP}
 	if only != packetsUnknown {
-		forms = []packetForm{only}
+		forms = []packetEncoding{only}
 	}
 	var (
 		all sync.WaitGroup

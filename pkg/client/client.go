@@ -21,15 +21,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"vmess-local/pkg/awake"
+	"vmess-local/pkg/carrier/netdial"
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/netdial"
-	"vmess-local/pkg/stats"
+	"vmess-local/pkg/host/netmon"
+	"vmess-local/pkg/inbound/udp"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/status"
-	"vmess-local/pkg/udp"
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/status/stats"
 )
 
 const (
@@ -37,8 +37,8 @@ const (
 	// do have their first bytes ready; those that do not (SSH, SMTP) lose no
 	// more than this.
 	firstWait = 5 * time.Millisecond
-	// wellFor is how long a proof that the server accepts us counts.
-	wellFor = 10 * time.Second
+	// healthyFor is how long a proof that the server accepts us counts.
+	healthyFor = 10 * time.Second
 )
 
 // Options are what a configuration file does not hold.
@@ -60,7 +60,7 @@ type Options struct {
 	// it.
 	Listener net.Listener
 	// Watcher notices sleep and changes of networks; nil watches this computer.
-	Watcher *awake.Watcher
+	Watcher *netmon.Monitor
 	// OnStep, if set, is told of each step of a Check as it ends.
 	OnStep func(diagnose.CheckStep)
 	// Reload reads the configuration again, for the status page; nil where it
@@ -70,9 +70,9 @@ type Options struct {
 	// fresh one.
 	PageToken string
 
-	board *stats.Board // the Client's
-	room  *room        // likewise
-	self  *selfAddr    // likewise
+	board *stats.Registry // the Client's
+	room  *fdBudget       // likewise
+	self  *selfAddr       // likewise
 }
 
 // A Client is an assembled vmess-local. Its port is bound from New on.
@@ -80,7 +80,7 @@ type Client struct {
 	opt Options
 
 	mu       sync.Mutex
-	listener *handover
+	listener *sharedListener
 	now      *generation
 	retired  sync.WaitGroup       // generations that are ending
 	leaving  map[*generation]bool // those
@@ -109,8 +109,8 @@ func (r *running) fail(err error) {
 	}
 }
 
-// A helloLine is said at the start of Run.
-type helloLine struct {
+// A startupRecord is said at the start of Run.
+type startupRecord struct {
 	level slog.Level
 	msg   string
 	attrs []any
@@ -145,15 +145,15 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 		opt.Now = time.Now
 	}
 	if opt.Watcher == nil {
-		opt.Watcher = &awake.Watcher{Now: opt.Now}
+		opt.Watcher = &netmon.Monitor{Now: opt.Now}
 	}
-	opt.board, opt.room, opt.self = stats.NewBoard(), newRoom(), new(selfAddr)
-	opt.room.fit(cfg)
+	opt.board, opt.room, opt.self = stats.NewRegistry(), newFDBudget(), new(selfAddr)
+	opt.room.configure(cfg)
 	g, err := newGeneration(cfg, opt)
 	if err != nil {
 		return nil, err
 	}
-	ln := &handover{Listener: opt.Listener}
+	ln := &sharedListener{Listener: opt.Listener}
 	if opt.Listener == nil {
 		if ln, err = openPort(cfg); err != nil {
 			g.fleet.close()
@@ -173,7 +173,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 // listenError explains why addr, the value of key, cannot be listened on.
 func listenError(cfg *config.Client, key, addr string, err error) error {
 	return &ListenError{addr, diagnose.Listen(err, addr, diagnose.ListenFacts{
-		Key: key, Place: strings.TrimPrefix(place(cfg, key), " at "), Holder: diagnose.HolderOf(addr), Free: diagnose.FreeAddress(addr),
+		Key: key, Place: strings.TrimPrefix(place(cfg, key), " at "), Owner: diagnose.PortOwnerOf(addr), Free: diagnose.FreeAddress(addr),
 	}), err}
 }
 
@@ -224,12 +224,12 @@ func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.run = run
 	if mistake := vmess.AEADDisabledMistake(c.opt.LookupEnv); mistake != "" {
-		c.opt.Log.Warn("environment", logline.Text("%s", mistake))
+		c.opt.Log.Warn("environment", logging.Text("%s", mistake))
 	}
-	c.now.sayHello()
+	c.now.logStartup()
 	addr := c.listener.Addr().String()
-	c.opt.Log.Info(logline.Ready, logline.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
-	c.now.serve(run, c.listener.take())
+	c.opt.Log.Info(logging.Ready, logging.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
+	c.now.serve(run, c.listener.acquire())
 	logEntries(c.opt.Log, addr, c.now.asks())
 	c.servePage(run)
 	c.mu.Unlock()
@@ -238,7 +238,7 @@ func (c *Client) Run(ctx context.Context) error {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		c.opt.Watcher.Watch(streams, c.woke)
+		c.opt.Watcher.Watch(streams, c.onNetworkChange)
 	}()
 	defer func() { cut(); <-watched }()
 
@@ -259,7 +259,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer end.Stop()
 	last.stop()
 	if last.drain(streams) != nil && err == nil {
-		c.opt.Log.Info("stopped", logline.Text("stopped: connections that were still open after %v were cut", drain))
+		c.opt.Log.Info("stopped", logging.Text("stopped: connections that were still open after %v were cut", drain))
 	}
 	c.retired.Wait()
 	last.fleet.close()
@@ -290,16 +290,16 @@ func (c *Client) Reload(cfg *config.Client) error {
 		return err
 	}
 	old.stop()
-	c.opt.room.fit(cfg)
+	c.opt.room.configure(cfg)
 	c.now = next
 	next.local, next.again = c.listener.Addr().String(), true
 	c.opt.self.set(next.local)
-	next.sayHello()
-	c.opt.Log.Info("reloaded", logline.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
+	next.logStartup()
+	c.opt.Log.Info("reloaded", logging.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
 	if next.local != old.local {
 		logEntries(c.opt.Log, next.local, next.asks())
 	}
-	next.serve(c.run, c.listener.take())
+	next.serve(c.run, c.listener.acquire())
 	if c.page != c.served {
 		c.servePage(c.run)
 	}
@@ -320,7 +320,7 @@ func (c *Client) servePage(run *running) {
 	page := c.page
 	ctx, stop := context.WithCancel(run.ctx)
 	c.stopPage, c.served = stop, page
-	c.opt.Log.Info(logline.Status, logline.Text("status: %s", page.URL()), "url", page.URL())
+	c.opt.Log.Info(logging.Status, logging.Text("status: %s", page.URL()), "url", page.URL())
 	c.paged.Go(func() { _ = page.Run(ctx) })
 }
 
@@ -340,15 +340,15 @@ func (c *Client) retire(old *generation) {
 	})
 }
 
-// woke has all tunnels looked at after a sleep or a change of networks.
-func (c *Client) woke(e awake.Event) {
+// onNetworkChange has all tunnels looked at after a sleep or a change of networks.
+func (c *Client) onNetworkChange(e netmon.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for g := range c.leaving {
-		g.fleet.woke(e)
+		g.fleet.onNetworkChange(e)
 	}
-	c.now.fleet.woke(e)
-	c.opt.Log.Debug("awake", "slept", e.Slept.String(), "clockSet", e.ClockSet, "moved", e.Moved, "away", e.Away)
+	c.now.fleet.onNetworkChange(e)
+	c.opt.Log.Debug("awake", "slept", e.Slept.String(), "clockSet", e.ClockSet, "moved", e.AddrsChanged, "away", e.Offline)
 }
 
 // ErrNotRunning is returned by Reload when nothing runs.
@@ -356,7 +356,7 @@ var ErrNotRunning = errors.New("the client is not running")
 
 // newAccount makes the VMess side of a server, and the lines that say what is
 // in force; section is where the server stands in the configuration.
-func newAccount(cfg *config.Client, section string, s *config.Remote, opt Options) (*vmess.Client, []helloLine, error) {
+func newAccount(cfg *config.Client, section string, s *config.Remote, opt Options) (*vmess.Account, []startupRecord, error) {
 	id, err := vmess.ParseID(string(s.ID))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s.id: %w", section, err)
@@ -382,13 +382,13 @@ func newAccount(cfg *config.Client, section string, s *config.Remote, opt Option
 	if len(cfg.Servers) > 1 {
 		with = fmt.Sprintf("server %q: ", nameOf(s))
 	}
-	hello := []helloLine{{slog.LevelInfo, "authentication", []any{
-		logline.Text("%susing %s", with, why), "mode", mode, "security", method.Security.String(),
+	hello := []startupRecord{{slog.LevelInfo, "authentication", []any{
+		logging.Text("%susing %s", with, why), "mode", mode, "security", method.Security.String(),
 	}}}
 	for _, warning := range cautions(s) {
-		hello = append(hello, helloLine{slog.LevelWarn, "security", []any{logline.Text("%s%s", with, warning)}})
+		hello = append(hello, startupRecord{slog.LevelWarn, "security", []any{logging.Text("%s%s", with, warning)}})
 	}
-	return vmess.NewClient(vmess.ClientConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method, Now: opt.Now}), hello, nil
+	return vmess.NewAccount(vmess.AccountConfig{ID: id, AlterID: s.AlterID, AEADDisabled: disabled, Method: method, Now: opt.Now}), hello, nil
 }
 
 // nameOf is what a server is called to people.
@@ -401,11 +401,11 @@ func nameOf(s *config.Remote) string {
 
 // cautions are what works in a server's settings and may be meant otherwise.
 func cautions(s *config.Remote) []string {
-	return slices.DeleteFunc([]string{openPassage(s), config.IDWarning(s.ID)}, func(text string) bool { return text == "" })
+	return slices.DeleteFunc([]string{plaintextWarning(s), config.IDWarning(s.ID)}, func(text string) bool { return text == "" })
 }
 
-// openPassage warns of settings that leave the traffic readable on its way.
-func openPassage(s *config.Remote) string {
+// plaintextWarning warns of settings that leave the traffic readable on its way.
+func plaintextWarning(s *config.Remote) string {
 	switch {
 	case (s.Security == "none" || s.Security == "zero") && !s.TLS.Enabled:
 		return "nothing encrypts the traffic: \"security\" is " + s.Security + " and \"tls.enabled\" is false"
@@ -417,7 +417,7 @@ func openPassage(s *config.Remote) string {
 
 // place tells where a key stands in the user's file, as " at FILE:LINE:COLUMN".
 func place(cfg *config.Client, path string) string {
-	if file, line, column, ok := cfg.Place(path); ok {
+	if file, line, column, ok := cfg.Position(path); ok {
 		return fmt.Sprintf(" at %s:%d:%d", file, line, column)
 	}
 	return ""

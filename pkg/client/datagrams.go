@@ -3,14 +3,14 @@ package client
 import (
 	"fmt"
 
-	"vmess-local/pkg/stats"
+	"vmess-local/pkg/inbound/udp"
+	"vmess-local/pkg/status/stats"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/udp"
 )
 
 // A datagramWatcher lists UDP associations among the open connections. It
 // implements udp.Watcher.
-type datagramWatcher struct{ board *stats.Board }
+type datagramWatcher struct{ board *stats.Registry }
 
 var _ udp.Watcher = datagramWatcher{}
 
@@ -97,7 +97,7 @@ func (p page) udp() *pageUDP {
 	}
 	t, form := p.datagrams(), g.fleet.current().packets.form()
 	u := &pageUDP{
-		Open: t.open, Opened: t.opened, Refused: t.refused, Form: form.String(), NAT: form.nat(),
+		Open: t.open, Opened: t.opened, Refused: t.refused, Form: form.String(), NAT: form.natBehavior(),
 		Up: t.up, Down: t.down, UpBytes: t.upBytes, DownBytes: t.downBytes, Dropped: map[string]int64{},
 	}
 	for reason, n := range t.dropped {

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"testing"
 
+	"vmess-local/pkg/carrier/netdial"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/netdial"
 )
 
 // TestFingerprintOfEveryLook: a second look at a way that failed must not give
@@ -16,7 +16,7 @@ func TestFingerprintOfEveryLook(t *testing.T) {
 		cfg.Server.Address, cfg.Server.Port, cfg.Server.TLS.Fingerprint = "192.0.2.1", 443, name
 		for _, enabled := range []bool{true, false} {
 			cfg.Server.TLS.Enabled = enabled
-			w, err := newWay(cfg, &cfg.Server, Options{})
+			w, err := newPath(cfg, &cfg.Server, Options{})
 			if err != nil {
 				t.Fatalf("%q: %v", name, err)
 			}
@@ -31,7 +31,7 @@ func TestFingerprintOfEveryLook(t *testing.T) {
 	}
 	cfg := config.DefaultClient()
 	cfg.Server.Address, cfg.Server.Port, cfg.Server.TLS.Fingerprint = "192.0.2.1", 443, "netscape"
-	if _, err := newWay(cfg, &cfg.Server, Options{}); !errors.Is(err, netdial.ErrFingerprint) {
+	if _, err := newPath(cfg, &cfg.Server, Options{}); !errors.Is(err, netdial.ErrFingerprint) {
 		t.Errorf("an unknown one: %v", err)
 	}
 }

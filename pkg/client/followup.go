@@ -19,25 +19,25 @@ type followUp struct {
 
 // causeFacts are what was found out about one cause.
 type causeFacts struct {
-	probe sharedCall[diagnose.WayFacts]
+	probe sharedCall[diagnose.ConnectFacts]
 
 	mu    sync.Mutex
 	at    time.Time // when they were found; zero: not yet
-	facts diagnose.WayFacts
+	facts diagnose.ConnectFacts
 	epoch int // how often they were forgotten
 }
 
 // look returns the facts about a cause, by probe where the last ones are old.
 // They are zero once ctx has ended.
-func (l *followUp) look(ctx context.Context, cause diagnose.Cause, probe func() diagnose.WayFacts) diagnose.WayFacts {
+func (l *followUp) look(ctx context.Context, cause diagnose.Cause, probe func() diagnose.ConnectFacts) diagnose.ConnectFacts {
 	c := l.about(cause)
 	if c == nil {
-		return diagnose.WayFacts{}
+		return diagnose.ConnectFacts{}
 	}
 	if facts, _, ok := c.recent(); ok {
 		return facts
 	}
-	return c.probe.do(ctx, func() diagnose.WayFacts {
+	return c.probe.do(ctx, func() diagnose.ConnectFacts {
 		facts, epoch, ok := c.recent() // found between the question and now
 		if !ok {
 			facts = probe()
@@ -83,13 +83,13 @@ func (l *followUp) about(cause diagnose.Cause) *causeFacts {
 	return l.causes[cause]
 }
 
-func (c *causeFacts) recent() (facts diagnose.WayFacts, epoch int, ok bool) {
+func (c *causeFacts) recent() (facts diagnose.ConnectFacts, epoch int, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.facts, c.epoch, !c.at.IsZero() && time.Since(c.at) <= lookPause
 }
 
-func (c *causeFacts) keep(facts diagnose.WayFacts, epoch int) {
+func (c *causeFacts) keep(facts diagnose.ConnectFacts, epoch int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.epoch == epoch {

@@ -14,8 +14,8 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
-	"vmess-local/pkg/socks"
-	"vmess-local/pkg/udp"
+	"vmess-local/pkg/inbound/socks"
+	"vmess-local/pkg/inbound/udp"
 )
 
 // A generation is all that one configuration makes: the front door, the
@@ -23,9 +23,9 @@ import (
 type generation struct {
 	cfg   *config.Client
 	opt   Options
-	hello []helloLine
+	hello []startupRecord
 	front *socks.Server
-	fleet *fleet
+	fleet *failoverGroup
 	local string // the address of the front door
 	again bool   // it came of a reload
 	// associations are those of UDP; nil when it is off.
@@ -41,18 +41,18 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.fleet = newFleet(opt.Log, guards, time.Duration(cfg.Limits.Dial))
+	g.fleet = newFailoverGroup(opt.Log, guards, time.Duration(cfg.Limits.Dial))
 	d := &dispatch.Dispatcher{
 		Dialer:    g.fleet,
 		FirstWait: firstWait,
-		Well:      g.fleet.well,
+		Healthy:   g.fleet.healthy,
 		Idle:      time.Duration(cfg.Limits.Idle),
 		Reporter:  &reporter{log: opt.Log},
 		Watcher:   opt.board,
 	}
 	g.front = &socks.Server{
 		Handler:   d,
-		Dialer:    wording{d},
+		Dialer:    httpErrorDialer{d},
 		Handshake: time.Duration(cfg.Limits.Handshake),
 		Idle:      time.Duration(cfg.Limits.Idle),
 		Report:    g.localFault,
@@ -65,10 +65,10 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 			DialTimeout: time.Duration(cfg.Limits.Dial),
 			Report:      g.packetFault,
 			Watcher:     datagramWatcher{opt.board},
-			Room:        opt.room.ways,
+			Room:        opt.room.udpTunnels,
 		}
 		for _, one := range guards {
-			one.packets.plain.Dropped, one.packets.plain.Room = g.associations.Drop, opt.room.ends
+			one.packets.plain.Dropped, one.packets.plain.Room = g.associations.Drop, opt.room.udpDestinations
 		}
 		g.front.Associator = g.associations
 	}
@@ -131,7 +131,7 @@ func (g *generation) guards() ([]*guard, error) {
 	return guards, nil
 }
 
-func (g *generation) sayHello() {
+func (g *generation) logStartup() {
 	for _, l := range append(g.hello, g.opt.room.hello(g.cfg)...) {
 		g.opt.Log.Log(context.Background(), l.level, l.msg, l.attrs...)
 	}
@@ -212,7 +212,7 @@ func (g *generation) localFault(err error, source netip.AddrPort) {
 }
 
 func (g *generation) sayLocal(fault diagnose.LocalFault, key string, source netip.AddrPort, err error) {
-	facts := diagnose.LocalFacts{Listen: g.local, Limit: g.opt.room.conns.Most()}
+	facts := diagnose.LocalFacts{Listen: g.local, Limit: g.opt.room.conns.Limit()}
 	if bad, ok := errors.AsType[*socks.RequestError](err); ok {
 		facts.Protocol, facts.BadDestination, facts.Wrong = bad.Protocol, bad.Destination, bad.Err.Error()
 	}
@@ -222,7 +222,7 @@ func (g *generation) sayLocal(fault diagnose.LocalFault, key string, source neti
 	if key != "" {
 		facts.Place = strings.TrimPrefix(place(g.cfg, key), " at ")
 	}
-	g.fleet.current().voice.say(diagnose.Local(fault, facts))
+	g.fleet.current().failures.Report(diagnose.Local(fault, facts))
 }
 
 // packetFault logs which datagrams are dropped. What is wrong with the way to
@@ -239,46 +239,46 @@ func (g *generation) packetFault(err error, source netip.AddrPort) {
 	g.opt.Log.Log(context.Background(), level, "UDP datagrams dropped", "err", err)
 }
 
-// A handover lets one server after another accept from a listener.
-type handover struct {
+// A sharedListener lets one server after another accept from a listener.
+type sharedListener struct {
 	net.Listener
 
 	mu  sync.Mutex
-	now *lane
+	now *lease
 }
 
-// A lane is the listener as one server has it: Close gives the accepting up
+// A lease is the listener as one server has it: Close gives the accepting up
 // and leaves the port open.
-type lane struct{ *handover }
+type lease struct{ *sharedListener }
 
 // A deadliner can free who waits in Accept without being closed.
 type deadliner interface{ SetDeadline(t time.Time) error }
 
 // movable reports whether accepting can be given up and taken again.
-func (h *handover) movable() bool {
+func (h *sharedListener) movable() bool {
 	_, ok := h.Listener.(deadliner)
 	return ok
 }
 
-// take makes the lane of the next server.
-func (h *handover) take() *lane {
+// acquire makes the lane of the next server.
+func (h *sharedListener) acquire() *lease {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.now = &lane{h}
+	h.now = &lease{h}
 	if d, ok := h.Listener.(deadliner); ok {
 		_ = d.SetDeadline(time.Time{})
 	}
 	return h.now
 }
 
-func (l *lane) open() bool {
+func (l *lease) open() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.now == l
 }
 
 // Accept implements net.Listener.
-func (l *lane) Accept() (net.Conn, error) {
+func (l *lease) Accept() (net.Conn, error) {
 	if !l.open() {
 		return nil, net.ErrClosed
 	}
@@ -291,7 +291,7 @@ func (l *lane) Accept() (net.Conn, error) {
 
 // Close implements net.Listener. It may be called again, also after the next
 // server has taken over.
-func (l *lane) Close() error {
+func (l *lease) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.now != l {

@@ -11,11 +11,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/transporttest"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/wsconn"
 )
 
 // newV2Ray returns a far end that has answered once, as V2Ray does, and a guard
@@ -25,14 +25,14 @@ func newV2Ray(t *testing.T, patience time.Duration) (*farEnd, *guard) {
 	f, g := newFarEnd(t, 0)
 	id, _ := vmess.ParseID(testID)
 	method, _ := vmess.ParseMethod("aes-128-gcm", true, false)
-	g.account = vmess.NewClient(vmess.ClientConfig{ID: id, Method: method, AEADDisabled: true, EndPatience: patience})
+	g.account = vmess.NewAccount(vmess.AccountConfig{ID: id, Method: method, AEADDisabled: true, EndPatience: patience})
 	g.dialer.Client, g.prober.Account = g.account, g.account
 	f.asV2Ray = true
 	greet := dialGuarded(t, g, "x")
 	if _, err := greet.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if kind := g.account.Kind(); kind != vmess.KindV2Ray {
+	if kind := g.account.ServerKind(); kind != vmess.KindV2Ray {
 		t.Fatalf("the far end is of kind %d", kind)
 	}
 	g.account.SetMode(vmess.ModeAEAD)
@@ -83,7 +83,7 @@ func TestRefusedAtOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f, g := newV2Ray(t, time.Second)
 				f.closesAfter(tt.closes, 1)
-				g.way.trip.Store(int64(tt.trip))
+				g.path.handshakeRTT.Store(int64(tt.trip))
 				before := f.connections()
 				var c transport.StreamConn
 				if tt.silent > 0 {
@@ -129,7 +129,7 @@ func TestDatagramsGivenUp(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f, g := newV2Ray(t, 0)
 				var text lockedBuffer
-				g.voice.log = slog.New(slog.NewTextHandler(&text, nil))
+				g.failures.log = slog.New(slog.NewTextHandler(&text, nil))
 				f.closesAfter(tt.closes, 1)
 				before := f.connections()
 				c, err := plainPackets{g}.DialPacket(t.Context(), somewhere)
@@ -173,7 +173,7 @@ func TestEarlyDataHealedBeside(t *testing.T) {
 					_ = far.Close()
 					return near, nil
 				})
-				g.way.early.Store(true)
+				g.path.early.Store(true)
 				g.heal.EarlyData = healed
 				g.found, g.ended, g.next = outcome{}, time.Time{}, time.Time{}
 				before := f.connections()
@@ -188,8 +188,8 @@ func TestEarlyDataHealedBeside(t *testing.T) {
 				if n := f.connections() - before; n != 2 {
 					t.Errorf("2 requests were sent %d times", n)
 				}
-				if probes.Load() == 0 || g.way.early.Load() == healed {
-					t.Errorf("%d probes, early data is used: %v", probes.Load(), g.way.early.Load())
+				if probes.Load() == 0 || g.path.early.Load() == healed {
+					t.Errorf("%d probes, early data is used: %v", probes.Load(), g.path.early.Load())
 				}
 			})
 		})
@@ -203,7 +203,7 @@ func TestEarlyDataUnproven(t *testing.T) {
 		_, g := newFarEnd(t, 0)
 		sig := signals{early: early}
 		sig.Configured, sig.EarlyDataLost = diagnose.ProbeAccepted, true
-		if o := g.act(sig); !o.healed || !o.fine || o.failed(flight{early: true}) != lost {
+		if o := g.act(sig); !o.healed || !o.fine || o.failed(transmission{early: true}) != lost {
 			t.Errorf("the probe %v: %+v", early, o)
 		}
 	}
@@ -215,23 +215,23 @@ func TestOnlyWhatFailedIsSentAgain(t *testing.T) {
 	old, now := signature{vmess.ModeLegacy, 0}, signature{vmess.ModeAEAD, 0}
 	for _, tt := range []struct {
 		o     outcome
-		f     flight
+		f     transmission
 		again bool
 	}{
-		{outcome{healed: true, early: true}, flight{early: true}, true},
-		{outcome{healed: true, early: true}, flight{}, false},
-		{outcome{healed: true}, flight{early: true}, false}, // nobody knows whether it was lost
-		{outcome{healed: true, refused: &old}, flight{signed: old}, true},
-		{outcome{healed: true, refused: &old}, flight{signed: now}, false},
-		{outcome{healed: true, refused: &old}, flight{signed: signature{vmess.ModeLegacy, time.Hour}}, false},
-		{outcome{early: true}, flight{early: true}, false},
+		{outcome{healed: true, early: true}, transmission{early: true}, true},
+		{outcome{healed: true, early: true}, transmission{}, false},
+		{outcome{healed: true}, transmission{early: true}, false}, // nobody knows whether it was lost
+		{outcome{healed: true, refused: &old}, transmission{signed: old}, true},
+		{outcome{healed: true, refused: &old}, transmission{signed: now}, false},
+		{outcome{healed: true, refused: &old}, transmission{signed: signature{vmess.ModeLegacy, time.Hour}}, false},
+		{outcome{early: true}, transmission{early: true}, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			_, g := newFarEnd(t, 0)
 			tt.o.fine = true
 			g.found = tt.o
-			x := &guarded{request: request{guard: g, start: time.Now(), dst: somewhere, flight: tt.f}}
-			x.self = x
+			x := &retryStream{request: request{guard: g, start: time.Now(), dst: somewhere, flight: tt.f}}
+			x.impl = x
 			x.conn.Store(new(vmess.Conn))
 			if d := g.silent(&x.request); d.again != tt.again || !tt.again && d.wait == tt.o.failed(tt.f) {
 				t.Errorf("%+v is silent after %+v: %+v", tt.f, tt.o, d)
@@ -252,13 +252,13 @@ func TestPartSentIsNotSentAgain(t *testing.T) {
 			if l.fault = wsconn.ErrClosedEarly; part {
 				l.fault = fmt.Errorf("%w (%w)", l.fault, transport.ErrPartSent)
 			}
-			time.Sleep(wellFor)
+			time.Sleep(healthyFor)
 			l.leaveFor(time.Second)
 			took, err := l.ask(t.Context())
 			if (err != nil) != part || part != (took == 0) {
 				t.Errorf("a part was sent: %v; %v after %v", part, err, took)
 			}
-			if part && l.guard.untouched(err, []byte("hello")) {
+			if part && l.guard.notExecuted(err, []byte("hello")) {
 				t.Error("another server may carry it out")
 			}
 		}

@@ -9,20 +9,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vmess-local/pkg/carrier/connpool"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/mux"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/protocol/mux"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/warm"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 const (
-	// roundPause is how long the outcome of a round of probes stands.
-	roundPause = 10 * time.Minute
-	// roundTime bounds a round.
-	roundTime = 8 * time.Second
+	// probeCacheTTL is how long the outcome of a round of probes stands.
+	probeCacheTTL = 10 * time.Minute
+	// probeTimeout bounds a round.
+	probeTimeout = 8 * time.Second
 	// freshness is how long an authentic answer proves that the server accepts
 	// first flights, so that their silence is the destination's.
 	freshness = 5 * time.Minute
@@ -32,8 +32,8 @@ const (
 	accepting = time.Minute
 	// maxTries is how often a request that the server refused by mistake is
 	// sent again, and mostTries how often one is for whatever reason.
-	maxTries  = 2
-	mostTries = 4
+	maxTries    = 2
+	maxAttempts = 4
 	// refusalTime, with three round trips, is how long after its flight a
 	// refusal may come. V2Ray's shortest timer that ends what it carries out,
 	// connIdle, takes 2 s at the least.
@@ -50,8 +50,8 @@ const (
 	grace = 500 * time.Millisecond
 	// skewPause is how often a clock that was found wrong is measured again.
 	skewPause = time.Hour
-	// skewBlur is how well a clock is measured.
-	skewBlur = 2 * time.Second
+	// skewTolerance is how well a clock is measured.
+	skewTolerance = 2 * time.Second
 	// healedPause is how long a healing must have failed until the server is
 	// asked anew.
 	healedPause = time.Minute
@@ -62,57 +62,57 @@ const (
 type guard struct {
 	ctx      context.Context // of what runs by itself
 	cancel   context.CancelFunc
-	way      *way
+	path     *path
 	link     transport.StreamEndpoint // makes tunnels: way
 	remote   *config.Remote
-	pool     *warm.Pool // ready tunnels
+	pool     *connpool.Pool // ready tunnels
 	dialer   *vmess.Dialer
-	account  *vmess.Client
+	account  *vmess.Account
 	prober   *diagnose.Prober
 	section  string // where the server stands in the configuration
 	identity string // of the server
-	setting  diagnose.Setting
+	setting  diagnose.ServerContext
 	heal     config.Heal
 	// kindShows: answers tell what kind of server it is, for they echo what
 	// the request asked of the body ("zero" asks nothing).
-	kindShows bool
-	dialTime  time.Duration
-	voice     *voice
-	packets   *packets
-	failed    func(diagnose.Verdict) // hears of failures that are the server's; may be nil
-	alone     bool                   // there is no other server
-	bar       bar
-	comeback  comeback
-	endings   endings
-	names     nameWatch
-	resent    atomic.Int64              // requests sent again
-	doubted   atomic.Int64              // when something failed last, Unix nanoseconds
-	worked    atomic.Pointer[time.Time] // when a tunnel that has ended worked last
-	checked   atomic.Pointer[time.Time] // when a check found all well
+	kindShows      bool
+	dialTime       time.Duration
+	failures       *failureLog
+	packets        *packetDialer
+	failed         func(diagnose.Verdict) // hears of failures that are the server's; may be nil
+	alone          bool                   // there is no other server
+	breaker        circuitBreaker
+	comeback       reconnectGate
+	tunnelFailures tunnelFailures
+	names          localResolutionDetector
+	resent         atomic.Int64              // requests sent again
+	lastFailure    atomic.Int64              // when something failed last, Unix nanoseconds
+	lastUsed       atomic.Pointer[time.Time] // when a tunnel that has ended worked last
+	checked        atomic.Pointer[time.Time] // when a check found all well
 
 	probes   sharedCall[outcome] // rounds of probes
 	gauges   sharedCall[bool]    // measurements of a clock that was found wrong
 	followUp followUp
 	liveness *liveness
 
-	round   sync.Mutex // guards what follows
-	next    time.Time  // until when the last round's outcome stands
-	found   outcome    // that outcome
-	ended   time.Time  // when that round was over
-	epoch   int        // how often the network has changed
-	measure *time.Timer
-	gauged  time.Time // when a clock that was found wrong was measured again
-	closed  bool
+	round        sync.Mutex // guards what follows
+	next         time.Time  // until when the last round's outcome stands
+	found        outcome    // that outcome
+	ended        time.Time  // when that round was over
+	epoch        int        // how often the network has changed
+	measure      *time.Timer
+	skewMeasured time.Time // when a clock that was found wrong was measured again
+	closed       bool
 }
 
 // newGuard makes the guard of a configuration's server; section is where that
 // stands ("server").
-func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options, account *vmess.Client) (*guard, error) {
-	w, err := newWay(cfg, s, opt)
+func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options, account *vmess.Account) (*guard, error) {
+	w, err := newPath(cfg, s, opt)
 	if err != nil {
 		return nil, err
 	}
-	setting := diagnose.SettingOf(cfg, section, s)
+	setting := diagnose.ServerContextOf(cfg, section, s)
 	setting.Host, setting.ServerName = hostHeader(s), serverName(s)
 	setting.AEADDisabled = vmess.AEADDisabled(opt.LookupEnv)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -121,35 +121,35 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 	}
 	g := &guard{
 		ctx: ctx, cancel: cancel,
-		way:     w,
+		path:    w,
 		link:    w,
 		remote:  s,
 		account: account,
 		prober: &diagnose.Prober{
-			Endpoint: w.through(w.plain), EarlyEndpoint: w.through(w.withEarly), Below: w.unverified, Secure: w.plain.Endpoint, Other: w.other,
+			Endpoint: w.withDialTimeout(w.plain), EarlyEndpoint: w.withDialTimeout(w.withEarly), Below: w.unverified, Secure: w.plain.Endpoint, Other: w.other,
 			TLS: s.TLS.Enabled, EarlyData: s.WS.EarlyData > 0, Host: setting.Host, Account: account, Now: opt.Now,
 		},
 		section: section, identity: identity(s), setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
-		voice: newVoice(opt.Log, nameOf(s)),
-		alone: len(cfg.Servers) <= 1,
+		failures: newFailureLog(opt.Log, nameOf(s)),
+		alone:    len(cfg.Servers) <= 1,
 	}
 	_, warmMax, _ := shares(cfg)
-	g.pool = warm.NewPool(transport.EndpointFunc(g.reach), warm.Options{
+	g.pool = connpool.NewPool(transport.EndpointFunc(g.reach), connpool.Options{
 		Max: warmMax, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead), Now: opt.Now,
 	})
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
-	g.voice.board, g.voice.well = opt.board, account.Answered
-	g.comeback.back = g.voice.back
-	g.packets = newPackets(g, cfg)
+	g.failures.board, g.failures.well = opt.board, account.LastAnswer
+	g.comeback.back = g.failures.back
+	g.packets = newPacketDialer(g, cfg)
 	g.liveness = g.newLiveness(s.WS.Ping > 0, time.Duration(cfg.Limits.Dial))
-	g.endings.guard, g.endings.shared = g, map[*mux.TunnelError]bool{}
+	g.tunnelFailures.guard, g.tunnelFailures.shared = g, map[*mux.TunnelError]bool{}
 	return g, nil
 }
 
 // tunnel is a ready tunnel, or a new one. None are made ahead for a server that
 // has not accepted us yet: it would take each for a rejected request.
 func (g *guard) tunnel(ctx context.Context, first []byte) (transport.StreamConn, error) {
-	if g.known() {
+	if g.everAccepted() {
 		return g.pool.ConnectStream(ctx, first)
 	}
 	return g.pool.ConnectSingle(ctx, first)
@@ -169,7 +169,7 @@ type outcome struct {
 
 // failed reports whether a request is known to have failed by the way it was
 // sent: it was not carried out.
-func (o *outcome) failed(f flight) bool {
+func (o *outcome) failed(f transmission) bool {
 	return o.early && f.early || o.refused != nil && *o.refused == f.signed
 }
 
@@ -199,8 +199,8 @@ func (e *VerdictError) Unwrap() error { return e.Err }
 
 // DialStream implements transport.StreamDialer.
 func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
-	if g.names.saw(dst) {
-		g.voice.hint(diagnose.HintBareAddresses())
+	if g.names.observe(dst) {
+		g.failures.hint(diagnose.HintBareAddresses())
 	}
 	if g.packets.sessions != nil {
 		return g.dialSession(ctx, dst, first)
@@ -229,18 +229,18 @@ type opener func(ctx context.Context, first []byte) (*vmess.Conn, error)
 
 // open opens a request to dst and guards it; named is as in a request.
 func (g *guard) open(ctx context.Context, dst netaddr.Addr, named bool, first []byte, open opener) (transport.StreamConn, error) {
-	start, cold := g.now(), !g.known()
-	if v, ok := g.bar.holds(start, g.account.Answered()); ok {
+	start, cold := g.now(), !g.everAccepted()
+	if v, ok := g.breaker.reject(start, g.account.LastAnswer()); ok {
 		return nil, g.refuses(v, vmess.ErrNoAnswer).err
 	}
 	c, f, err := g.launch(ctx, open, first)
 	if err != nil {
 		return nil, err
 	}
-	x := &guarded{open: open, request: request{
-		guard: g, dst: dst, start: start, cold: cold, flight: f, page: inWords(ctx), named: named,
+	x := &retryStream{open: open, request: request{
+		guard: g, dst: dst, start: start, cold: cold, flight: f, page: wantsErrorText(ctx), named: named,
 	}}
-	x.self = x
+	x.impl = x
 	x.conn.Store(c)
 	if len(first) > 0 {
 		x.asked.Store(true)
@@ -255,15 +255,15 @@ func (g *guard) open(ctx context.Context, dst netaddr.Addr, named bool, first []
 }
 
 // launch opens a request; its flight has left where there is something in first.
-func (g *guard) launch(ctx context.Context, open opener, first []byte) (*vmess.Conn, flight, error) {
-	f, begun := flight{signed: g.signature()}, g.now()
+func (g *guard) launch(ctx context.Context, open opener, first []byte) (*vmess.Conn, transmission, error) {
+	f, begun := transmission{signed: g.signature()}, g.now()
 	c, err := open(ctx, first)
 	if err != nil {
 		return nil, f, g.wayFailed(ctx, err)
 	}
 	f.signed.mode, f.signed.offset = c.Signed()
 	if len(first) > 0 {
-		f.at, f.early = g.way.left(c, begun), g.way.doubtful(c)
+		f.at, f.early = g.path.firstFlightSentAt(c, begun), g.path.earlyDataUnproven(c)
 	}
 	return c, f, nil
 }
@@ -274,18 +274,18 @@ func (g *guard) signature() signature { return signature{g.account.Mode(), g.acc
 // wayFailed names a failure on the way to the server.
 func (g *guard) wayFailed(ctx context.Context, err error) error {
 	var told *VerdictError
-	if ctx.Err() != nil || errors.Is(err, errMoved) || errors.As(err, &told) {
+	if ctx.Err() != nil || errors.Is(err, errNetworkChanged) || errors.As(err, &told) {
 		return err // the application went away, or we end, or the network is another, or it was named already
 	}
-	g.doubt()
-	v, ok := diagnose.Way(err, g.setting, diagnose.WayFacts{})
+	g.noteFailure()
+	v, ok := diagnose.Connect(err, g.setting, diagnose.ConnectFacts{})
 	if !ok {
 		return err
 	}
 	facts := g.look(ctx, err, v.Cause)
-	facts.Worked = g.lately()
-	v, _ = diagnose.Way(err, g.setting, facts)
-	g.voice.say(v)
+	facts.Worked = g.recentlyUp()
+	v, _ = diagnose.Connect(err, g.setting, facts)
+	g.failures.Report(v)
 	g.down(v)
 	return &VerdictError{v, err}
 }
@@ -300,24 +300,24 @@ func (g *guard) down(v diagnose.Verdict) {
 // look takes a second look at a way that failed, at first sight, for a cause.
 // While the cause stays the same that is done once in a while, and the facts
 // are those of the last look otherwise.
-func (g *guard) look(ctx context.Context, err error, cause diagnose.Cause) diagnose.WayFacts {
-	return g.followUp.look(ctx, cause, func() diagnose.WayFacts { return g.prober.Look(g.ctx, err) })
+func (g *guard) look(ctx context.Context, err error, cause diagnose.Cause) diagnose.ConnectFacts {
+	return g.followUp.look(ctx, cause, func() diagnose.ConnectFacts { return g.prober.Look(g.ctx, err) })
 }
 
-// known reports whether the server has ever accepted us.
-func (g *guard) known() bool { return !g.account.Answered().IsZero() }
+// everAccepted reports whether the server has ever accepted us.
+func (g *guard) everAccepted() bool { return !g.account.LastAnswer().IsZero() }
 
-// doubt takes note of a failure of the way or of a tunnel.
-func (g *guard) doubt() { g.doubted.Store(time.Now().UnixNano()) }
+// noteFailure takes note of a failure of the way or of a tunnel.
+func (g *guard) noteFailure() { g.lastFailure.Store(time.Now().UnixNano()) }
 
-// well reports whether the server is known to be well: a ready tunnel is at
+// healthy reports whether the server is known to be well: a ready tunnel is at
 // hand, or it answered a moment ago and nothing has failed since.
-func (g *guard) well() bool {
-	if g.known() && g.pool.Ready() {
+func (g *guard) healthy() bool {
+	if g.everAccepted() && g.pool.Ready() {
 		return true
 	}
-	at := g.account.Answered().Round(0) // before a sleep is long ago
-	return time.Since(at) < wellFor && at.UnixNano() > g.doubted.Load()
+	at := g.account.LastAnswer().Round(0) // before a sleep is long ago
+	return time.Since(at) < healthyFor && at.UnixNano() > g.lastFailure.Load()
 }
 
 // fresh reports whether it has lately.
@@ -325,7 +325,7 @@ func (g *guard) fresh() bool { return g.since(g.now().Add(-freshness)) }
 
 // since reports whether the server answered anybody after t, by the wall clock:
 // before a sleep is long ago.
-func (g *guard) since(t time.Time) bool { return g.account.Answered().Round(0).After(t) }
+func (g *guard) since(t time.Time) bool { return g.account.LastAnswer().Round(0).After(t) }
 
 func (g *guard) now() time.Time { return time.Now() }
 
@@ -333,24 +333,24 @@ func (g *guard) now() time.Time { return time.Now() }
 func (g *guard) refused(x *request, err error, ended time.Time) decision {
 	bad, f := errors.Is(err, vmess.ErrBadResponse), x.sending()
 	late := g.late(x, f, ended)
-	if g.known() && !bad && !f.early {
-		if d, ok := g.refusedThough(x, err, late); ok {
+	if g.everAccepted() && !bad && !f.early {
+		if d, ok := g.decideWithoutProbe(x, err, late); ok {
 			return d
 		}
 	}
 	o := g.probe(x, bad)
 	switch {
-	case o.healed && o.failed(f) && x.attempts() < mostTries:
+	case o.healed && o.failed(f) && x.attempts() < maxAttempts:
 		return decision{again: true}
 	case o.failed(f):
 	case diagnose.IsReset(err) && (o.fine || o.cut):
-		return g.brokeOff(x, err) // a server that refuses a request says goodbye
+		return g.brokenTunnel(x, err) // a server that refuses a request says goodbye
 	case o.fine && late:
-		return g.gaveUp(x, o.account, err)
-	case o.fine && g.tells():
-		return g.mistaken(err)
+		return g.closedByServer(x, o.account, err)
+	case o.fine && g.alwaysAnswers():
+		return g.falseReplay(err)
 	case o.fine:
-		return g.beyond(x, diagnose.NoWord, o.account, err)
+		return g.noteDestination(x, diagnose.NoWord, o.account, err)
 	}
 	return g.refuses(o.verdict, err)
 }
@@ -359,72 +359,72 @@ func (g *guard) refused(x *request, err error, ended time.Time) decision {
 // a request that was refused by mistake. Flights are filled up so that V2Ray has
 // drained what it refuses once it has arrived; later, or a second after the end
 // mark, it closes, alike, what it carried out and gave up.
-func (g *guard) late(x *request, f flight, ended time.Time) bool {
+func (g *guard) late(x *request, f transmission, ended time.Time) bool {
 	switch {
-	case f.at.IsZero(), !g.tells(), g.kind() != vmess.KindV2Ray:
+	case f.at.IsZero(), !g.alwaysAnswers(), g.kind() != vmess.KindV2Ray:
 		return false
-	case x.self.over():
+	case x.impl.over():
 		return true
 	}
-	trip := min(time.Duration(g.way.trip.Load()), longTrip)
+	trip := min(time.Duration(g.path.handshakeRTT.Load()), longTrip)
 	// One clock stands still while this computer sleeps, the other is set.
 	age := max(ended.Sub(f.at), ended.Round(0).Sub(f.at.Round(0)))
 	return age >= refusalTime+3*trip
 }
 
-// refusedThough decides on a request that got no answer though the server has
+// decideWithoutProbe decides on a request that got no answer though the server has
 // accepted us before, where that can be decided without asking.
 //
 // V2Ray's replay filter takes one honest request in hundreds for a replay; such
 // a request was drained, not carried out, and closed in order and promptly.
 // sing-box and mihomo close alike when they tried and failed, and what broke off
 // may have been carried out too.
-func (g *guard) refusedThough(x *request, err error, late bool) (d decision, ok bool) {
+func (g *guard) decideWithoutProbe(x *request, err error, late bool) (d decision, ok bool) {
 	lately := g.since(g.now().Add(-accepting))
-	switch kind, inOrder := g.account.Kind(), errors.Is(err, io.EOF); {
-	case !inOrder && kind != vmess.KindSing:
-		return g.brokeOff(x, err), true
-	case !g.tells():
+	switch kind, inOrder := g.account.ServerKind(), errors.Is(err, io.EOF); {
+	case !inOrder && kind != vmess.KindSingBox:
+		return g.brokenTunnel(x, err), true
+	case !g.alwaysAnswers():
 		if lately {
-			return g.beyond(x, diagnose.NoWord, diagnose.ProbeNotTried, err), true
+			return g.noteDestination(x, diagnose.NoWord, diagnose.ProbeNotTried, err), true
 		}
 	case late && g.account.Legacy() && !g.since(x.sentAt()):
 		// It is not filled up, and may have been refused.
 	case late:
-		return g.gaveUp(x, diagnose.ProbeNotTried, err), true
+		return g.closedByServer(x, diagnose.ProbeNotTried, err), true
 	case g.remeasured(x):
 		return decision{again: true}, true
-	case kind == vmess.KindOwn || g.account.Legacy(): // which refuse nobody by mistake
+	case kind == vmess.KindNative || g.account.Legacy(): // which refuse nobody by mistake
 		if g.since(x.sentAt()) {
-			return g.mistaken(err), true
+			return g.falseReplay(err), true
 		}
 	case g.heal.Refused && x.repeatable(maxTries):
 		g.resent.Add(1)
-		g.voice.show(diagnose.VMessRefused, diagnose.HealedRefused(1))
+		g.failures.show(diagnose.VMessRefused, diagnose.HealedRefused(1))
 		return decision{again: true}, true
 	case lately && (x.attempts() == 0 || g.since(x.start)):
-		return g.mistaken(err), true
+		return g.falseReplay(err), true
 	}
 	return decision{}, false
 }
 
-// tells reports whether the server is one that answers all that it accepts,
+// alwaysAnswers reports whether the server is one that answers all that it accepts,
 // whatever the destination does.
-func (g *guard) tells() bool {
+func (g *guard) alwaysAnswers() bool {
 	kind := g.kind()
-	return g.kindShows && (kind == vmess.KindV2Ray || kind == vmess.KindOwn)
+	return g.kindShows && (kind == vmess.KindV2Ray || kind == vmess.KindNative)
 }
 
 // kind returns what sort of server answered last, if only a probe.
-func (g *guard) kind() vmess.Kind {
-	if kind := g.account.Kind(); kind != vmess.KindUnknown {
+func (g *guard) kind() vmess.ServerKind {
+	if kind := g.account.ServerKind(); kind != vmess.KindUnknown {
 		return kind
 	}
 	return g.prober.Kind()
 }
 
-// mistaken names a refusal by a server that accepts us.
-func (g *guard) mistaken(err error) decision {
+// falseReplay names a refusal by a server that accepts us.
+func (g *guard) falseReplay(err error) decision {
 	v := diagnose.Account(diagnose.AccountSignals{
 		Configured: diagnose.ProbeRefused, ServerTime: diagnose.ProbeAccepted, Skew: new(time.Duration),
 	}, g.setting)
@@ -444,12 +444,12 @@ func (g *guard) name(v diagnose.Verdict, err error) decision {
 	if v.IsZero() {
 		return decision{err: err}
 	}
-	g.voice.say(v)
+	g.failures.Report(v)
 	return decision{err: &VerdictError{v, err}}
 }
 
-// brokeOff names the end of a connection that was no refusal, but the tunnel's.
-func (g *guard) brokeOff(x *request, err error) decision {
+// brokenTunnel names the end of a connection that was no refusal, but the tunnel's.
+func (g *guard) brokenTunnel(x *request, err error) decision {
 	how := io.ErrUnexpectedEOF
 	if diagnose.IsReset(err) {
 		how = err
@@ -460,10 +460,10 @@ func (g *guard) brokeOff(x *request, err error) decision {
 	return decision{err: err}
 }
 
-// gaveUp names the orderly end of a request that V2Ray had accepted: by its
+// closedByServer names the orderly end of a request that V2Ray had accepted: by its
 // connIdle, where the time fits, or because the destination was silent for
 // longer than it waits otherwise.
-func (g *guard) gaveUp(x *request, account diagnose.ProbeResult, err error) decision {
+func (g *guard) closedByServer(x *request, account diagnose.ProbeResult, err error) decision {
 	if !x.named {
 		return decision{err: err}
 	}
@@ -479,14 +479,14 @@ func (g *guard) endedBy(x *request, how, err error) (d decision, ok bool) {
 	facts := diagnose.TunnelFacts{Err: how, Age: now.Sub(x.start), IdleFor: x.idle(now)}
 	v, ok := diagnose.Tunnel(facts, g.setting)
 	if ok {
-		g.endings.add(facts, netaddr.Addr{}, nil)
+		g.tunnelFailures.add(facts, netaddr.Addr{}, nil)
 		d.err = &VerdictError{v, err}
 	}
 	return d, ok
 }
 
-// beyond names a failure behind a server that accepts us.
-func (g *guard) beyond(x *request, end diagnose.End, account diagnose.ProbeResult, err error) decision {
+// noteDestination names a failure behind a server that accepts us.
+func (g *guard) noteDestination(x *request, end diagnose.End, account diagnose.ProbeResult, err error) decision {
 	if !x.dst.IsValid() {
 		return decision{err: err} // a tunnel of many destinations
 	}
@@ -495,7 +495,7 @@ func (g *guard) beyond(x *request, end diagnose.End, account diagnose.ProbeResul
 
 // broke names that the destination broke off, as the server says.
 func (g *guard) broke(x *request, err error) error {
-	return g.beyond(x, diagnose.Broke, diagnose.ProbeNotTried, err).err
+	return g.noteDestination(x, diagnose.Broke, diagnose.ProbeNotTried, err).err
 }
 
 // unanswered names that nothing came from the destination.
@@ -511,7 +511,7 @@ func (g *guard) destinationFailed(facts diagnose.DestinationFacts, err error) er
 	v := diagnose.Destination(facts, g.setting)
 	facts.Show = true
 	named := diagnose.Destination(facts, g.setting)
-	g.voice.sayOf(facts.To.String(), v, named)
+	g.failures.sayOf(facts.To.String(), v, named)
 	return &VerdictError{named, err}
 }
 
@@ -521,26 +521,26 @@ func (g *guard) silent(x *request) decision {
 	if g.since(x.sentAt()) && !f.early {
 		return decision{wait: true} // it is the destination that takes its time
 	}
-	known := g.known()
+	known := g.everAccepted()
 	o := g.probe(x, false)
 	switch {
-	case o.healed && o.failed(f) && x.attempts() < mostTries:
+	case o.healed && o.failed(f) && x.attempts() < maxAttempts:
 		return decision{again: true}
 	case o.failed(f):
 	case o.fine && !known:
-		g.beyond(x, diagnose.StillSilent, o.account, nil)
+		g.noteDestination(x, diagnose.StillSilent, o.account, nil)
 		return decision{wait: true}
 	case o.fine:
 		return decision{wait: true}
 	}
-	g.bar.close(o.verdict, g.now())
+	g.breaker.trip(o.verdict, g.now())
 	return g.refuses(o.verdict, vmess.ErrNoAnswer)
 }
 
 // empty names an authentic answer that ended without data. For most
 // applications that is an end like any other.
 func (g *guard) empty(x *request) error {
-	d := g.beyond(x, diagnose.NoData, diagnose.ProbeNotTried, nil)
+	d := g.noteDestination(x, diagnose.NoData, diagnose.ProbeNotTried, nil)
 	if x.page {
 		return d.err
 	}
@@ -550,12 +550,12 @@ func (g *guard) empty(x *request) error {
 // close ends what runs by itself.
 func (g *guard) close() {
 	g.cancel()
-	if g.way.wantsTLS != nil {
-		g.way.wantsTLS.close()
+	if g.path.wantsTLS != nil {
+		g.path.wantsTLS.close()
 	}
 	g.packets.close()
 	_ = g.pool.Close()
-	g.endings.close()
+	g.tunnelFailures.close()
 	g.probes.close()
 	g.gauges.close()
 	g.followUp.close()
@@ -566,5 +566,5 @@ func (g *guard) close() {
 	if g.measure != nil {
 		g.measure.Stop()
 	}
-	g.voice.close()
+	g.failures.close()
 }

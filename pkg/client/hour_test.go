@@ -13,13 +13,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"vmess-local/pkg/awake"
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/host/netmon"
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -87,7 +87,7 @@ func tellOnFailure(t *testing.T) *slog.Logger {
 			t.Logf("the programs said:\n%s", said)
 		}
 	})
-	return slog.New(logline.New(said, slog.LevelDebug, false))
+	return slog.New(logging.New(said, slog.LevelDebug, false))
 }
 
 // inMemory runs a client and a server without a system, and returns an
@@ -114,7 +114,7 @@ func inMemoryThrough(t *testing.T, through func(between *pipeListener) dialFunc,
 	cfg.Server.WS.Ping = config.Duration(ping)
 	c, err := client.New(cfg, client.Options{
 		Listener: near, DialTCP: through(between), Log: log,
-		Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
+		Watcher: &netmon.Monitor{Notices: make(chan struct{}), Addresses: func() netmon.Addresses { return nil }},
 	})
 	if err != nil {
 		t.Fatal(err)

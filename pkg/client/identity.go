@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/protocol/vmess"
 )
 
 // identity is what makes a server the same one, as a hash, for the id is secret:
@@ -33,13 +33,13 @@ func identity(s *config.Remote) string {
 
 // named returns the member with an identity, or that alone has a name; nil when
 // there is none. It is called with the lock held.
-func (f *fleet) named(which string) *member {
-	var found []*member
+func (f *failoverGroup) named(which string) *entry {
+	var found []*entry
 	for _, m := range f.members {
 		if m.guard.identity == which {
 			return m
 		}
-		if m.guard.voice.server == which {
+		if m.guard.failures.server == which {
 			found = append(found, m)
 		}
 	}

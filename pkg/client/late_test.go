@@ -10,17 +10,17 @@ import (
 	"testing"
 	"time"
 
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/carrier/connpool"
+	"vmess-local/pkg/carrier/wsconn"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/warm"
-	"vmess-local/pkg/wsconn"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // A slowPath is a server behind a network where time passes while something is
 // waited for: by the clock of both ends, at once for the test.
 type slowPath struct {
-	account *vmess.Client
+	account *vmess.Account
 	clock   atomic.Int64 // nanoseconds that have passed
 
 	connecting, upgrading time.Duration
@@ -35,7 +35,7 @@ func newSlowPath(t *testing.T) *slowPath {
 	now := func() time.Time { return start.Add(time.Duration(p.clock.Load())) }
 	id, _ := vmess.ParseID(testID)
 	method, _ := vmess.ParseMethod("aes-128-gcm", true, false)
-	p.account = vmess.NewClient(vmess.ClientConfig{ID: id, Method: method, Now: now})
+	p.account = vmess.NewAccount(vmess.AccountConfig{ID: id, Method: method, Now: now})
 	server, err := vmess.NewServer(vmess.ServerConfig{Users: []vmess.User{{ID: id}}, AEADForced: true, Now: now, Patience: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
@@ -126,9 +126,9 @@ func TestRequestSaysWhenItLeaves(t *testing.T) {
 			}
 		},
 		"a pool is waited for": func(t *testing.T, p *slowPath) {
-			pool := warm.NewPool(&p.dialer, warm.Options{Max: 1, Idle: time.Hour})
+			pool := connpool.NewPool(&p.dialer, connpool.Options{Max: 1, Idle: time.Hour})
 			t.Cleanup(func() { _ = pool.Close() })
-			pool.Expect()
+			pool.Prefetch()
 			for !pool.Ready() {
 				time.Sleep(time.Millisecond)
 			}

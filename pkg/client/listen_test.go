@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/listen"
-	"vmess-local/pkg/logline"
+	"vmess-local/pkg/host/listen"
 )
 
 // Where it listens on all addresses, programs on this computer are given
@@ -24,7 +24,7 @@ func TestWildcardListen(t *testing.T) {
 			cfg.Listen, cfg.Status.Listen, cfg.Warm.Max, cfg.Limits.Drain = addr, "127.0.0.1:0", 0, 0
 			cfg.Auth = config.Auth{Username: "someone", Password: "5ec2e7word"}
 			var log bytes.Buffer
-			c, err := New(cfg, Options{Log: slog.New(logline.New(&log, slog.LevelInfo, false))})
+			c, err := New(cfg, Options{Log: slog.New(logging.New(&log, slog.LevelInfo, false))})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/wsconn"
 )
 
 const (
@@ -171,13 +171,13 @@ func (l *liveness) close() { l.trying.close() }
 // newLiveness returns the liveness of a guard's server.
 func (g *guard) newLiveness(pings bool, limit time.Duration) *liveness {
 	l := &liveness{
-		ctx: g.ctx, tunnels: g.way.tunnels, pings: pings, pong: pongWait(limit),
+		ctx: g.ctx, tunnels: g.path.tunnels, pings: pings, pong: pongWait(limit),
 		connect: func(ctx context.Context) error {
 			conn, err := g.link.ConnectStream(ctx, nil)
 			if err != nil {
 				return err
 			}
-			if c, ok := conn.(*wsconn.Conn); ok && pings && !g.way.tunnels.AnswersPings() {
+			if c, ok := conn.(*wsconn.Conn); ok && pings && !g.path.tunnels.AnswersPings() {
 				ctx, cancel := context.WithTimeout(ctx, pongWait(limit)/5)
 				defer cancel()
 				c.PingOnce(ctx)
@@ -187,7 +187,7 @@ func (g *guard) newLiveness(pings bool, limit time.Duration) *liveness {
 		retire: g.retire,
 		down:   g.silentServer,
 	}
-	group := g.way.tunnels
+	group := g.path.tunnels
 	group.Monitor, group.RequestWait, group.PongWait = l, requestWait, l.pong
 	group.Shared = g.packets.sessions != nil
 	return l
@@ -203,8 +203,8 @@ func (g *guard) retire() {
 
 // silentServer reports that the server does not answer though requests wait.
 func (g *guard) silentServer() {
-	g.doubt()
+	g.noteFailure()
 	v := diagnose.Silent(g.setting)
-	g.voice.say(v)
+	g.failures.Report(v)
 	g.down(v)
 }

@@ -5,31 +5,31 @@ import (
 	"sync"
 	"time"
 
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/mux"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/inbound/udp"
+	"vmess-local/pkg/protocol/mux"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/udp"
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/transport/netaddr"
 )
 
-// A packetForm is how datagrams travel to the server (docs/protocol.md 9, 11).
-type packetForm uint32
+// A packetEncoding is how datagrams travel to the server (docs/protocol.md 9, 11).
+type packetEncoding uint32
 
 const (
-	packetsUnknown packetForm = iota
-	packetsPlain              // a request for each destination
-	packetsAddr               // packetaddr: one request, addresses in the datagrams
-	packetsXUDP               // one Mux.Cool tunnel, addresses in the frames
+	packetsUnknown packetEncoding = iota
+	packetsPlain                  // a request for each destination
+	packetsAddr                   // packetaddr: one request, addresses in the datagrams
+	packetsXUDP                   // one Mux.Cool tunnel, addresses in the frames
 )
 
-func (f packetForm) String() string {
+func (f packetEncoding) String() string {
 	return [...]string{"a form not known yet", "plain VMess", "packetaddr", "XUDP"}[f]
 }
 
-// nat says what the form means for the user.
-func (f packetForm) nat() string {
+// natBehavior says what the form means for the user.
+func (f packetEncoding) natBehavior() string {
 	switch f {
 	case packetsAddr, packetsXUDP:
 		return "full cone: every program that knows your port can reach you, as calls and games need"
@@ -46,27 +46,27 @@ const (
 	ownPayload = 65497
 )
 
-// packets opens the UDP associations of one server.
-type packets struct {
+// packetDialer opens the UDP associations of one server.
+type packetDialer struct {
 	guard    *guard
 	sessions *mux.Client // TCP, too, goes over it; nil without mux
 	plain    *udp.PerDestination
-	fixed    packetForm // configured; packetsUnknown for auto
+	fixed    packetEncoding // configured; packetsUnknown for auto
 
 	asking sync.WaitGroup // questions of our own
 
 	mu       sync.Mutex
-	found    packetForm // what a question of our own proved
-	said     packetForm
+	found    packetEncoding // what a question of our own proved
+	said     packetEncoding
 	nextAsk  time.Time // the earliest
 	isClosed bool
 }
 
-var _ transport.PacketDialer = (*packets)(nil)
+var _ transport.PacketDialer = (*packetDialer)(nil)
 
-func newPackets(g *guard, cfg *config.Client) *packets {
-	p := &packets{guard: g}
-	p.fixed = map[string]packetForm{"plain": packetsPlain, "packetaddr": packetsAddr, "xudp": packetsXUDP}[cfg.UDP.Mode]
+func newPacketDialer(g *guard, cfg *config.Client) *packetDialer {
+	p := &packetDialer{guard: g}
+	p.fixed = map[string]packetEncoding{"plain": packetsPlain, "packetaddr": packetsAddr, "xudp": packetsXUDP}[cfg.UDP.Mode]
 	var single transport.PacketDialer = plainPackets{g}
 	if cfg.Mux.Enabled {
 		p.sessions = &mux.Client{Dial: g.tunnelFor, Concurrency: cfg.Mux.Concurrency, Owner: g}
@@ -77,7 +77,7 @@ func newPackets(g *guard, cfg *config.Client) *packets {
 }
 
 // close ends what runs by itself. The guard's context must have ended.
-func (p *packets) close() {
+func (p *packetDialer) close() {
 	if p.sessions != nil {
 		_ = p.sessions.Close()
 	}
@@ -99,11 +99,11 @@ func (d plainPackets) DialPacket(ctx context.Context, dst netaddr.Addr) (transpo
 
 // form returns the form for a new association; packetsUnknown, which goes by
 // the plain form, before the server's first answer.
-func (p *packets) form() packetForm {
+func (p *packetDialer) form() packetEncoding {
 	if f := p.decided(); f != packetsUnknown {
 		return f
 	}
-	if p.guard.account.Kind() == vmess.KindUnknown {
+	if p.guard.account.ServerKind() == vmess.KindUnknown {
 		return packetsUnknown
 	}
 	return packetsPlain
@@ -113,12 +113,12 @@ func (p *packets) form() packetForm {
 // understands or that was found out; packetsUnknown while there may be a better
 // one than the plain form. One whose kind shows may be followed by another
 // behind the same address: nothing is remembered of it.
-func (p *packets) decided() packetForm {
+func (p *packetDialer) decided() packetEncoding {
 	if p.fixed != packetsUnknown {
 		return p.fixed
 	}
-	switch p.guard.account.Kind() {
-	case vmess.KindOwn, vmess.KindSing:
+	switch p.guard.account.ServerKind() {
+	case vmess.KindNative, vmess.KindSingBox:
 		return packetsXUDP
 	}
 	p.mu.Lock()
@@ -127,7 +127,7 @@ func (p *packets) decided() packetForm {
 }
 
 // DialPacket implements transport.PacketDialer.
-func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
+func (p *packetDialer) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
 	form := p.form()
 	if form != packetsUnknown {
 		p.say(form, false)
@@ -141,21 +141,21 @@ func (p *packets) DialPacket(ctx context.Context, dst netaddr.Addr) (transport.P
 	return p.plain.DialPacket(ctx, dst)
 }
 
-func (p *packets) xudp(dial func(ctx context.Context, first []byte) (transport.StreamConn, error)) *mux.XUDP {
+func (p *packetDialer) xudp(dial func(ctx context.Context, first []byte) (transport.StreamConn, error)) *mux.XUDP {
 	return &mux.XUDP{Dial: dial, MaxPayload: p.xudpPayload, Moves: p.xudpMoves, Owner: p.guard}
 }
 
 // xudpMoves reports whether the server lets associations move to other tunnels:
 // of those that understand XUDP, sing-box and mihomo do not.
-func (p *packets) xudpMoves() bool {
-	kind := p.guard.account.Kind()
-	return kind == vmess.KindOwn || kind == vmess.KindV2Ray
+func (p *packetDialer) xudpMoves() bool {
+	kind := p.guard.account.ServerKind()
+	return kind == vmess.KindNative || kind == vmess.KindV2Ray
 }
 
 // xudpPayload is the largest datagram that the server is known to take by
 // XUDP; 0 as long as it may be any.
-func (p *packets) xudpPayload() int {
-	if p.guard.account.Kind() == vmess.KindOwn {
+func (p *packetDialer) xudpPayload() int {
+	if p.guard.account.ServerKind() == vmess.KindNative {
 		return ownPayload
 	}
 	return 0
@@ -163,7 +163,7 @@ func (p *packets) xudpPayload() int {
 
 // addressed is packetaddr for addresses, and the plain form for names, which
 // packetaddr cannot carry.
-func (p *packets) addressed(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
+func (p *packetDialer) addressed(ctx context.Context, dst netaddr.Addr) (transport.PacketConn, error) {
 	main, err := p.guard.openPackets(ctx, p.guard.dialer.DialPacketAddr)
 	if err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (p *packets) addressed(ctx context.Context, dst netaddr.Addr) (transport.Pa
 // An observer opens plain requests. While a better form than that is not
 // excluded, their first answers are noticed: they show the kind of server.
 type observer struct {
-	packets *packets
+	packets *packetDialer
 	transport.PacketDialer
 }
 
@@ -199,13 +199,13 @@ type observed struct {
 }
 
 var (
-	_ transport.LazyPacketReader = (*observed)(nil)
-	_ transport.PacketTrier      = (*observed)(nil)
+	_ transport.PooledPacketReader = (*observed)(nil)
+	_ transport.PacketTrier        = (*observed)(nil)
 )
 
-// ReadPacketLazy implements transport.LazyPacketReader.
-func (o *observed) ReadPacketLazy() (*transport.Buffer, []byte, netaddr.Addr, error) {
-	b, p, from, err := transport.ReadPacketLazy(o.PacketConn)
+// ReadPacketPooled implements transport.LazyPacketReader.
+func (o *observed) ReadPacketPooled() (*transport.Buffer, []byte, netaddr.Addr, error) {
+	b, p, from, err := transport.ReadPacketPooled(o.PacketConn)
 	if err == nil && o.answered != nil {
 		o.answered()
 		o.answered = nil
@@ -225,7 +225,7 @@ func (o *observed) TryWritePacket(p []byte, to netaddr.Addr) (ok bool, err error
 // forms V2Ray 5 and Xray understand, their answers do not show: that takes a
 // question of our own, which goes only where the user's datagrams go anyway and
 // such questions are usual.
-func (p *packets) answered(dst netaddr.Addr) {
+func (p *packetDialer) answered(dst netaddr.Addr) {
 	switch form := p.form(); form {
 	case packetsUnknown:
 	case packetsPlain:
@@ -240,7 +240,7 @@ func (p *packets) answered(dst netaddr.Addr) {
 
 // askResolver begins to find out which forms the server understands by a
 // question to a resolver, unless that was done a while ago.
-func (p *packets) askResolver(resolver netaddr.Addr) {
+func (p *packetDialer) askResolver(resolver netaddr.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -262,7 +262,7 @@ func (p *packets) askResolver(resolver netaddr.Addr) {
 
 // formAnswered asks a resolver by XUDP and, where its answer comes without its
 // source or not at all, by packetaddr.
-func (p *packets) formAnswered(resolver netaddr.Addr) packetForm {
+func (p *packetDialer) formAnswered(resolver netaddr.Addr) packetEncoding {
 	if _, full := p.ask(p.guard.ctx, packetsXUDP, resolver); full {
 		return packetsXUDP
 	}
@@ -278,7 +278,7 @@ func (p *packets) formAnswered(resolver netaddr.Addr) packetForm {
 // ask asks a target that answers questions by a form. full reports that its
 // answer came with its true source, as far as the form shows it. It bypasses
 // the guard: that a server refuses a form is no failure.
-func (p *packets) ask(ctx context.Context, f packetForm, target netaddr.Addr) (answered, full bool) {
+func (p *packetDialer) ask(ctx context.Context, f packetEncoding, target netaddr.Addr) (answered, full bool) {
 	conn, err := p.unguardedBy(ctx, f, target)
 	if err != nil {
 		return false, false
@@ -296,7 +296,7 @@ func (p *packets) ask(ctx context.Context, f packetForm, target netaddr.Addr) (a
 	defer again.Stop()
 	bound := time.AfterFunc(checkAnswer, func() { _ = conn.Close() })
 	defer bound.Stop()
-	b, data, _, err := transport.ReadPacketLazy(conn)
+	b, data, _, err := transport.ReadPacketPooled(conn)
 	if err != nil {
 		return false, false
 	}
@@ -306,7 +306,7 @@ func (p *packets) ask(ctx context.Context, f packetForm, target netaddr.Addr) (a
 }
 
 // unguardedBy opens one request of a form; a plain one is bound to dst.
-func (p *packets) unguardedBy(ctx context.Context, f packetForm, dst netaddr.Addr) (transport.PacketConn, error) {
+func (p *packetDialer) unguardedBy(ctx context.Context, f packetEncoding, dst netaddr.Addr) (transport.PacketConn, error) {
 	d := p.guard.dialer
 	switch f {
 	case packetsXUDP:
@@ -325,7 +325,7 @@ func (p *packets) unguardedBy(ctx context.Context, f packetForm, dst netaddr.Add
 
 // say logs the NAT behaviour when it is first known, and when it changes; next
 // says that open associations do not have it yet.
-func (p *packets) say(f packetForm, next bool) {
+func (p *packetDialer) say(f packetEncoding, next bool) {
 	p.mu.Lock()
 	news := p.said != f
 	p.said = f
@@ -340,5 +340,5 @@ func (p *packets) say(f packetForm, next bool) {
 	if f == packetsPlain && p.fixed == packetsUnknown {
 		hint = `; for one port to all of them set "udp.mode" to "xudp" if the server is Xray, to "packetaddr" if it is V2Ray 5`
 	}
-	p.guard.voice.log.Info("UDP", logline.Text("UDP by %s%s: %s%s", f, from, f.nat(), hint), "form", f.String(), "server", p.guard.voice.server)
+	p.guard.failures.log.Info("UDP", logging.Text("UDP by %s%s: %s%s", f, from, f.natBehavior(), hint), "form", f.String(), "server", p.guard.failures.server)
 }

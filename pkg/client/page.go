@@ -11,14 +11,14 @@ import (
 	"time"
 
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/config/sharelink"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/errno"
-	"vmess-local/pkg/listen"
-	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/sharelink"
-	"vmess-local/pkg/stats"
+	"vmess-local/pkg/host/errno"
+	"vmess-local/pkg/host/listen"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/status"
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/status/stats"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 const (
@@ -132,7 +132,7 @@ func (p page) State() any {
 	g, v := p.generation(), p.opt.board.View()
 	addr := p.Addr().String()
 	s := pageState{
-		Listen: addr, Shell: entriesOf(addr, g.asks()).shell,
+		Listen: addr, Shell: hintsFor(addr, g.asks()).shell,
 		Totals: v.Totals, Resent: p.Resent(), Open: v.Open,
 		Warm: g.warmth(), UDP: p.udp(), Servers: g.servers(), Failures: []pageFailure{}, Healed: []pageHealed{}, Heal: g.cfg.Heal,
 	}
@@ -149,7 +149,7 @@ func (p page) State() any {
 // condition says in words how things are; moved is when data came last.
 func (g *generation) condition(failures []pageFailure, moved time.Time) (state, words string) {
 	now := g.fleet.current()
-	at := now.account.Answered().Round(0)
+	at := now.account.LastAnswer().Round(0)
 	if checked := now.checked.Load(); checked != nil && checked.After(at) {
 		at = *checked
 	}
@@ -158,13 +158,13 @@ func (g *generation) condition(failures []pageFailure, moved time.Time) (state, 
 	case last >= 0 && time.Since(failures[last].Time) < failingFor && failures[last].Time.After(at):
 		return "failing", failures[last].Sentence
 	case at.IsZero() && g.again:
-		return "idle", "ready; nothing has been asked of " + now.voice.server + " since the configuration was read again"
+		return "idle", "ready; nothing has been asked of " + now.failures.server + " since the configuration was read again"
 	case at.IsZero():
-		return "idle", "ready; nothing has been asked of " + now.voice.server + " yet"
+		return "idle", "ready; nothing has been asked of " + now.failures.server + " yet"
 	case time.Since(at) < time.Minute, time.Since(moved) < time.Minute:
-		return "well", now.voice.server + " is well"
+		return "well", now.failures.server + " is well"
 	}
-	return "idle", fmt.Sprintf("idle; %s answered last at %s", now.voice.server, at.Format(time.TimeOnly))
+	return "idle", fmt.Sprintf("idle; %s answered last at %s", now.failures.server, at.Format(time.TimeOnly))
 }
 
 func (g *generation) warmth() (w pageWarm) {
@@ -185,9 +185,9 @@ func (g *generation) servers() []pageServer {
 		}
 		r := m.guard.remote
 		all = append(all, pageServer{
-			ID: m.guard.identity, Name: m.guard.voice.server, Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
+			ID: m.guard.identity, Name: m.guard.failures.server, Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
 			Down: g.fleet.isDown(m), Mode: mode, Cipher: m.guard.account.Security().String(), TLS: r.TLS.Enabled,
-			RTT: float64(m.guard.way.trip.Load()) / 1e6,
+			RTT: float64(m.guard.path.handshakeRTT.Load()) / 1e6,
 		})
 	}
 	return all
@@ -231,11 +231,11 @@ func (p page) Proxy() (addr string, auth bool) {
 func (p page) Act(_ context.Context, what, which string) error {
 	switch what {
 	case "cut":
-		if id, err := strconv.ParseUint(which, 10, 64); err == nil && p.opt.board.Cut(id) {
+		if id, err := strconv.ParseUint(which, 10, 64); err == nil && p.opt.board.Close(id) {
 			return nil
 		}
 	case "prefer":
-		if p.generation().fleet.prefer(which) {
+		if p.generation().fleet.pin(which) {
 			return nil
 		}
 	case "reload":

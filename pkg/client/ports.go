@@ -6,7 +6,7 @@ import (
 	"strconv"
 
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/listen"
+	"vmess-local/pkg/host/listen"
 	"vmess-local/pkg/status"
 )
 
@@ -34,7 +34,7 @@ func (c *Client) movePorts(cfg *config.Client) error {
 // A move is a change of ports under way.
 type move struct {
 	*Client
-	oldListener  *handover
+	oldListener  *sharedListener
 	oldPage      *status.Page
 	leftListener bool // the old one is closed
 	leftPage     bool
@@ -102,8 +102,8 @@ func (m *move) undo() error {
 			m.run.fail(err)
 			return err
 		}
-		m.listener = &handover{Listener: ln}
-		m.now.serve(m.run, m.listener.take())
+		m.listener = &sharedListener{Listener: ln}
+		m.now.serve(m.run, m.listener.acquire())
 	}
 	if m.leftPage {
 		page, err := m.oldPage.Reopen()
@@ -116,10 +116,10 @@ func (m *move) undo() error {
 }
 
 // openPort opens the proxy's port.
-func openPort(cfg *config.Client) (*handover, error) {
+func openPort(cfg *config.Client) (*sharedListener, error) {
 	ln, err := listen.TCP(cfg.Listen)
 	if err != nil {
 		return nil, listenError(cfg, "listen", cfg.Listen, err)
 	}
-	return &handover{Listener: ln}, nil
+	return &sharedListener{Listener: ln}, nil
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/protocol/vmess"
 )
 
 const (
@@ -30,21 +30,21 @@ const (
 // each that ends without a request as a rejected one. Dials that are given up
 // before that leave no trace there.
 type race struct {
-	members []*member
+	members []*entry
 	end     context.CancelFunc
 	decided chan struct{} // closed when there is a winner, or all have failed
 
 	// Guarded by the fleet.
-	waiting int                            // requests
-	dialing map[*member]context.CancelFunc // dials under way
-	winner  *member
-	failed  map[*member]error
+	waiting int                           // requests
+	dialing map[*entry]context.CancelFunc // dials under way
+	winner  *entry
+	failed  map[*entry]error
 }
 
 // pick returns the server among members, which are in order of preference, that
 // takes a request; an error where none can be reached, and whether one of them
 // was reached a moment ago and seems to restart.
-func (f *fleet) pick(ctx context.Context, members []*member) (m *member, restarts bool, err error) {
+func (f *failoverGroup) pick(ctx context.Context, members []*entry) (m *entry, restarts bool, err error) {
 	if len(members) == 1 || members[0].guard.ready() {
 		return members[0], false, nil
 	}
@@ -67,7 +67,7 @@ func (f *fleet) pick(ctx context.Context, members []*member) (m *member, restart
 	for _, m := range members {
 		if one := r.failed[m]; one != nil {
 			err = one
-			restarts = restarts || m.guard.lately() && m.guard.restarting(one, nil)
+			restarts = restarts || m.guard.recentlyUp() && m.guard.restarting(one, nil)
 		}
 	}
 	return nil, restarts, err
@@ -75,7 +75,7 @@ func (f *fleet) pick(ctx context.Context, members []*member) (m *member, restart
 
 // enter has a request wait for a race: for the one under way, where its outcome
 // serves the request, too. It is nil once the fleet is closed.
-func (f *fleet) enter(members []*member) *race {
+func (f *failoverGroup) enter(members []*entry) *race {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -86,7 +86,7 @@ func (f *fleet) enter(members []*member) *race {
 		ctx, end := context.WithCancel(f.ctx)
 		r = &race{
 			members: members, end: end, decided: make(chan struct{}),
-			dialing: map[*member]context.CancelFunc{}, failed: map[*member]error{},
+			dialing: map[*entry]context.CancelFunc{}, failed: map[*entry]error{},
 		}
 		f.racing = r
 		f.trials.Go(func() { f.run(ctx, r) })
@@ -97,7 +97,7 @@ func (f *fleet) enter(members []*member) *race {
 
 // serves reports whether a race's winner is, or will be, among members. It is
 // called with the fleet's lock held.
-func (r *race) serves(members []*member) bool {
+func (r *race) serves(members []*entry) bool {
 	if r.winner != nil {
 		return !r.winner.down && slices.Contains(members, r.winner)
 	}
@@ -115,7 +115,7 @@ func (r *race) serves(members []*member) bool {
 }
 
 // leave ends a request's wait. A race that nobody waits for any more ends.
-func (f *fleet) leave(r *race) {
+func (f *failoverGroup) leave(r *race) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r.waiting--; r.waiting == 0 && r.winner == nil {
@@ -128,12 +128,12 @@ func (f *fleet) leave(r *race) {
 
 // A dialed is the end of a race's dial.
 type dialed struct {
-	member *member
+	member *entry
 	err    error
 }
 
 // run runs a race to its end, which is that of its last dial.
-func (f *fleet) run(ctx context.Context, r *race) {
+func (f *failoverGroup) run(ctx context.Context, r *race) {
 	ended := make(chan dialed)
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -176,7 +176,7 @@ func (r *race) isDecided() bool {
 }
 
 // dialing notes that a server is dialled, and returns the context of that.
-func (f *fleet) dialing(ctx context.Context, r *race, m *member) context.Context {
+func (f *failoverGroup) dialing(ctx context.Context, r *race, m *entry) context.Context {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ctx, r.dialing[m] = context.WithCancel(ctx)
@@ -185,7 +185,7 @@ func (f *fleet) dialing(ctx context.Context, r *race, m *member) context.Context
 
 // dialEnded notes the end of a dial. The first that succeeds decides the race,
 // and ends the dials to servers that come after it.
-func (f *fleet) dialEnded(r *race, d dialed) {
+func (f *failoverGroup) dialEnded(r *race, d dialed) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.dialing[d.member]()
@@ -209,7 +209,7 @@ func (f *fleet) dialEnded(r *race, d dialed) {
 }
 
 // over ends a race whose dials have ended.
-func (f *fleet) over(r *race) {
+func (f *failoverGroup) over(r *race) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.end()
@@ -225,7 +225,7 @@ func (f *fleet) over(r *race) {
 
 // undecided reports whether a race may still show that a server cannot be
 // reached. It is called with the lock held.
-func (f *fleet) undecided(m *member) bool {
+func (f *failoverGroup) undecided(m *entry) bool {
 	r := f.racing
 	if r == nil {
 		return false
@@ -239,13 +239,13 @@ func (f *fleet) undecided(m *member) bool {
 // ready reports whether a request can be sent without looking whether the server
 // can be reached.
 func (g *guard) ready() bool {
-	return g.well() || g.pool.Ready() || g.packets.sessions != nil && g.packets.sessions.HasRoom()
+	return g.healthy() || g.pool.Ready() || g.packets.sessions != nil && g.packets.sessions.HasRoom()
 }
 
 // prepare makes an empty tunnel, which waits in the pool for the request. That
 // it fails is reported, unless ctx has ended.
 func (g *guard) prepare(ctx context.Context) error {
-	if v, ok := g.bar.holds(g.now(), g.account.Answered()); ok {
+	if v, ok := g.breaker.reject(g.now(), g.account.LastAnswer()); ok {
 		return g.refuses(v, vmess.ErrNoAnswer).err
 	}
 	if g.ready() {

@@ -14,10 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"vmess-local/pkg/awake"
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/logline"
+	"vmess-local/pkg/host/netmon"
 	"vmess-local/pkg/server"
 )
 
@@ -72,7 +72,7 @@ func newStartingGrid(t *testing.T, change func(*config.Client), after ...time.Du
 		t.Fatal(err)
 	}
 	c, err := client.New(cfg, client.Options{
-		Listener: g.near, Log: slog.New(logline.New(&g.said, slog.LevelInfo, false)),
+		Listener: g.near, Log: slog.New(logging.New(&g.said, slog.LevelInfo, false)),
 		DialTCP: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			var i int
 			if _, err := fmt.Sscanf(addr, "192.0.2.%d:80", &i); err != nil {
@@ -80,7 +80,7 @@ func newStartingGrid(t *testing.T, change func(*config.Client), after ...time.Du
 			}
 			return g.dial(ctx, i-1, host)
 		},
-		Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
+		Watcher: &netmon.Monitor{Notices: make(chan struct{}), Addresses: func() netmon.Addresses { return nil }},
 	})
 	if err != nil {
 		t.Fatal(err)

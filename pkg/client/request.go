@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/protocol/vmess"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // silence is how long a first flight may stay unanswered on a server that is
@@ -27,7 +27,7 @@ const maxKept = 16 << 10
 // connection: a refused request was never carried out.
 type request struct {
 	guard *guard
-	self  sender
+	impl  resender
 	dst   netaddr.Addr // none for a tunnel that many share, and for datagrams
 	start time.Time
 	cold  bool // nobody had been accepted when it was dialled
@@ -39,19 +39,19 @@ type request struct {
 	closed  atomic.Bool
 
 	mu     sync.Mutex
-	flight flight    // the last
-	said   time.Time // when the application said something last
-	lost   bool      // more was sent than is kept
-	tries  int       // how often it was sent again
-	fatal  error     // what reads and writes get once it failed for good
+	flight transmission // the last
+	said   time.Time    // when the application said something last
+	lost   bool         // more was sent than is kept
+	tries  int          // how often it was sent again
+	fatal  error        // what reads and writes get once it failed for good
 	timer  *time.Timer
 
 	judging sync.Mutex                         // one judgement at a time
 	redial  atomic.Pointer[context.CancelFunc] // ends a resend under way
 }
 
-// A flight is one sending of a request.
-type flight struct {
+// A transmission is one sending of a request.
+type transmission struct {
 	signed signature
 	at     time.Time // when its first bytes were written, or a little before; zero: not yet
 	early  bool      // it began as early data, and nothing proved that the server takes it
@@ -63,9 +63,9 @@ type signature struct {
 	offset time.Duration
 }
 
-// A sender is what a request travels by. But for current and over, its methods
+// A resender is what a request travels by. But for current and over, its methods
 // are called when no other judgement is under way.
-type sender interface {
+type resender interface {
 	// current is the connection, which can be compared.
 	current() any
 	// over reports whether the connection's end mark is out.
@@ -93,7 +93,7 @@ func (x *request) judge(c any, err error) error {
 		return fatal
 	case x.closed.Load():
 		return err
-	case x.self.current() != c:
+	case x.impl.current() != c:
 		return nil
 	}
 	if !refusedLike(err) {
@@ -106,7 +106,7 @@ func (x *request) judge(c any, err error) error {
 // act does what the guard decided.
 func (x *request) act(d decision) error {
 	if d.again {
-		err := x.self.resend()
+		err := x.impl.resend()
 		if err == nil {
 			return nil
 		}
@@ -129,18 +129,18 @@ func (x *request) silent() {
 	if x.settled.Load() || x.closed.Load() {
 		return
 	}
-	c := x.self.current()
+	c := x.impl.current()
 	d := x.guard.silent(x)
 	if d.wait {
 		return
 	}
 	x.judging.Lock()
 	defer x.judging.Unlock()
-	if x.settled.Load() || x.closed.Load() || x.self.current() != c {
+	if x.settled.Load() || x.closed.Load() || x.impl.current() != c {
 		return
 	}
 	if x.act(d) != nil {
-		x.self.cut() // frees the reader, which finds the verdict
+		x.impl.cut() // frees the reader, which finds the verdict
 	}
 }
 
@@ -151,7 +151,7 @@ func (x *request) settle() {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.self.forget()
+	x.impl.forget()
 	if x.timer != nil {
 		x.timer.Stop()
 	}
@@ -186,7 +186,7 @@ func (x *request) attempts() int {
 }
 
 // sending returns how the request was sent last.
-func (x *request) sending() flight {
+func (x *request) sending() transmission {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.flight

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/logline"
 )
 
 // A countingListener counts connections.
@@ -74,7 +74,7 @@ func TestUpstreamIsNotItself(t *testing.T) {
 			cfg.Server.Address = "192.0.2.1" // one that the environment's proxy is for
 			said := new(lockedText)
 			c, err := New(cfg, Options{
-				Listener: counted, Log: slog.New(logline.New(said, slog.LevelInfo, false)),
+				Listener: counted, Log: slog.New(logging.New(said, slog.LevelInfo, false)),
 				LookupEnv: func(name string) (string, bool) {
 					return strings.ReplaceAll(tt.env, "PORT", port), name == "HTTP_PROXY" && tt.env != ""
 				},

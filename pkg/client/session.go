@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/mux"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/protocol/mux"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // A session is a stream in a Mux.Cool tunnel, which is guarded itself. The server
@@ -42,7 +42,7 @@ func (g *guard) dialSession(ctx context.Context, dst netaddr.Addr, first []byte)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{sessionStream: conn.(sessionStream), guard: g, dst: dst, start: g.now(), page: inWords(ctx)}
+	s := &session{sessionStream: conn.(sessionStream), guard: g, dst: dst, start: g.now(), page: wantsErrorText(ctx)}
 	s.asked.Store(len(first) > 0)
 	return s, nil
 }

@@ -10,10 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"vmess-local/pkg/awake"
+	"vmess-local/pkg/carrier/wsconn"
+	"vmess-local/pkg/host/netmon"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/transporttest"
-	"vmess-local/pkg/wsconn"
 )
 
 // silentEndpoint is an endpoint that never connects. It counts the attempts.
@@ -77,7 +77,7 @@ func TestFollowUpProbeHoldsUpNobody(t *testing.T) {
 		}
 		synctest.Wait()
 		cancel()
-		g.woke(awake.Event{Moved: true})
+		g.onNetworkChange(netmon.Event{AddrsChanged: true})
 		if took := time.Since(start); took > 0 {
 			t.Errorf("a network change was held up for %v", took)
 		}
@@ -103,7 +103,7 @@ func TestAccountProbesAreShared(t *testing.T) {
 			c := dialGuarded(t, g, "hello")
 			all.Go(func() {
 				_, err := c.Read(make([]byte, 1))
-				if took := time.Since(start); err == nil || took > roundTime {
+				if took := time.Since(start); err == nil || took > probeTimeout {
 					t.Errorf("%v after %v", err, took)
 				}
 			})

@@ -12,9 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"vmess-local/pkg/awake"
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/client"
-	"vmess-local/pkg/logline"
+	"vmess-local/pkg/host/netmon"
 	"vmess-local/pkg/server"
 )
 
@@ -109,8 +109,8 @@ func TestSilentReboot(t *testing.T) {
 				}
 				var said notebook
 				c, err := client.New(inMemoryClient(t), client.Options{
-					Listener: near, DialTCP: host.dial, Log: slog.New(logline.New(&said, slog.LevelInfo, false)),
-					Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
+					Listener: near, DialTCP: host.dial, Log: slog.New(logging.New(&said, slog.LevelInfo, false)),
+					Watcher: &netmon.Monitor{Notices: make(chan struct{}), Addresses: func() netmon.Addresses { return nil }},
 				})
 				if err != nil {
 					t.Fatal(err)

@@ -12,13 +12,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"vmess-local/pkg/awake"
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/host/netmon"
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // slowToReach is a destination whose connections take their time to come about,
@@ -63,8 +63,8 @@ func TestServerThatTakesLongToDial(t *testing.T) {
 					t.Fatal(err)
 				}
 				c, err := client.New(inMemoryClient(t), client.Options{
-					Listener: near, DialTCP: between.dial, Log: slog.New(logline.New(log, slog.LevelInfo, false)),
-					Watcher: &awake.Watcher{Notices: make(chan struct{}), Addresses: func() awake.Addresses { return nil }},
+					Listener: near, DialTCP: between.dial, Log: slog.New(logging.New(log, slog.LevelInfo, false)),
+					Watcher: &netmon.Monitor{Notices: make(chan struct{}), Addresses: func() netmon.Addresses { return nil }},
 				})
 				if err != nil {
 					t.Fatal(err)

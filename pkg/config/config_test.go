@@ -57,7 +57,7 @@ func TestExampleIsTheManual(t *testing.T) {
 		if strings.HasPrefix(path, "servers") {
 			continue // excludes server; the text has it in a comment
 		}
-		if _, _, _, ok := c.Place(path); !ok {
+		if _, _, _, ok := c.Position(path); !ok {
 			t.Errorf("%s is not in the example", path)
 		}
 	}
@@ -80,7 +80,7 @@ func TestServerExampleIsTheManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range keyPaths(reflect.TypeFor[Server](), "") {
-		if _, _, _, ok := s.Place(path); !ok {
+		if _, _, _, ok := s.Position(path); !ok {
 			t.Errorf("%s is not in the example", path)
 		}
 	}
@@ -217,17 +217,17 @@ func TestPlace(t *testing.T) {
 		"server.id":         "c.json:4:9",
 		"server.tls.pin[0]": "c.json:6:1",
 	} {
-		file, line, column, ok := c.Place(path)
+		file, line, column, ok := c.Position(path)
 		if got := fmt.Sprintf("%s:%d:%d", file, line, column); got != want || !ok {
 			t.Errorf("%s is at %s, %v; want %s", path, got, ok, want)
 		}
 	}
 	for _, path := range []string{"", "server.alterId", "listen"} {
-		if file, line, column, ok := c.Place(path); ok || file != "" || line != 0 || column != 0 {
+		if file, line, column, ok := c.Position(path); ok || file != "" || line != 0 || column != 0 {
 			t.Errorf("%q is at %s:%d:%d", path, file, line, column)
 		}
 	}
-	if _, _, _, ok := DefaultClient().Place("listen"); ok {
+	if _, _, _, ok := DefaultClient().Position("listen"); ok {
 		t.Error("the defaults have a place")
 	}
 }

@@ -19,7 +19,7 @@ func ParseClient(name string, data []byte) (*Client, error) {
 	c := DefaultClient()
 	file := parse(data, reflect.ValueOf(c).Elem())
 	if file.root {
-		c.check(checker{&file.findings, file.offsets})
+		c.check(validator{&file.findings, file.offsets})
 	}
 	if err := file.err(name, file.index); err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func ParseServer(name string, data []byte) (*Server, error) {
 	s := DefaultServer()
 	file := parse(data, reflect.ValueOf(s).Elem())
 	if file.root {
-		s.check(checker{&file.findings, file.offsets})
+		s.check(validator{&file.findings, file.offsets})
 	}
 	if err := file.err(name, file.index); err != nil {
 		return nil, err

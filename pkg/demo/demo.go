@@ -20,11 +20,11 @@ import (
 
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/direct"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/outbound/direct"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // Options say how the demo runs.

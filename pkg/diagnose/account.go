@@ -12,7 +12,7 @@ type ProbeResult uint8
 const (
 	ProbeNotTried  ProbeResult = iota
 	ProbeAccepted              // an authentic answer
-	ProbeHeld                  // a filled probe still open after two round trips: accepted for the time being
+	ProbePending               // a filled probe still open after two round trips: accepted for the time being
 	ProbeRefused               // closed without an answer
 	ProbeSilent                // open, but not filled: a server that drains looks the same
 	ProbeBadAnswer             // an answer that does not decrypt
@@ -20,7 +20,7 @@ const (
 )
 
 // taken reports whether the server accepts such requests.
-func (r ProbeResult) taken() bool { return r == ProbeAccepted || r == ProbeHeld }
+func (r ProbeResult) taken() bool { return r == ProbeAccepted || r == ProbePending }
 
 // turnedDown reports whether it does not, as far as can be told.
 func (r ProbeResult) turnedDown() bool { return r == ProbeRefused || r == ProbeSilent }
@@ -45,7 +45,7 @@ type AccountSignals struct {
 	Skew *time.Duration
 	// Drain tells whether the refused connection was closed after just the
 	// number of bytes that belongs to our id.
-	Drain Known
+	Drain Tristate
 	// BadResponse: the user's own request got an answer that does not decrypt.
 	BadResponse bool
 	// EarlyDataLost: accepted without early data, lost with.
@@ -59,7 +59,7 @@ type AccountSignals struct {
 
 // Account judges a request that was refused or stayed silent. When the account
 // is fine it returns what [Destination] says.
-func Account(sig AccountSignals, s Setting) Verdict {
+func Account(sig AccountSignals, s ServerContext) Verdict {
 	v := account(sig, s)
 	v.Evidence = append(v.Evidence, sig.evidence(s)...)
 	if v.Basis == "" {
@@ -68,7 +68,7 @@ func Account(sig AccountSignals, s Setting) Verdict {
 	return v
 }
 
-func account(sig AccountSignals, s Setting) Verdict {
+func account(sig AccountSignals, s ServerContext) Verdict {
 	switch {
 	case sig.EarlyDataLost:
 		return earlyDataLost(s)
@@ -99,7 +99,7 @@ func account(sig AccountSignals, s Setting) Verdict {
 	return unknownUser(sig, s)
 }
 
-func (sig AccountSignals) evidence(s Setting) []string {
+func (sig AccountSignals) evidence(s ServerContext) []string {
 	mode, other := "VMessAEAD", "MD5"
 	if s.legacy() {
 		mode, other = other, mode
@@ -122,7 +122,7 @@ func (sig AccountSignals) evidence(s Setting) []string {
 	return facts
 }
 
-func badResponse(s Setting) Verdict {
+func badResponse(s ServerContext) Verdict {
 	return Verdict{
 		Cause: VMessBadResponse, Confidence: Certain,
 		Sentence: "the server's answer does not decrypt: it could not read the request, or is older than V2Ray 4.28.1",
@@ -138,7 +138,7 @@ func sure(r ProbeResult) Confidence {
 	return Likely
 }
 
-func wrongMode(other ProbeResult, s Setting) Verdict {
+func wrongMode(other ProbeResult, s ServerContext) Verdict {
 	switch {
 	case s.AlterID > 0: // what MD5 with the derived ids is refused for, nobody tells
 		return Verdict{
@@ -161,7 +161,7 @@ func wrongMode(other ProbeResult, s Setting) Verdict {
 }
 
 // useAEAD says how to leave the legacy mode.
-func useAEAD(s Setting) string {
+func useAEAD(s ServerContext) string {
 	const unset = "unset V2RAY_VMESS_AEAD_DISABLED"
 	switch {
 	case s.AlterID > 0 && s.AEADDisabled:
@@ -172,7 +172,7 @@ func useAEAD(s Setting) string {
 	return unset
 }
 
-func wrongClock(sig AccountSignals, s Setting) Verdict {
+func wrongClock(sig AccountSignals, s ServerContext) Verdict {
 	if sig.Skew.Abs() <= margin {
 		return Verdict{
 			Cause: VMessRefused, Confidence: Possible,
@@ -201,7 +201,7 @@ func wrongClock(sig AccountSignals, s Setting) Verdict {
 }
 
 // knownButRefused judges a V2Ray server that knows the id and refuses.
-func knownButRefused(sig AccountSignals, s Setting) Verdict {
+func knownButRefused(sig AccountSignals, s ServerContext) Verdict {
 	if sig.Skew != nil {
 		return Verdict{
 			Cause: VMessClockSkew, Confidence: Possible,
@@ -216,7 +216,7 @@ func knownButRefused(sig AccountSignals, s Setting) Verdict {
 	}
 }
 
-func unknownUser(sig AccountSignals, s Setting) Verdict {
+func unknownUser(sig AccountSignals, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: VMessUnknownUser, Confidence: Likely,
 		Sentence: "the server does not know this id: it refuses VMessAEAD and MD5, and the clock is right",
@@ -232,7 +232,7 @@ func unknownUser(sig AccountSignals, s Setting) Verdict {
 	return v
 }
 
-func undecided(sig AccountSignals, s Setting) Verdict {
+func undecided(sig AccountSignals, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: VMessRefused, Confidence: Possible,
 		Sentence: "the server refuses us: either the id is wrong or this computer's clock (the server tells no time)",

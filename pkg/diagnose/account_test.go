@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 func accountCases(t *testing.T) []judged {
@@ -17,7 +17,7 @@ func accountCases(t *testing.T) []judged {
 		refused  = diagnose.ProbeRefused
 		silent   = diagnose.ProbeSilent
 		accepted = diagnose.ProbeAccepted
-		held     = diagnose.ProbeHeld
+		held     = diagnose.ProbePending
 		failed   = diagnose.ProbeFailed
 		yes      = diagnose.Yes
 		no       = diagnose.No
@@ -29,7 +29,7 @@ func accountCases(t *testing.T) []judged {
 	off := func(d time.Duration) *time.Duration { return &d }
 	right := off(time.Second)
 	var cases []judged
-	add := func(name string, sig signals, s diagnose.Setting, c diagnose.Cause, sure diagnose.Confidence) {
+	add := func(name string, sig signals, s diagnose.ServerContext, c diagnose.Cause, sure diagnose.Confidence) {
 		cases = append(cases, judged{"account: " + name, c, sure, diagnose.Account(sig, s)})
 	}
 
@@ -111,6 +111,6 @@ func destinationCases(t *testing.T) []judged {
 	add("held up others", facts{End: diagnose.HeldUp, After: 11 * time.Second, To: addr("192.168.1.1")}, diagnose.DestinationStalled, diagnose.Certain)
 	add("silent", facts{After: 12 * time.Second, To: addr("www.example.net"), Show: true}, diagnose.DestinationNoAnswer, likely)
 	add("silent, private", facts{To: addr("fd00::1"), Show: true}, diagnose.DestinationNoAnswer, likely)
-	add("silent, held probe", facts{Account: diagnose.ProbeHeld}, diagnose.DestinationNoAnswer, possible)
+	add("silent, held probe", facts{Account: diagnose.ProbePending}, diagnose.DestinationNoAnswer, possible)
 	return cases
 }

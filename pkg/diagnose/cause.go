@@ -88,15 +88,15 @@ func (c Cause) ownSide() bool {
 
 // A CauseInfo explains a cause to people, in Markdown.
 type CauseInfo struct {
-	Cause      Cause
-	Means      string // what is wrong
-	Recognised string // what it was told by
-	Fix        string // what to do
+	Cause Cause
+	Means string // what is wrong
+	Signs string // what it was told by
+	Fix   string // what to do
 }
 
-// OfWay reports whether the cause lies on the way to the server, or in its
+// OfPath reports whether the cause lies on the way to the server, or in its
 // absence, and not in what was asked of it or in the local side.
-func (c Cause) OfWay() bool {
+func (c Cause) OfPath() bool {
 	for _, prefix := range [...]string{"dns.", "tcp.", "upstream.", "tls.", "ws.", "tunnel.server-gone"} {
 		if strings.HasPrefix(string(c), prefix) {
 			return true

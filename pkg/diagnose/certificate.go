@@ -9,11 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/carrier/netdial"
 )
 
 // certificate judges a certificate that was not accepted.
-func certificate(e *netdial.CertificateError, s Setting, f WayFacts) Verdict {
+func certificate(e *netdial.CertificateError, s ServerContext, f ConnectFacts) Verdict {
 	v := certificateVerdict(e, s, f)
 	if len(e.Chain) > 0 {
 		v.Evidence = append(v.Evidence, describe(e)...)
@@ -21,7 +21,7 @@ func certificate(e *netdial.CertificateError, s Setting, f WayFacts) Verdict {
 	return v
 }
 
-func certificateVerdict(e *netdial.CertificateError, s Setting, f WayFacts) Verdict {
+func certificateVerdict(e *netdial.CertificateError, s ServerContext, f ConnectFacts) Verdict {
 	var (
 		pin     *netdial.PinError
 		name    x509.HostnameError
@@ -103,7 +103,7 @@ func issuer(cert *x509.Certificate) string {
 	return strconv.Quote(clean(name, 50))
 }
 
-func wrongName(e *netdial.CertificateError, s Setting) Verdict {
+func wrongName(e *netdial.CertificateError, s ServerContext) Verdict {
 	leaf := e.Chain[0]
 	fix := s.at("tls.serverName") + " must be a name of the certificate; if this is your server: " + s.set("tls.pin", pinned(e))
 	if len(leaf.DNSNames) == 1 && plainName(leaf.DNSNames[0]) {
@@ -126,7 +126,7 @@ func plainName(name string) bool {
 
 // outOfDate judges dates. A certificate that would be valid at the server's
 // time tells of a wrong clock.
-func outOfDate(cert *x509.Certificate, what string, s Setting, f WayFacts) Verdict {
+func outOfDate(cert *x509.Certificate, what string, s ServerContext, f ConnectFacts) Verdict {
 	now := f.now()
 	early := now.Before(cert.NotBefore)
 	when := "expired on " + day(cert.NotAfter)
@@ -176,7 +176,7 @@ func isIssuer(ca, cert *x509.Certificate) bool {
 	return string(ca.RawSubject) == string(cert.RawIssuer)
 }
 
-func unknownIssuer(e *netdial.CertificateError, s Setting) Verdict {
+func unknownIssuer(e *netdial.CertificateError, s ServerContext) Verdict {
 	leaf := e.Chain[0]
 	pin := "if it is your own server: " + s.set("tls.pin", pinned(e))
 	switch {

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"vmess-local/pkg/carrier/netdial"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/netdial"
 )
 
 func moment(text string) time.Time {
@@ -56,18 +56,18 @@ func certificateCases(t *testing.T) []judged {
 	late := func(c *x509.Certificate) error { return x509.CertificateInvalidError{Cert: c, Reason: x509.Expired} }
 	unknown := func(c *x509.Certificate) error { return x509.UnknownAuthorityError{Cert: c} }
 	other := func(c *x509.Certificate) error { return x509.HostnameError{Certificate: c, Host: "sni.example.com"} }
-	skewed := func(d time.Duration) diagnose.WayFacts { return diagnose.WayFacts{Now: today, Skew: &d} }
+	skewed := func(d time.Duration) diagnose.ConnectFacts { return diagnose.ConnectFacts{Now: today, Skew: &d} }
 	const dayLong = 24 * time.Hour
 
 	var cases []judged
-	add := func(name string, err error, f diagnose.WayFacts, c diagnose.Cause, sure diagnose.Confidence, chain ...*x509.Certificate) {
+	add := func(name string, err error, f diagnose.ConnectFacts, c diagnose.Cause, sure diagnose.Confidence, chain ...*x509.Certificate) {
 		if f.Now.IsZero() {
 			f.Now = today
 		}
-		v, _ := diagnose.Way(wrapped(step(netdial.StepTLS, &netdial.CertificateError{Chain: chain, Err: err})), s, f)
+		v, _ := diagnose.Connect(wrapped(step(netdial.StepTLS, &netdial.CertificateError{Chain: chain, Err: err})), s, f)
 		cases = append(cases, judged{"certificate: " + name, c, sure, v})
 	}
-	none := diagnose.WayFacts{}
+	none := diagnose.ConnectFacts{}
 	add("none", netdial.ErrNoCertificate, none, diagnose.TLSUnknownIssuer, certain)
 	add("self-signed", unknown(self), none, diagnose.TLSUnknownIssuer, certain, self)
 	add("private authority", unknown(good), none, diagnose.TLSUnknownIssuer, certain, good)
@@ -126,7 +126,7 @@ func TestRealCertificates(t *testing.T) {
 			pool.AddCert(s.cert)
 		}
 		_, err := chain[0].Verify(x509.VerifyOptions{DNSName: "sni.example.com", Roots: roots, Intermediates: pool, CurrentTime: now})
-		v, _ := diagnose.Way(step(netdial.StepTLS, &netdial.CertificateError{Chain: chain, Err: err}), fixture(t, 0, true), diagnose.WayFacts{Now: now})
+		v, _ := diagnose.Connect(step(netdial.StepTLS, &netdial.CertificateError{Chain: chain, Err: err}), fixture(t, 0, true), diagnose.ConnectFacts{Now: now})
 		if v.Cause != c.want {
 			t.Errorf("%s: got %s, want %s: %v", c.name, v.Cause, c.want, err)
 		}

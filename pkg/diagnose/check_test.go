@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"vmess-local/pkg/carrier/netdial"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/netdial"
 )
 
 func reports(t *testing.T) map[string]*diagnose.Report {
@@ -28,7 +28,7 @@ func reports(t *testing.T) map[string]*diagnose.Report {
 	failed.Add(diagnose.StepConfiguration, diagnose.Pass, 0, "config.json")
 	failed.Add(diagnose.StepDNS, diagnose.Skip, 0, "an IP address")
 	failed.Add(diagnose.StepTCP, diagnose.Fail, 3*time.Millisecond, "connection\x1b[31m\nrefused")
-	failed.Verdict, _ = diagnose.Way(step(netdial.StepTCP, errno(syscall.ECONNREFUSED)), fixture(t, 0, true), diagnose.WayFacts{Failed: 1, Attempts: 1})
+	failed.Verdict, _ = diagnose.Connect(step(netdial.StepTCP, errno(syscall.ECONNREFUSED)), fixture(t, 0, true), diagnose.ConnectFacts{Failed: 1, Attempts: 1})
 	failed.Complete()
 
 	hinted := &diagnose.Report{}

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"time"
 
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // An End is how a request ended beyond an account that is fine.
@@ -36,9 +36,9 @@ type DestinationFacts struct {
 
 // Destination judges a request that brought no data though the account is
 // fine.
-func Destination(f DestinationFacts, s Setting) Verdict {
+func Destination(f DestinationFacts, s ServerContext) Verdict {
 	v := destination(f)
-	if f.Account == ProbeHeld {
+	if f.Account == ProbePending {
 		v.Confidence = Possible
 	}
 	v.Evidence = append(v.Evidence, "the account at "+s.server()+" is fine")

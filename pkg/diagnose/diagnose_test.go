@@ -40,7 +40,7 @@ type judged struct {
 }
 
 // fixture is a configuration with places and marked secrets.
-func fixture(t *testing.T, alterID int, tlsEnabled bool) diagnose.Setting {
+func fixture(t *testing.T, alterID int, tlsEnabled bool) diagnose.ServerContext {
 	t.Helper()
 	text := fmt.Sprintf(`{
   "listen": "127.0.0.1:1080",
@@ -59,7 +59,7 @@ func fixture(t *testing.T, alterID int, tlsEnabled bool) diagnose.Setting {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return diagnose.SettingOf(cfg, "server", &cfg.Server)
+	return diagnose.ServerContextOf(cfg, "server", &cfg.Server)
 }
 
 func all(t *testing.T) []judged {
@@ -130,7 +130,7 @@ func TestEveryCause(t *testing.T) {
 			t.Errorf("%s stands twice in the table", info.Cause)
 		}
 		missing[info.Cause] = true
-		if info.Means == "" || info.Recognised == "" || info.Fix == "" {
+		if info.Means == "" || info.Signs == "" || info.Fix == "" {
 			t.Errorf("%s is not explained", info.Cause)
 		}
 	}
@@ -188,13 +188,13 @@ func TestNoSecrets(t *testing.T) {
 func TestLine(t *testing.T) {
 	v := diagnose.Verdict{Cause: diagnose.VMessAEADRequired, Confidence: diagnose.Certain, Sentence: "so", Fix: "do", Basis: "3 of 3 attempts"}
 	for got, want := range map[string]string{
-		v.Line():                              "vmess.aead-required: so [3 of 3 attempts; certain]",
-		v.FixLine():                           "fix: do",
-		diagnose.Folded(v, 37, time.Minute):   "vmess.aead-required: again 37 times in 60 s",
-		diagnose.Folded(v, 1, 20*time.Minute): "vmess.aead-required: again 1 time in 20 min",
-		diagnose.Folded(v, 2, 59*time.Minute+29*time.Second): "vmess.aead-required: again 2 times in 59 min",
-		diagnose.Folded(v, 3, time.Hour-time.Millisecond):    "vmess.aead-required: again 3 times in 1 h",
-		diagnose.Folded(v, 4, 90*time.Minute):                "vmess.aead-required: again 4 times in 1.5 h",
+		v.Line():                                "vmess.aead-required: so [3 of 3 attempts; certain]",
+		v.FixLine():                             "fix: do",
+		diagnose.RepeatLine(v, 37, time.Minute): "vmess.aead-required: again 37 times in 60 s",
+		diagnose.RepeatLine(v, 1, 20*time.Minute):                "vmess.aead-required: again 1 time in 20 min",
+		diagnose.RepeatLine(v, 2, 59*time.Minute+29*time.Second): "vmess.aead-required: again 2 times in 59 min",
+		diagnose.RepeatLine(v, 3, time.Hour-time.Millisecond):    "vmess.aead-required: again 3 times in 1 h",
+		diagnose.RepeatLine(v, 4, 90*time.Minute):                "vmess.aead-required: again 4 times in 1.5 h",
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -231,11 +231,11 @@ func TestPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := diagnose.AccountSignals{Configured: diagnose.ProbeRefused, Other: diagnose.ProbeAccepted}
-	absent := diagnose.SettingOf(cfg, "server", &cfg.Server)
+	absent := diagnose.ServerContextOf(cfg, "server", &cfg.Server)
 	absent.AlterID = 4
-	link := diagnose.Setting{Address: "a", Port: 1, AlterID: 4}
+	link := diagnose.ServerContext{Address: "a", Port: 1, AlterID: 4}
 	for _, c := range []struct {
-		s    diagnose.Setting
+		s    diagnose.ServerContext
 		want string
 	}{
 		{fixture(t, 4, true), `set "alterId": 0 at config.json:9:16`},

@@ -33,7 +33,7 @@ func docs() string {
 			group = kind
 			fmt.Fprintf(&b, "\n## %s\n", titles[kind])
 		}
-		fmt.Fprintf(&b, "\n### `%s`\n\n%s\n\n- **Recognised by:** %s\n- **What to do:** %s\n", c.Cause, c.Means, c.Recognised, c.Fix)
+		fmt.Fprintf(&b, "\n### `%s`\n\n%s\n\n- **Recognised by:** %s\n- **What to do:** %s\n", c.Cause, c.Means, c.Signs, c.Fix)
 	}
 	return b.String()
 }

@@ -17,12 +17,12 @@ func HealedClock(skew time.Duration) string {
 }
 
 // HealedAEAD says that VMessAEAD is used in place of the configured mode.
-func HealedAEAD(s Setting) string {
+func HealedAEAD(s ServerContext) string {
 	return healed(VMessAEADRequired, "using VMessAEAD, the server refuses MD5; to make it last: "+useAEAD(s))
 }
 
 // HealedEarlyData says that early data is no longer sent.
-func HealedEarlyData(s Setting) string {
+func HealedEarlyData(s ServerContext) string {
 	return healed(WSEarlyDataRefused, "going on without early data; to make it last: "+s.set("ws.earlyData", "0"))
 }
 

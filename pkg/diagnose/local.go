@@ -7,16 +7,16 @@ import (
 	"strconv"
 	"strings"
 
-	"vmess-local/pkg/errno"
+	"vmess-local/pkg/host/errno"
 )
 
 // ListenFacts are what else is known when a local address cannot be had.
 type ListenFacts struct {
-	Key    string // the key that holds the address; "" is "listen"
-	Place  string // of that key in the user's file, as "config.json:2:13"; may be empty
-	Holder Holder // who has the port, where the system tells
-	Free   string // a free address to offer; may be empty
-	System string // the operating system as runtime.GOOS names it; "": this one
+	Key    string    // the key that holds the address; "" is "listen"
+	Place  string    // of that key in the user's file, as "config.json:2:13"; may be empty
+	Owner  PortOwner // who has the port, where the system tells
+	Free   string    // a free address to offer; may be empty
+	System string    // the operating system as runtime.GOOS names it; "": this one
 }
 
 // at names the key and its place.
@@ -63,8 +63,8 @@ func inUse(addr string, f ListenFacts) Verdict {
 		Sentence: "another program already listens on " + addr,
 		Fix:      "stop that program, or choose another port as " + f.at(),
 	}
-	if f.Holder.PID != 0 {
-		v.Sentence = fmt.Sprintf("%s (process %d) already listens on %s", first(clean(f.Holder.Name, 30), "another program"), f.Holder.PID, addr)
+	if f.Owner.PID != 0 {
+		v.Sentence = fmt.Sprintf("%s (process %d) already listens on %s", first(clean(f.Owner.Name, 30), "another program"), f.Owner.PID, addr)
 	}
 	if f.Free != "" {
 		v.Fix = fmt.Sprintf("stop that program, or set %q as %s: it is free", f.Free, f.at())

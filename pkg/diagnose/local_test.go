@@ -31,8 +31,8 @@ func localCases() []judged {
 	const here, place = "127.0.0.1:1080", "config.json:2:13"
 	certain := diagnose.Certain
 	listen("taken", syscall.EADDRINUSE, here, facts{}, diagnose.ListenInUse, certain)
-	listen("taken by a known one", syscall.EADDRINUSE, here, facts{Place: place, Holder: diagnose.Holder{PID: 812, Name: "v2ray"}, Free: "127.0.0.1:1081"}, diagnose.ListenInUse, certain)
-	listen("taken by a nameless one", syscall.EADDRINUSE, here, facts{Holder: diagnose.Holder{PID: 812}}, diagnose.ListenInUse, certain)
+	listen("taken by a known one", syscall.EADDRINUSE, here, facts{Place: place, Owner: diagnose.PortOwner{PID: 812, Name: "v2ray"}, Free: "127.0.0.1:1081"}, diagnose.ListenInUse, certain)
+	listen("taken by a nameless one", syscall.EADDRINUSE, here, facts{Owner: diagnose.PortOwner{PID: 812}}, diagnose.ListenInUse, certain)
 	listen("privileged", syscall.EACCES, "127.0.0.1:80", facts{Place: place}, diagnose.ListenDenied, certain)
 	listen("denied", syscall.EACCES, here, facts{Free: "127.0.0.1:1090"}, diagnose.ListenDenied, certain)
 	listen("reserved by Windows", syscall.EACCES, here, facts{Place: place, System: "windows", Free: "127.0.0.1:1090"}, diagnose.ListenDenied, certain)
@@ -112,16 +112,16 @@ func TestHolder(t *testing.T) {
 	}
 	defer l.Close()
 	addr := l.Addr().String()
-	h := diagnose.HolderOf(addr)
+	h := diagnose.PortOwnerOf(addr)
 	if runtime.GOOS == "linux" && (h.PID != os.Getpid() || h.Name == "") {
 		t.Errorf("got %+v, want %d", h, os.Getpid())
 	}
 	_, port, _ := net.SplitHostPort(addr)
-	if h := diagnose.HolderOf("127.0.0.2:" + port); h.PID != 0 {
+	if h := diagnose.PortOwnerOf("127.0.0.2:" + port); h.PID != 0 {
 		t.Errorf("127.0.0.2 is held by %+v", h)
 	}
 	for _, bad := range []string{"", "x", "127.0.0.1:http", "127.0.0.1:70000"} {
-		if h := diagnose.HolderOf(bad); h.PID != 0 {
+		if h := diagnose.PortOwnerOf(bad); h.PID != 0 {
 			t.Errorf("%q: %+v", bad, h)
 		}
 	}

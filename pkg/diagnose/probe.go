@@ -14,13 +14,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"vmess-local/pkg/errno"
-	"vmess-local/pkg/mux"
-	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/carrier/netdial"
+	"vmess-local/pkg/carrier/wsconn"
+	"vmess-local/pkg/host/errno"
+	"vmess-local/pkg/protocol/mux"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/wsconn"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // A Prober asks a server what it thinks of us, in ways that touch nothing: at
@@ -46,7 +46,7 @@ type Prober struct {
 	// EarlyData tells whether the configured way uses early data.
 	EarlyData bool
 	// Account is whom to ask for.
-	Account *vmess.Client
+	Account *vmess.Account
 	// Now is this computer's clock; nil means time.Now.
 	Now func() time.Time
 
@@ -54,7 +54,7 @@ type Prober struct {
 }
 
 // Kind returns what sort of server accepted the last probe that was.
-func (p *Prober) Kind() vmess.Kind { return vmess.Kind(p.kind.Load()) }
+func (p *Prober) Kind() vmess.ServerKind { return vmess.ServerKind(p.kind.Load()) }
 
 // Times of a probe. V2Ray answers an accepted one after 1.0 s; what is refused
 // is closed after one round trip, where the request can be filled.
@@ -81,7 +81,7 @@ func (p *Prober) AskEarly(ctx context.Context, m vmess.Mode, offset time.Duratio
 func (p *Prober) ask(ctx context.Context, way transport.StreamEndpoint, m vmess.Mode, offset time.Duration) ProbeResult {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	d := &vmess.Dialer{Client: p.Account.Fork(m, offset), Endpoint: way}
+	d := &vmess.Dialer{Client: p.Account.With(m, offset), Endpoint: way}
 	open := mux.Frame{Session: 1, Status: mux.StatusNew, Network: mux.NetworkTCP, Address: probeName}
 	conn, err := d.DialMux(ctx, open.Append(nil, nil))
 	if err != nil {
@@ -93,7 +93,7 @@ func (p *Prober) ask(ctx context.Context, way transport.StreamEndpoint, m vmess.
 	_ = conn.SetReadDeadline(time.Now().Add(acceptTime + 3*roundTrip(conn)))
 	_, err = conn.Read(make([]byte, 64))
 	if conn.Answered() {
-		p.kind.Store(uint32(d.Client.Kind()))
+		p.kind.Store(uint32(d.Client.ServerKind()))
 	}
 	if ctx.Err() != nil && !conn.Answered() {
 		return ProbeNotTried // somebody lost interest
@@ -110,7 +110,7 @@ func judge(conn *vmess.Conn, err error, m vmess.Mode) ProbeResult {
 		return ProbeBadAnswer
 	case errno.IsTimeout(err):
 		if m == vmess.ModeAEAD {
-			return ProbeHeld // filled, so a refusal would have shown
+			return ProbePending // filled, so a refusal would have shown
 		}
 		return ProbeSilent
 	case IsReset(err) && errno.ResetKeepsData:
@@ -136,10 +136,10 @@ const lookTime = 2500 * time.Millisecond
 
 // Look takes a second look at a way to the server that failed with err, where
 // that can tell more.
-func (p *Prober) Look(ctx context.Context, err error) WayFacts {
+func (p *Prober) Look(ctx context.Context, err error) ConnectFacts {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	f := WayFacts{Now: p.now()}
+	f := ConnectFacts{Now: p.now()}
 	var (
 		certificate *netdial.CertificateError
 		step        *netdial.Error
@@ -167,12 +167,12 @@ func (p *Prober) Look(ctx context.Context, err error) WayFacts {
 // lookBelow finds out what a port does that does not answer the upgrade. The
 // first that it does is what it is for. TLS that was agreed on is what the port
 // wants.
-func (p *Prober) lookBelow(ctx context.Context, err error, f *WayFacts) {
+func (p *Prober) lookBelow(ctx context.Context, err error, f *ConnectFacts) {
 	ctx, found := context.WithCancel(ctx)
 	defer found()
 	var all sync.WaitGroup
 	defer all.Wait()
-	try := func(fact *Known, does func(context.Context) bool) {
+	try := func(fact *Tristate, does func(context.Context) bool) {
 		all.Go(func() {
 			if *fact = No; does(ctx) {
 				*fact = Yes
@@ -213,7 +213,7 @@ func (p *Prober) speaksHTTP2(ctx context.Context) bool {
 }
 
 // upgrades reports whether the way works without early data.
-func (p *Prober) upgrades(ctx context.Context) Known {
+func (p *Prober) upgrades(ctx context.Context) Tristate {
 	conn, err := p.Endpoint.ConnectStream(ctx, nil)
 	if err != nil {
 		return No
@@ -224,7 +224,7 @@ func (p *Prober) upgrades(ctx context.Context) Known {
 
 // otherAnswers reports whether the port speaks TLS where it is not configured,
 // or plain HTTP where TLS is.
-func (p *Prober) otherAnswers(ctx context.Context) Known {
+func (p *Prober) otherAnswers(ctx context.Context) Tristate {
 	conn, err := p.Other.ConnectStream(ctx, nil)
 	if err != nil {
 		return No

@@ -9,11 +9,11 @@ import (
 	"strconv"
 	"time"
 
+	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/errno"
+	"vmess-local/pkg/host/errno"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/wsconn"
 )
 
 // TunnelFacts are how an established connection ended.
@@ -40,7 +40,7 @@ type TunnelFacts struct {
 // Tunnel judges the end of an established connection. ok is false for an
 // orderly end, for one that this side or the destination wanted, and for
 // vmess.ErrNoAnswer, which [Account] judges.
-func Tunnel(f TunnelFacts, s Setting) (v Verdict, ok bool) {
+func Tunnel(f TunnelFacts, s ServerContext) (v Verdict, ok bool) {
 	if Ordinary(f.Err) || errors.Is(f.Err, vmess.ErrUnmarked) && !connIdle(f) || maybeDestination(f) {
 		return Verdict{}, false
 	}
@@ -54,7 +54,7 @@ func Tunnel(f TunnelFacts, s Setting) (v Verdict, ok bool) {
 // Ordinary reports whether a connection ended in order, or because this side
 // wanted it, or in a way that is not the tunnel's.
 func Ordinary(err error) bool {
-	var side *transport.SideError
+	var side *transport.RelayError
 	return err == nil || err == io.EOF || errors.Is(err, context.Canceled) || errors.Is(err, transport.ErrIdle) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, vmess.ErrNoAnswer) ||
 		errors.As(err, &side) && side.Side == transport.Local
@@ -79,11 +79,11 @@ const LeastConnIdle = 10 * time.Second
 // server gives a stream up in order: by its usual length, or because it comes
 // again. The others are failures of the destination's; V2Ray marks its ends.
 func connIdle(f TunnelFacts) bool {
-	cut, found := cutterOf(f.IdleFor)
+	cut, found := idleTimerOf(f.IdleFor)
 	return found && cut.core || f.Core && f.SeenBefore > 0 && f.IdleFor >= LeastConnIdle
 }
 
-func tunnel(f TunnelFacts, s Setting) Verdict {
+func tunnel(f TunnelFacts, s ServerContext) Verdict {
 	var closed *wsconn.CloseError
 	switch {
 	case errors.Is(f.Err, vmess.ErrBadResponse):
@@ -126,7 +126,7 @@ func serverGone(c Confidence, sentence, fix string) Verdict {
 	return Verdict{Cause: TunnelServerGone, Confidence: c, Sentence: sentence, Fix: fix}
 }
 
-func tunnelReset(s Setting, sentence string, c Confidence) Verdict {
+func tunnelReset(s ServerContext, sentence string, c Confidence) Verdict {
 	return Verdict{
 		Cause: TunnelReset, Confidence: c, Sentence: sentence,
 		Fix: "once: try again; often: look at the server's log and at what is between here and " + clean(s.Address, 50) + " (CDN, antivirus, router)",
@@ -135,16 +135,16 @@ func tunnelReset(s Setting, sentence string, c Confidence) Verdict {
 
 const raiseConnIdle = `raise "connIdle" in the policy of the server's V2Ray`
 
-// A cutter is something on the way that ends idle connections.
-type cutter struct {
+// A idleTimer is something on the way that ends idle connections.
+type idleTimer struct {
 	after time.Duration
 	who   string
 	fix   string
 	core  bool // V2Ray itself, which pings do not keep awake
 }
 
-func cutters() []cutter {
-	return []cutter{
+func idleTimers() []idleTimer {
+	return []idleTimer{
 		{60 * time.Second, "nginx's proxy_read_timeout is 60 s", "raise proxy_read_timeout in nginx", false},
 		{100 * time.Second, "Cloudflare and other CDNs allow 100 s", "", false},
 		{300 * time.Second, "V2Ray's connIdle is 300 s", raiseConnIdle, true},
@@ -152,15 +152,15 @@ func cutters() []cutter {
 	}
 }
 
-// cutterOf finds who is known to cut after such a silence: the timers of
+// idleTimerOf finds who is known to cut after such a silence: the timers of
 // servers are exact, and the network adds less than a second.
-func cutterOf(idle time.Duration) (cutter, bool) {
-	for _, c := range cutters() {
+func idleTimerOf(idle time.Duration) (idleTimer, bool) {
+	for _, c := range idleTimers() {
 		if d := idle - c.after; d > -time.Second && d < 1500*time.Millisecond {
 			return c, true
 		}
 	}
-	return cutter{}, false
+	return idleTimer{}, false
 }
 
 // leastIdle is the shortest silence that may be blamed for an end.
@@ -172,14 +172,14 @@ func looksIdle(f TunnelFacts) bool {
 	case errors.As(f.Err, &closed):
 		return false
 	case f.SeenBefore == 0 && f.OthersEnded > 0:
-		_, found := cutterOf(f.IdleFor)
+		_, found := idleTimerOf(f.IdleFor)
 		return found
 	}
 	return f.IdleFor >= leastIdle
 }
 
-func idleCut(f TunnelFacts, s Setting) Verdict {
-	c, found := cutterOf(f.IdleFor)
+func idleCut(f TunnelFacts, s ServerContext) Verdict {
+	c, found := idleTimerOf(f.IdleFor)
 	v := Verdict{
 		Cause: TunnelIdleCut, Confidence: Likely,
 		Sentence: fmt.Sprintf("something on the way to %s ends connections that are idle for %s", s.server(), spoken(f.IdleFor)),
@@ -192,7 +192,7 @@ func idleCut(f TunnelFacts, s Setting) Verdict {
 	case f.SeenBefore == 0:
 		v.Sentence = fmt.Sprintf("the connection to %s was ended after %s of silence", s.server(), spoken(f.IdleFor))
 	}
-	v.Fix = wakeful(c, f.IdleFor, s)
+	v.Fix = keepAliveFix(c, f.IdleFor, s)
 	if f.SeenBefore > 0 {
 		v.Confidence, v.Basis = Certain, "again"
 	} else if !found {
@@ -203,7 +203,7 @@ func idleCut(f TunnelFacts, s Setting) Verdict {
 
 // ownConnIdle names a timer of V2Ray's that somebody has set. One destination
 // alone may have such a limit of its own, which it enforces by resets.
-func ownConnIdle(f TunnelFacts, s Setting) Verdict {
+func ownConnIdle(f TunnelFacts, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: TunnelIdleCut, Confidence: Likely, Basis: "again",
 		Sentence: fmt.Sprintf("V2Ray on %s ends connections after %s of silence, whatever the destination: its connIdle", s.server(), spoken(f.IdleFor)),
@@ -211,12 +211,12 @@ func ownConnIdle(f TunnelFacts, s Setting) Verdict {
 	if f.SeenBefore > 1 {
 		v.Confidence = Certain
 	}
-	v.Fix = wakeful(cutter{fix: raiseConnIdle, core: true}, f.IdleFor, s)
+	v.Fix = keepAliveFix(idleTimer{fix: raiseConnIdle, core: true}, f.IdleFor, s)
 	return v
 }
 
-// wakeful says how to keep a connection from being cut after such a silence.
-func wakeful(c cutter, idle time.Duration, s Setting) string {
+// keepAliveFix says how to keep a connection from being cut after such a silence.
+func keepAliveFix(c idleTimer, idle time.Duration, s ServerContext) string {
 	switch {
 	case c.core:
 		return c.fix + ", or let the application send something now and then"

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/wsconn"
 )
 
 func tunnelCases(t *testing.T) []judged {
@@ -23,8 +23,8 @@ func tunnelCases(t *testing.T) []judged {
 		certain  = diagnose.Certain
 	)
 	type facts = diagnose.TunnelFacts
-	remote := func(err error) error { return &transport.SideError{Side: transport.Remote, Op: "read", Err: err} }
-	local := func(err error) error { return &transport.SideError{Side: transport.Local, Op: "read", Err: err} }
+	remote := func(err error) error { return &transport.RelayError{Side: transport.Remote, Op: "read", Err: err} }
+	local := func(err error) error { return &transport.RelayError{Side: transport.Local, Op: "read", Err: err} }
 	cut := remote(fmt.Errorf("read: %w", wsconn.ErrNoClose))
 	reset := remote(&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)})
 	unmarked := remote(fmt.Errorf("x: %w", vmess.ErrUnmarked))
@@ -32,7 +32,7 @@ func tunnelCases(t *testing.T) []judged {
 	quiet := pinging
 	quiet.Ping = 0
 	var cases []judged
-	add := func(name string, f facts, s diagnose.Setting, c diagnose.Cause, sure diagnose.Confidence) {
+	add := func(name string, f facts, s diagnose.ServerContext, c diagnose.Cause, sure diagnose.Confidence) {
 		f.Age, f.Answered = max(f.Age, f.IdleFor+time.Second), f.Answered || f.Down > 0
 		v, ok := diagnose.Tunnel(f, s)
 		if ok == v.IsZero() {

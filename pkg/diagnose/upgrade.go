@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"vmess-local/pkg/wsconn"
+	"vmess-local/pkg/carrier/wsconn"
 )
 
 // Texts by which servers say that TLS was expected (docs/diagnosis.md 3g).
@@ -29,7 +29,7 @@ func wantsTLS(body []byte) bool {
 	return false
 }
 
-func needsTLS(s Setting, why string) Verdict {
+func needsTLS(s ServerContext, why string) Verdict {
 	return Verdict{
 		Cause: WSNeedsTLS, Confidence: Certain,
 		Sentence: s.server() + " " + why + ": the port wants TLS",
@@ -37,7 +37,7 @@ func needsTLS(s Setting, why string) Verdict {
 	}
 }
 
-func earlyDataLost(s Setting) Verdict {
+func earlyDataLost(s ServerContext) Verdict {
 	return Verdict{
 		Cause: WSEarlyDataRefused, Confidence: Certain,
 		Sentence: s.server() + " works without early data and fails with it: it is not set up for it",
@@ -46,14 +46,14 @@ func earlyDataLost(s Setting) Verdict {
 }
 
 // refusedUpgrade judges an HTTP answer that did not upgrade.
-func refusedUpgrade(e *wsconn.HandshakeError, s Setting) Verdict {
+func refusedUpgrade(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := byStatus(e, s)
 	v.Evidence = append(v.Evidence, fmt.Sprintf("status %d, Server %q, Content-Type %q, a body of %d bytes or more",
 		e.Status, clean(e.Server(), 60), clean(e.Header.Get("Content-Type"), 60), len(e.Body)))
 	return v
 }
 
-func byStatus(e *wsconn.HandshakeError, s Setting) Verdict {
+func byStatus(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	if v, ok := otherTransport(e); ok {
 		return v
 	}
@@ -101,10 +101,10 @@ func isPassedOn(e *wsconn.HandshakeError) bool {
 
 func isCDN(e *wsconn.HandshakeError) bool { return strings.EqualFold(e.Server(), "cloudflare") }
 
-func (s Setting) showPath() string { return clean(s.Path, 40) }
-func (s Setting) showHost() string { return clean(s.Host, 50) }
+func (s ServerContext) showPath() string { return clean(s.Path, 40) }
+func (s ServerContext) showHost() string { return clean(s.Host, 50) }
 
-func notFound(e *wsconn.HandshakeError, s Setting) Verdict {
+func notFound(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{Cause: WSNotFound, Confidence: Certain}
 	switch {
 	case isCore(e), e.Server() == "" && strings.TrimSpace(string(e.Body)) == "404 page not found":
@@ -121,7 +121,7 @@ func notFound(e *wsconn.HandshakeError, s Setting) Verdict {
 	return v
 }
 
-func badRequest(e *wsconn.HandshakeError, s Setting) Verdict {
+func badRequest(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{Cause: WSBadRequest, Confidence: Likely}
 	body := strings.ToLower(string(e.Body))
 	switch {
@@ -164,7 +164,7 @@ func badRequest(e *wsconn.HandshakeError, s Setting) Verdict {
 func isGos(body string) bool { return strings.HasPrefix(body, "400 bad request") }
 
 // unreadable judges such an answer: our own requests are readable.
-func unreadable(e *wsconn.HandshakeError, body string, s Setting) Verdict {
+func unreadable(e *wsconn.HandshakeError, body string, s ServerContext) Verdict {
 	v := Verdict{Cause: WSBadRequest, Confidence: Likely}
 	setHost := `in the web server in front set Host once (nginx: one "proxy_set_header Host $host")`
 	behind := "the program behind " + who(e)
@@ -186,7 +186,7 @@ func unreadable(e *wsconn.HandshakeError, body string, s Setting) Verdict {
 	return v
 }
 
-func forbiddenUpgrade(e *wsconn.HandshakeError, s Setting) Verdict {
+func forbiddenUpgrade(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSForbidden, Confidence: Likely,
 		Sentence: fmt.Sprintf("%s answers %d: %s is forbidden for the host %s", who(e), e.Status, s.showPath(), s.showHost()),
@@ -199,7 +199,7 @@ func forbiddenUpgrade(e *wsconn.HandshakeError, s Setting) Verdict {
 	return v
 }
 
-func badGateway(e *wsconn.HandshakeError, s Setting) Verdict {
+func badGateway(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSBadGateway, Confidence: Likely,
 		Sentence: fmt.Sprintf("%s answers %d: it does not reach the V2Ray behind it", who(e), e.Status),
@@ -222,7 +222,7 @@ func badGateway(e *wsconn.HandshakeError, s Setting) Verdict {
 	return v
 }
 
-func redirect(e *wsconn.HandshakeError, s Setting) Verdict {
+func redirect(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSRedirect, Confidence: Certain,
 		Sentence: fmt.Sprintf("%s answers %d and sends us to %s", who(e), e.Status, location(e.Location())),
@@ -248,7 +248,7 @@ func redirect(e *wsconn.HandshakeError, s Setting) Verdict {
 
 // onlySlash reports whether a redirect leads to the same host and path, but
 // for a slash at the end.
-func onlySlash(to *url.URL, s Setting) bool {
+func onlySlash(to *url.URL, s ServerContext) bool {
 	path, _, _ := strings.Cut(s.Path, "?")
 	host := s.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -268,7 +268,7 @@ func location(raw string) string {
 	return clean(u.String(), 60)
 }
 
-func webSite(e *wsconn.HandshakeError, s Setting) Verdict {
+func webSite(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	what := "something else than a WebSocket"
 	if strings.Contains(e.Header.Get("Content-Type"), "html") {
 		what = "a web page"
@@ -280,7 +280,7 @@ func webSite(e *wsconn.HandshakeError, s Setting) Verdict {
 	}
 }
 
-func unexpectedStatus(e *wsconn.HandshakeError, s Setting) Verdict {
+func unexpectedStatus(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSUnexpectedStatus, Confidence: Certain,
 		Sentence: clean(fmt.Sprintf("%s answers %d %s to the WebSocket upgrade", who(e), e.Status, http.StatusText(e.Status)), 150),
@@ -298,7 +298,7 @@ func unexpectedStatus(e *wsconn.HandshakeError, s Setting) Verdict {
 }
 
 // garbledUpgrade judges an answer that is no HTTP/1.1.
-func garbledUpgrade(e *wsconn.ProtocolError, s Setting) Verdict {
+func garbledUpgrade(e *wsconn.ProtocolError, s ServerContext) Verdict {
 	what := protocolOf(e.Seen)
 	v := Verdict{
 		Cause: WSNotHTTP, Confidence: Certain,
@@ -322,7 +322,7 @@ func garbledUpgrade(e *wsconn.ProtocolError, s Setting) Verdict {
 // hangs is what to do about a server that worked a moment ago and is silent.
 const hangs = "restart the service on the server, or wait: it worked a moment ago, and hangs or is overloaded"
 
-func silentUpgrade(after time.Duration, s Setting, f WayFacts) Verdict {
+func silentUpgrade(after time.Duration, s ServerContext, f ConnectFacts) Verdict {
 	if f.OtherTLS == Yes && !s.TLS {
 		return needsTLS(s, "is silent to plain HTTP and answers TLS")
 	}
@@ -345,7 +345,7 @@ func silentUpgrade(after time.Duration, s Setting, f WayFacts) Verdict {
 	return v
 }
 
-func cutUpgrade(err error, s Setting, f WayFacts) Verdict {
+func cutUpgrade(err error, s ServerContext, f ConnectFacts) Verdict {
 	if f.OtherTLS == Yes && !s.TLS {
 		return needsTLS(s, "hangs up on plain HTTP and answers TLS")
 	}
@@ -365,7 +365,7 @@ func cutUpgrade(err error, s Setting, f WayFacts) Verdict {
 const serveWebSocket = `on the server: set "network": "ws" in the inbound's streamSettings, or use an inbound that has it: only WebSocket is supported here`
 
 // vmessBelow is for a port that accepted a request without a WebSocket.
-func vmessBelow(s Setting) Verdict {
+func vmessBelow(s ServerContext) Verdict {
 	return Verdict{
 		Cause: WSNotWebSocket, Confidence: Certain,
 		Sentence: s.server() + ` speaks VMess without WebSocket ("network": "tcp"), and accepts this id`,
@@ -392,7 +392,7 @@ func otherTransport(e *wsconn.HandshakeError) (v Verdict, ok bool) {
 }
 
 // onlyHTTP2 is for a port that answers HTTP/2 and not HTTP/1.1.
-func onlyHTTP2(s Setting, does string, sure Confidence) Verdict {
+func onlyHTTP2(s ServerContext, does string, sure Confidence) Verdict {
 	return Verdict{
 		Cause: WSNotHTTP, Confidence: sure,
 		Sentence: s.server() + " " + does,

@@ -14,8 +14,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/diagnose"
-	"vmess-local/pkg/wsconn"
 )
 
 func upgradeCases(t *testing.T) []judged {
@@ -26,11 +26,11 @@ func upgradeCases(t *testing.T) []judged {
 	wss, ws := fixture(t, 0, true), fixture(t, 0, false)
 	early := ws
 	early.EarlyData = 2048
-	none := diagnose.WayFacts{}
-	other := diagnose.WayFacts{OtherTLS: diagnose.Yes}
+	none := diagnose.ConnectFacts{}
+	other := diagnose.ConnectFacts{OtherTLS: diagnose.Yes}
 	var cases []judged
-	add := func(name string, err error, s diagnose.Setting, f diagnose.WayFacts, c diagnose.Cause, sure diagnose.Confidence) {
-		v, _ := diagnose.Way(wrapped(err), s, f)
+	add := func(name string, err error, s diagnose.ServerContext, f diagnose.ConnectFacts, c diagnose.Cause, sure diagnose.Confidence) {
+		v, _ := diagnose.Connect(wrapped(err), s, f)
 		cases = append(cases, judged{"upgrade: " + name, c, sure, v})
 	}
 	status := func(code int, server, body string, header ...string) error {
@@ -43,7 +43,7 @@ func upgradeCases(t *testing.T) []judged {
 		}
 		return &wsconn.HandshakeError{Status: code, Header: h, Body: []byte(body), Err: errors.New("bad handshake")}
 	}
-	answered := func(name string, err error, s diagnose.Setting, c diagnose.Cause, sure diagnose.Confidence) {
+	answered := func(name string, err error, s diagnose.ServerContext, c diagnose.Cause, sure diagnose.Confidence) {
 		add(name, err, s, none, c, sure)
 	}
 
@@ -100,9 +100,9 @@ func upgradeCases(t *testing.T) []judged {
 	answered("999", status(999, "", "x"), wss, diagnose.WSUnexpectedStatus, certain)
 
 	// Early data: only a working attempt without it makes it the culprit.
-	without := diagnose.WayFacts{WithoutEarlyData: diagnose.Yes}
+	without := diagnose.ConnectFacts{WithoutEarlyData: diagnose.Yes}
 	add("400 with early data, fine without", status(400, "", ""), early, without, diagnose.WSEarlyDataRefused, certain)
-	add("400 with early data, the same without", status(400, "", ""), early, diagnose.WayFacts{WithoutEarlyData: diagnose.No}, diagnose.WSBadRequest, likely)
+	add("400 with early data, the same without", status(400, "", ""), early, diagnose.ConnectFacts{WithoutEarlyData: diagnose.No}, diagnose.WSBadRequest, likely)
 	add("404 with early data, not tried without", status(404, "", ""), early, none, diagnose.WSNotFound, certain)
 	add("404, no early data configured", status(404, "", ""), ws, without, diagnose.WSNotFound, certain)
 
@@ -120,23 +120,23 @@ func upgradeCases(t *testing.T) []judged {
 	add("silent, TLS answered", silent, ws, other, diagnose.WSNeedsTLS, certain)
 	// The handshake went well, whatever the port answers to plain HTTP.
 	add("silent within TLS, HTTP answered", silent, wss, other, diagnose.WSSilent, certain)
-	add("silent, VMess accepted", silent, ws, diagnose.WayFacts{VMessBelow: diagnose.Yes, OtherTLS: diagnose.No}, diagnose.WSNotWebSocket, certain)
-	add("silent", silent, wss, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
-	add("silent, worked a moment ago", silent, ws, diagnose.WayFacts{Worked: true}, diagnose.WSSilent, certain)
+	add("silent, VMess accepted", silent, ws, diagnose.ConnectFacts{VMessBelow: diagnose.Yes, OtherTLS: diagnose.No}, diagnose.WSNotWebSocket, certain)
+	add("silent", silent, wss, diagnose.ConnectFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
+	add("silent, worked a moment ago", silent, ws, diagnose.ConnectFacts{Worked: true}, diagnose.WSSilent, certain)
 	add("silent, TLS not tried", silent, ws, none, diagnose.WSSilent, certain)
-	add("silent, not TLS either", silent, ws, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
+	add("silent, not TLS either", silent, ws, diagnose.ConnectFacts{OtherTLS: diagnose.No}, diagnose.WSSilent, certain)
 
 	cut := func(err error) error { return fmt.Errorf("websocket upgrade: %w: %w", wsconn.ErrClosedEarly, err) }
-	add("closed", cut(io.EOF), ws, diagnose.WayFacts{OtherTLS: diagnose.No}, diagnose.WSReset, certain)
+	add("closed", cut(io.EOF), ws, diagnose.ConnectFacts{OtherTLS: diagnose.No}, diagnose.WSReset, certain)
 	add("closed, TLS answered", cut(io.EOF), ws, other, diagnose.WSNeedsTLS, certain)
-	add("closed, VMess accepted", cut(io.EOF), wss, diagnose.WayFacts{VMessBelow: diagnose.Yes}, diagnose.WSNotWebSocket, certain)
-	add("closed, HTTP/2 answered", cut(io.EOF), wss, diagnose.WayFacts{HTTP2: diagnose.Yes}, diagnose.WSNotHTTP, likely)
+	add("closed, VMess accepted", cut(io.EOF), wss, diagnose.ConnectFacts{VMessBelow: diagnose.Yes}, diagnose.WSNotWebSocket, certain)
+	add("closed, HTTP/2 answered", cut(io.EOF), wss, diagnose.ConnectFacts{HTTP2: diagnose.Yes}, diagnose.WSNotHTTP, likely)
 	add("closed by an alert", cut(tls.AlertError(116)), wss, none, diagnose.TLSRefused, certain)
 	add("reset", cut(os.NewSyscallError("read", syscall.ECONNRESET)), wss, none, diagnose.WSReset, certain)
 	return cases
 }
 
-func withPath(s diagnose.Setting, path string) diagnose.Setting {
+func withPath(s diagnose.ServerContext, path string) diagnose.ServerContext {
 	s.Path = path
 	return s
 }
@@ -147,14 +147,14 @@ func FuzzUpgrade(f *testing.F) {
 	f.Add(301, "\x1b[31m\u202e", "\r\n", "https://u:p@h:\"1\"/?q", []byte("Client sent an HTTP request to an HTTPS server"), false)
 	f.Add(0, "", "", "", []byte{0x15, 3, 1}, false)
 	f.Fuzz(func(t *testing.T, status int, server, kind, location string, body []byte, secure bool) {
-		s := diagnose.Setting{Address: "a", Port: 1, Path: "/", Host: "a", ServerName: "a", TLS: secure}
+		s := diagnose.ServerContext{Address: "a", Port: 1, Path: "/", Host: "a", ServerName: "a", TLS: secure}
 		header := http.Header{"Server": {server}, "Content-Type": {kind}, "Location": {location}}
 		for _, err := range []error{
 			&wsconn.HandshakeError{Status: status, Header: header, Body: body, Err: io.EOF},
 			&wsconn.ProtocolError{Seen: body[:min(len(body), 64)], Err: io.EOF},
 			errors.New(server),
 		} {
-			v, ok := diagnose.Way(err, s, diagnose.WayFacts{})
+			v, ok := diagnose.Connect(err, s, diagnose.ConnectFacts{})
 			if !ok || v.Fix == "" || utf8.RuneCountInString(v.Line()) > 260 {
 				t.Fatalf("%v: %+v", ok, v)
 			}

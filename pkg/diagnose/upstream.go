@@ -6,12 +6,12 @@ import (
 	"net"
 	"strings"
 
-	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/carrier/netdial"
 	"vmess-local/pkg/transport"
 )
 
 // upstream judges a failure at the company proxy.
-func upstream(e *netdial.Error, s Setting) Verdict {
+func upstream(e *netdial.Error, s ServerContext) Verdict {
 	proxy := "the proxy " + first(s.Upstream, clean(e.Addr, 60))
 	key := s.at("/upstream")
 	var answer *netdial.UpstreamError
@@ -45,7 +45,7 @@ func upstream(e *netdial.Error, s Setting) Verdict {
 	return v
 }
 
-func upstreamAnswer(a *netdial.UpstreamError, s Setting, proxy, key string) Verdict {
+func upstreamAnswer(a *netdial.UpstreamError, s ServerContext, proxy, key string) Verdict {
 	switch {
 	case a.Auth:
 		return upstreamAuth(a, proxy, key)

@@ -35,12 +35,12 @@ func (c Confidence) String() string {
 // MarshalText is String, for JSON.
 func (c Confidence) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// A Known is a yes or no that may be unknown.
-type Known uint8
+// A Tristate is a yes or no that may be unknown.
+type Tristate uint8
 
 // The values of a Known.
 const (
-	Unknown Known = iota
+	Unknown Tristate = iota
 	Yes
 	No
 )
@@ -95,8 +95,8 @@ func (v Verdict) Record() (msg string, attrs []any) {
 	return v.Sentence, []any{"cause", string(v.Cause), "fix", v.Fix, "confidence", v.Confidence.String()}
 }
 
-// Folded returns the line that stands for n repeats of v within d.
-func Folded(v Verdict, n int, d time.Duration) string {
+// RepeatLine returns the line that stands for n repeats of v within d.
+func RepeatLine(v Verdict, n int, d time.Duration) string {
 	return fmt.Sprintf("%s: again %s in %s", v.Cause, plural(n, "time"), spoken(d))
 }
 

@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // A Report tells how one request ended.
@@ -27,7 +27,7 @@ type Report struct {
 	Up, Down int64 // bytes towards the destination and back
 	Dropped  int64 // datagrams that did not go on, of an association
 	Duration time.Duration
-	Quiet    time.Duration // from the last byte moved to the end
+	IdleFor  time.Duration // from the last byte moved to the end
 }
 
 // A Reporter hears of every request's end. It is called concurrently and must
@@ -58,9 +58,9 @@ type Dispatcher struct {
 	// its first bytes travel with the dialer's own request; 0 is for dialers
 	// that hold nothing back.
 	FirstWait time.Duration
-	// Well reports whether the way out is known to work, so that success can
+	// Healthy reports whether the way out is known to work, so that success can
 	// be answered before it is tried; nil means never.
-	Well func() bool
+	Healthy func() bool
 	// Idle ends a stream whose both directions were silent for so long; 0
 	// means never.
 	Idle time.Duration
@@ -77,18 +77,18 @@ type Dispatcher struct {
 	// Watcher may be nil.
 	Watcher Watcher
 
-	tide tide
+	gc gcPacer
 }
 
 var _ transport.StreamDialer = (*Dispatcher)(nil)
 
 // HandleStream serves one request until it is over. Cancelling ctx ends it.
 func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
-	d.tide.rise()
-	defer d.tide.fall()
+	d.gc.inc()
+	defer d.gc.dec()
 	h := d.begin(ctx, r)
 	defer h.cut()
-	h.join()
+	h.connect()
 	if h.err == nil {
 		h.outcome = h.relay.Run(h.ctx, h.local, h.remote)
 		h.err = h.outcome.Err()
@@ -96,10 +96,10 @@ func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
 	h.report()
 }
 
-// A handled is a request on its way. It is not on the stack of its goroutine,
+// A job is a request on its way. It is not on the stack of its goroutine,
 // which is kept small: it may be idle for hours.
-type handled struct {
-	flow
+type job struct {
+	streams
 	dispatcher *Dispatcher
 	ctx        context.Context
 	cut        context.CancelFunc
@@ -111,8 +111,8 @@ type handled struct {
 	err        error
 }
 
-func (d *Dispatcher) begin(ctx context.Context, r *transport.Request) *handled {
-	h := &handled{dispatcher: d, ctx: ctx, cut: func() {}, request: r, start: time.Now(), end: func(bool) {}}
+func (d *Dispatcher) begin(ctx context.Context, r *transport.Request) *job {
+	h := &job{dispatcher: d, ctx: ctx, cut: func() {}, request: r, start: time.Now(), end: func(bool) {}}
 	h.relay.Idle = d.Idle
 	if d.Watcher != nil {
 		h.ctx, h.cut = context.WithCancel(ctx)
@@ -121,13 +121,13 @@ func (d *Dispatcher) begin(ctx context.Context, r *transport.Request) *handled {
 	return h
 }
 
-// join makes the streams in a goroutine of its own, for dialling makes the
+// connect makes the streams in a goroutine of its own, for dialling makes the
 // stack grow.
-func (h *handled) join() {
+func (h *job) connect() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		h.flow, h.err = h.dispatcher.join(h.ctx, h.request)
+		h.streams, h.err = h.dispatcher.join(h.ctx, h.request)
 	}()
 	<-done
 	if h.relay.Up != nil {
@@ -135,12 +135,12 @@ func (h *handled) join() {
 	}
 }
 
-func (h *handled) report() {
+func (h *job) report() {
 	h.end(h.err != nil)
 	o := &h.outcome
 	h.dispatcher.report(Report{
 		Request: h.request, Remote: h.remote, Err: h.err,
-		Up: o.Up + h.sent, Down: o.Down, Duration: time.Since(h.start), Quiet: o.Quiet,
+		Up: o.Up + h.sent, Down: o.Down, Duration: time.Since(h.start), IdleFor: o.IdleFor,
 	})
 }
 
@@ -150,30 +150,30 @@ func (d *Dispatcher) report(r Report) {
 	}
 }
 
-// A flow is the two streams of a request and how much payload went ahead of
+// A streams is the two streams of a request and how much payload went ahead of
 // the relay.
-type flow struct {
+type streams struct {
 	local, remote transport.StreamConn
 	sent          int64
 }
 
 // join makes the two streams of a request. What it made is closed on an error.
-func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (flow, error) {
-	if len(r.First) == 0 && d.FirstWait > 0 && d.Well != nil && d.Well() {
+func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (streams, error) {
+	if len(r.First) == 0 && d.FirstWait > 0 && d.Healthy != nil && d.Healthy() {
 		return d.answerFirst(ctx, r)
 	}
 	remote, err := d.dialWanted(ctx, r)
 	if err != nil {
 		err = &DialError{err}
 		_ = r.Pending.Abort(err) // its error would say only that nobody listens
-		return flow{}, err
+		return streams{}, err
 	}
 	local, err := r.Pending.Proceed(netip.AddrPort{})
 	if err != nil {
 		_ = transport.Reset(remote)
-		return flow{}, &transport.SideError{Side: transport.Local, Op: "answer", Err: err}
+		return streams{}, &transport.RelayError{Side: transport.Local, Op: "answer", Err: err}
 	}
-	f := flow{local, remote, int64(len(r.First))}
+	f := streams{local, remote, int64(len(r.First))}
 	if len(r.First) > 0 || d.FirstWait == 0 {
 		return f, nil
 	}
@@ -182,13 +182,13 @@ func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (flow, erro
 	first, err := d.readFirst(local, buf)
 	if err == nil {
 		if _, err = remote.Write(first); err != nil {
-			err = &transport.SideError{Side: transport.Remote, Op: "write", Err: err}
+			err = &transport.RelayError{Side: transport.Remote, Op: "write", Err: err}
 		}
 	}
 	if err != nil {
 		_ = transport.Reset(local)
 		_ = transport.Reset(remote)
-		return flow{}, err
+		return streams{}, err
 	}
 	f.sent = int64(len(first))
 	return f, nil
@@ -197,7 +197,7 @@ func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (flow, erro
 // dialWanted dials for as long as the client waits for the answer, where its
 // inbound can tell.
 func (d *Dispatcher) dialWanted(ctx context.Context, r *transport.Request) (transport.StreamConn, error) {
-	client, ok := r.Pending.(transport.GoneWaiter)
+	client, ok := r.Pending.(transport.DisconnectWaiter)
 	if !ok {
 		return d.Dialer.DialStream(ctx, r.Destination, r.First)
 	}
@@ -207,7 +207,7 @@ func (d *Dispatcher) dialWanted(ctx context.Context, r *transport.Request) (tran
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		if client.WaitGone(watch) {
+		if client.WaitDisconnect(watch) {
 			giveUp()
 		}
 	}()
@@ -217,17 +217,17 @@ func (d *Dispatcher) dialWanted(ctx context.Context, r *transport.Request) (tran
 
 // answerFirst answers success before it dials, so that the first bytes travel
 // with the dial.
-func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (flow, error) {
+func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (streams, error) {
 	local, err := r.Pending.Proceed(netip.AddrPort{})
 	if err != nil {
-		return flow{}, &transport.SideError{Side: transport.Local, Op: "answer", Err: err}
+		return streams{}, &transport.RelayError{Side: transport.Local, Op: "answer", Err: err}
 	}
 	buf := transport.GetBuffer()
 	defer buf.Release()
 	first, err := d.readFirst(local, buf)
 	if err != nil {
 		_ = transport.Reset(local)
-		return flow{}, err
+		return streams{}, err
 	}
 	remote, err := d.dialAnswered(ctx, r, local, first)
 	if err == nil && len(first) == 0 {
@@ -237,9 +237,9 @@ func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (flo
 	}
 	if err != nil {
 		_ = transport.Reset(local)
-		return flow{}, &DialError{err}
+		return streams{}, &DialError{err}
 	}
-	return flow{local, remote, int64(len(first))}, nil
+	return streams{local, remote, int64(len(first))}, nil
 }
 
 // dialAnswered dials for as long as the application, which has its answer, is
@@ -247,10 +247,10 @@ func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (flo
 func (d *Dispatcher) dialAnswered(ctx context.Context, r *transport.Request, local transport.StreamConn, first []byte) (transport.StreamConn, error) {
 	wanted, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	var gone transport.Lookout
+	var gone transport.Poller
 	defer gone.Stop()
 	gone.Start(func() (again bool) {
-		if transport.Broken(local) || len(first) == 0 && transport.Left(local) {
+		if transport.ResetByPeer(local) || len(first) == 0 && transport.PeerClosed(local) {
 			giveUp()
 			return false
 		}
@@ -263,14 +263,14 @@ func (d *Dispatcher) dialAnswered(ctx context.Context, r *transport.Request, loc
 // does not, or has nothing to say, gives no bytes and no error.
 func (d *Dispatcher) readFirst(local transport.StreamConn, buf *transport.Buffer) ([]byte, error) {
 	if err := local.SetReadDeadline(time.Now().Add(d.FirstWait)); err != nil {
-		return nil, &transport.SideError{Side: transport.Local, Op: "read", Err: err}
+		return nil, &transport.RelayError{Side: transport.Local, Op: "read", Err: err}
 	}
 	n, err := local.Read(buf[:firstRead])
 	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) {
 		err = local.SetReadDeadline(time.Time{})
 	}
 	if err != nil {
-		return nil, &transport.SideError{Side: transport.Local, Op: "read", Err: err}
+		return nil, &transport.RelayError{Side: transport.Local, Op: "read", Err: err}
 	}
 	return buf[:n], nil
 }
@@ -283,7 +283,7 @@ const firstRead = 32 << 10
 // streams of their own (plain HTTP): the stream is reported when it is closed,
 // or did not come about.
 func (d *Dispatcher) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
-	w := &watched{dispatcher: d, request: &transport.Request{Destination: dst, Inbound: "http"}, start: time.Now()}
+	w := &meteredConn{dispatcher: d, request: &transport.Request{Destination: dst, Inbound: "http"}, start: time.Now()}
 	w.up, w.down, w.end = new(atomic.Int64), new(atomic.Int64), func(bool) {}
 	if d.Watcher == nil {
 		return w.dial(ctx, first)
@@ -301,8 +301,8 @@ func (d *Dispatcher) DialStream(ctx context.Context, dst netaddr.Addr, first []b
 	return conn, err
 }
 
-// watched reports a stream at its close.
-type watched struct {
+// meteredConn reports a stream at its close.
+type meteredConn struct {
 	transport.StreamConn
 	dispatcher *Dispatcher
 	request    *transport.Request
@@ -321,7 +321,7 @@ type failure struct {
 }
 
 // dial makes the stream, or reports that it did not come about.
-func (w *watched) dial(ctx context.Context, first []byte) (transport.StreamConn, error) {
+func (w *meteredConn) dial(ctx context.Context, first []byte) (transport.StreamConn, error) {
 	conn, err := w.dispatcher.Dialer.DialStream(ctx, w.request.Destination, first)
 	if err != nil {
 		err = &DialError{err}
@@ -335,23 +335,23 @@ func (w *watched) dial(ctx context.Context, first []byte) (transport.StreamConn,
 }
 
 // cut ends the stream.
-func (w *watched) cut() { _ = transport.Reset(w.StreamConn) }
+func (w *meteredConn) cut() { _ = transport.Reset(w.StreamConn) }
 
-func (w *watched) Read(p []byte) (int, error) {
+func (w *meteredConn) Read(p []byte) (int, error) {
 	n, err := w.StreamConn.Read(p)
 	w.count(w.down, n)
 	w.note("read", err)
 	return n, err
 }
 
-func (w *watched) Write(p []byte) (int, error) {
+func (w *meteredConn) Write(p []byte) (int, error) {
 	n, err := w.StreamConn.Write(p)
 	w.count(w.up, n)
 	w.note("write", err)
 	return n, err
 }
 
-func (w *watched) count(counter *atomic.Int64, n int) {
+func (w *meteredConn) count(counter *atomic.Int64, n int) {
 	if n > 0 {
 		counter.Add(int64(n))
 		w.moved.Store(int64(time.Since(w.start)))
@@ -359,25 +359,25 @@ func (w *watched) count(counter *atomic.Int64, n int) {
 }
 
 // quiet returns how long no byte has moved.
-func (w *watched) quiet() time.Duration {
+func (w *meteredConn) quiet() time.Duration {
 	return time.Since(w.start) - time.Duration(w.moved.Load())
 }
 
-func (w *watched) note(op string, err error) {
+func (w *meteredConn) note(op string, err error) {
 	if err != nil && err != io.EOF && !w.closed.Load() && !transport.EndsAnswer(err, w.quiet()) {
-		err = &transport.SideError{Side: transport.Remote, Op: op, Err: err}
+		err = &transport.RelayError{Side: transport.Remote, Op: op, Err: err}
 		w.failed.CompareAndSwap(nil, &failure{err, w.quiet()})
 	}
 }
 
-func (w *watched) Close() error {
+func (w *meteredConn) Close() error {
 	if w.closed.Swap(true) {
 		return w.StreamConn.Close()
 	}
 	err := w.StreamConn.Close()
-	r := Report{Request: w.request, Remote: w.StreamConn, Up: w.up.Load(), Down: w.down.Load(), Duration: time.Since(w.start), Quiet: w.quiet()}
+	r := Report{Request: w.request, Remote: w.StreamConn, Up: w.up.Load(), Down: w.down.Load(), Duration: time.Since(w.start), IdleFor: w.quiet()}
 	if f := w.failed.Load(); f != nil {
-		r.Err, r.Quiet = f.err, f.quiet
+		r.Err, r.IdleFor = f.err, f.quiet
 	}
 	w.end(r.Err != nil)
 	w.dispatcher.report(r)

@@ -12,8 +12,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -115,7 +115,7 @@ func TestFirstBytesTravelWithTheRequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, f := newPending(), newFar()
-				r := serve(&Dispatcher{Dialer: f, FirstWait: 5 * time.Millisecond, Well: func() bool { return well }}, p, nil)
+				r := serve(&Dispatcher{Dialer: f, FirstWait: 5 * time.Millisecond, Healthy: func() bool { return well }}, p, nil)
 				<-p.proceeded
 				synctest.Wait()
 				if f.dialled == well {
@@ -146,7 +146,7 @@ func TestSilentApplication(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, f := newPending(), newFar()
 				start := time.Now()
-				r := serve(&Dispatcher{Dialer: f, FirstWait: 5 * time.Millisecond, Well: func() bool { return well }}, p, nil)
+				r := serve(&Dispatcher{Dialer: f, FirstWait: 5 * time.Millisecond, Healthy: func() bool { return well }}, p, nil)
 				_, _ = f.peer.Write([]byte("220 banner"))
 				mustRead(t, p.app, "220 banner")
 				if took := time.Since(start); took > 5*time.Millisecond {
@@ -166,7 +166,7 @@ func TestSilentApplication(t *testing.T) {
 func TestFirstPayloadOfTheInbound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, f := newPending(), newFar()
-		r := serve(&Dispatcher{Dialer: f, FirstWait: time.Hour, Well: func() bool { return true }}, p, []byte("GET"))
+		r := serve(&Dispatcher{Dialer: f, FirstWait: time.Hour, Healthy: func() bool { return true }}, p, []byte("GET"))
 		<-p.proceeded
 		if string(f.first) != "GET" {
 			t.Errorf("dialled with %q", f.first)
@@ -190,7 +190,7 @@ func TestDialFails(t *testing.T) {
 		// Success was answered already: all that can be done is a reset.
 		p, f = newPending(), newFar()
 		f.err = cause
-		r := serve(&Dispatcher{Dialer: f, FirstWait: time.Millisecond, Well: func() bool { return true }}, p, nil)
+		r := serve(&Dispatcher{Dialer: f, FirstWait: time.Millisecond, Healthy: func() bool { return true }}, p, nil)
 		report = <-r
 		if _, err := p.app.Read(make([]byte, 1)); !errors.Is(err, transporttest.ErrReset) {
 			t.Errorf("the application reads %v", err)
@@ -207,8 +207,8 @@ func TestApplicationGone(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, f := newPending(), newFar()
 				_ = p.app.Reset()
-				report := <-serve(&Dispatcher{Dialer: f, FirstWait: time.Second, Well: func() bool { return well }}, p, nil)
-				var side *transport.SideError
+				report := <-serve(&Dispatcher{Dialer: f, FirstWait: time.Second, Healthy: func() bool { return well }}, p, nil)
+				var side *transport.RelayError
 				if !errors.As(report.Err, &side) || side.Side != transport.Local {
 					t.Errorf("reported %v", report.Err)
 				}
@@ -294,8 +294,8 @@ func TestDialStreamReportsSilence(t *testing.T) {
 				}
 				time.Sleep(time.Hour)
 				_ = c.Close()
-				if report := <-r; report.Quiet != want {
-					t.Errorf("reported %s without a byte, want %s", report.Quiet, want)
+				if report := <-r; report.IdleFor != want {
+					t.Errorf("reported %s without a byte, want %s", report.IdleFor, want)
 				}
 			})
 		})
@@ -383,8 +383,8 @@ type impatient struct {
 	gone chan struct{}
 }
 
-// WaitGone implements transport.GoneWaiter.
-func (p impatient) WaitGone(ctx context.Context) bool {
+// WaitDisconnect implements transport.GoneWaiter.
+func (p impatient) WaitDisconnect(ctx context.Context) bool {
 	select {
 	case <-p.gone:
 		return true
@@ -416,8 +416,8 @@ type leaver struct {
 	broken, left atomic.Bool
 }
 
-func (l *leaver) Broken() bool { return l.broken.Load() }
-func (l *leaver) Left() bool   { return l.left.Load() }
+func (l *leaver) ResetByPeer() bool { return l.broken.Load() }
+func (l *leaver) PeerClosed() bool  { return l.left.Load() }
 
 // answered is a pending whose stream is a leaver.
 type answered struct {
@@ -446,7 +446,7 @@ func TestGivenUpAnswered(t *testing.T) {
 				p := newPending()
 				a := answered{p, &leaver{Conn: p.local}}
 				d := &Dispatcher{
-					FirstWait: 5 * time.Millisecond, Well: func() bool { return true },
+					FirstWait: 5 * time.Millisecond, Healthy: func() bool { return true },
 					Dialer: transport.DialerFunc(func(ctx context.Context, _ netaddr.Addr, _ []byte) (transport.StreamConn, error) {
 						ctx, cancel := context.WithTimeout(ctx, dial)
 						defer cancel()

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // HandlePackets serves one datagram association by the Dispatcher's Packets
@@ -18,9 +18,9 @@ import (
 // hold buffers only while they have one in hand. Datagrams that cannot go on
 // are dropped and counted. Cancelling ctx ends it.
 func (d *Dispatcher) HandlePackets(ctx context.Context, r *transport.Request, near transport.PacketConn) {
-	d.tide.rise()
-	defer d.tide.fall()
-	a := &association{near: near, refused: sync.OnceFunc(func() { d.refused(r) }), start: time.Now(), up: new(atomic.Int64), down: new(atomic.Int64)}
+	d.gc.inc()
+	defer d.gc.dec()
+	a := &association{inbound: near, refused: sync.OnceFunc(func() { d.refused(r) }), start: time.Now(), up: new(atomic.Int64), down: new(atomic.Int64)}
 	end := func(bool) {}
 	if d.Watcher != nil {
 		var cut func()
@@ -30,7 +30,7 @@ func (d *Dispatcher) HandlePackets(ctx context.Context, r *transport.Request, ne
 	}
 	far, err := d.Packets.DialPacket(ctx, r.Destination)
 	if err == nil {
-		a.far = far
+		a.outbound = far
 		err = a.run(ctx, d.PacketIdle)
 	} else {
 		_ = near.Close()
@@ -38,8 +38,8 @@ func (d *Dispatcher) HandlePackets(ctx context.Context, r *transport.Request, ne
 	}
 	end(err != nil)
 	d.report(Report{
-		Request: r, Err: err, Up: a.up.Load(), Down: a.down.Load(), Dropped: a.lost(),
-		Duration: time.Since(a.start), Quiet: time.Since(a.last()),
+		Request: r, Err: err, Up: a.up.Load(), Down: a.down.Load(), Dropped: a.recordDropped(),
+		Duration: time.Since(a.start), IdleFor: time.Since(a.last()),
 	})
 }
 
@@ -51,12 +51,12 @@ func (d *Dispatcher) refused(r *transport.Request) {
 
 // An association is a pair of joined PacketConns.
 type association struct {
-	near, far transport.PacketConn
-	start     time.Time
-	moved     atomic.Int64  // when a datagram came last, nanoseconds after start
-	up, down  *atomic.Int64 // bytes
-	dropped   atomic.Int64
-	refused   func() // is told of datagrams that the rules forbid
+	inbound, outbound transport.PacketConn
+	start             time.Time
+	moved             atomic.Int64  // when a datagram came last, nanoseconds after start
+	up, down          *atomic.Int64 // bytes
+	dropped           atomic.Int64
+	refused           func() // is told of datagrams that the rules forbid
 
 	once sync.Once
 	err  error // why it ended: the first cause
@@ -72,9 +72,9 @@ func (a *association) run(ctx context.Context, idle time.Duration) error {
 	}
 	var back sync.WaitGroup
 	back.Go(func() {
-		a.carry(a.far, a.near, transport.Remote, transport.Local, a.down)
+		a.copyPackets(a.outbound, a.inbound, transport.Remote, transport.Local, a.down)
 	})
-	a.carry(a.near, a.far, transport.Local, transport.Remote, a.up)
+	a.copyPackets(a.inbound, a.outbound, transport.Local, transport.Remote, a.up)
 	back.Wait()
 	return a.err
 }
@@ -83,34 +83,34 @@ func (a *association) run(ctx context.Context, idle time.Duration) error {
 func (a *association) end(err error) {
 	a.once.Do(func() {
 		a.err = err
-		_ = a.near.Close()
-		_ = a.far.Close()
+		_ = a.inbound.Close()
+		_ = a.outbound.Close()
 	})
 }
 
-// carry moves datagrams one way until a side ends.
-func (a *association) carry(from, to transport.PacketConn, source, sink transport.Side, moved *atomic.Int64) {
+// copyPackets moves datagrams one way until a side ends.
+func (a *association) copyPackets(from, to transport.PacketConn, source, sink transport.Side, moved *atomic.Int64) {
 	for {
-		b, p, addr, err := transport.ReadPacketLazy(from)
+		b, p, addr, err := transport.ReadPacketPooled(from)
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				a.end(nil)
 			} else {
-				a.end(&transport.SideError{Side: source, Op: "read", Err: err})
+				a.end(&transport.RelayError{Side: source, Op: "read", Err: err})
 			}
 			return
 		}
-		err = a.pass(p, addr, to, moved)
+		err = a.forward(p, addr, to, moved)
 		b.Release()
 		if err != nil {
-			a.end(&transport.SideError{Side: sink, Op: "write", Err: err})
+			a.end(&transport.RelayError{Side: sink, Op: "write", Err: err})
 			return
 		}
 	}
 }
 
-// pass sends one datagram on; an error is the association's end.
-func (a *association) pass(p []byte, addr netaddr.Addr, to transport.PacketConn, moved *atomic.Int64) error {
+// forward sends one datagram on; an error is the association's end.
+func (a *association) forward(p []byte, addr netaddr.Addr, to transport.PacketConn, moved *atomic.Int64) error {
 	a.moved.Store(int64(time.Since(a.start)))
 	err := to.WritePacket(p, addr)
 	switch {
@@ -127,11 +127,11 @@ func (a *association) pass(p []byte, addr netaddr.Addr, to transport.PacketConn,
 	return nil
 }
 
-// lost is how many datagrams were dropped, those among them that the far side
+// recordDropped is how many datagrams were dropped, those among them that the far side
 // dropped after it took them.
-func (a *association) lost() int64 {
+func (a *association) recordDropped() int64 {
 	n := a.dropped.Load()
-	if l, ok := a.far.(interface{ Lost() int64 }); ok {
+	if l, ok := a.outbound.(interface{ Lost() int64 }); ok {
 		n += l.Lost()
 	}
 	return n

@@ -12,8 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // A datagram is one that a fake association carries.
@@ -158,7 +158,7 @@ func TestPacketsSideFails(t *testing.T) {
 	near.refuse = func(datagram) error { return broken }
 	far.in <- datagram{"down", one}
 	r := <-ended
-	var side *transport.SideError
+	var side *transport.RelayError
 	if !errors.As(r.Err, &side) || side.Side != transport.Local || side.Op != "write" || !errors.Is(r.Err, broken) {
 		t.Errorf("reported %+v", r)
 	}
@@ -177,7 +177,7 @@ func TestPacketsIdle(t *testing.T) {
 			<-near.out
 		}
 		r := <-ended
-		if took := time.Since(start); r.Err != nil || took != 210*time.Second || r.Quiet != time.Minute {
+		if took := time.Since(start); r.Err != nil || took != 210*time.Second || r.IdleFor != time.Minute {
 			t.Errorf("ended after %v: %+v", took, r)
 		}
 		if !near.isClosed() || !far.isClosed() {

@@ -7,11 +7,11 @@ import (
 	"net/url"
 	"time"
 
+	"vmess-local/pkg/carrier/netdial"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/direct"
-	"vmess-local/pkg/netaddr"
-	"vmess-local/pkg/netdial"
+	"vmess-local/pkg/outbound/direct"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // egress is a way out by a proxy ("egress.dial"). Names are the proxy's to
@@ -37,7 +37,7 @@ func (e *egress) DialStream(ctx context.Context, dst netaddr.Addr, first []byte)
 	way := netdial.Dialer{Server: dst, Timeout: e.timeout, Upstream: e.proxy}
 	conn, err := way.ConnectStream(ctx, first)
 	if err == nil {
-		transport.Frail(conn)
+		transport.ResetOnAbort(conn)
 	}
 	return conn, err
 }

@@ -14,9 +14,9 @@ import (
 
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // A program of yours has the server in it: on a listener of its own, with its

@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/vmess"
+	"vmess-local/pkg/protocol/vmess"
 )
 
 // certificatePause is how often the certificate's files are looked at.
@@ -74,9 +74,9 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	if s := c.look(); s != c.stamps {
 		if err := c.load(s); err != nil {
-			c.log.Error("certificate", logline.Text("the certificate's files have changed and cannot be used; the old one stays in use: %v", err))
+			c.log.Error("certificate", logging.Text("the certificate's files have changed and cannot be used; the old one stays in use: %v", err))
 		} else {
-			c.log.Info("certificate", logline.Text("the certificate was read again: good until %s", c.loaded.Leaf.NotAfter.Format(time.DateOnly)))
+			c.log.Info("certificate", logging.Text("the certificate was read again: good until %s", c.loaded.Leaf.NotAfter.Format(time.DateOnly)))
 		}
 	}
 	return c.loaded, nil
@@ -212,11 +212,11 @@ func Warnings(cfg *config.Server) []string {
 			warnings = append(warnings, fmt.Sprintf("users[%d]: %s", i, text))
 		}
 	}
-	if vmess.LeastRefused(users) >= vmess.AmpleRefusal {
+	if vmess.MinDrain(users) >= vmess.SafeDrain {
 		return warnings
 	}
 	at := ""
-	if file, line, column, ok := cfg.Place("users"); ok {
+	if file, line, column, ok := cfg.Position("users"); ok {
 		at = fmt.Sprintf(" at %s:%d:%d", file, line, column)
 	}
 	return append(warnings, "by the ids of \"users\""+at+" refused requests end so early that one altered on the way can be told: give a user a fresh id, as vmess-server init draws them")
@@ -244,7 +244,7 @@ func (s *Server) Reload(cfg *config.Server) error {
 		return fmt.Errorf("users: %w", err)
 	}
 	s.cfg = cfg
-	s.log.Info("reloaded", logline.Text("reloaded: %s", howMany(len(users))), "users", len(users))
+	s.log.Info("reloaded", logging.Text("reloaded: %s", howMany(len(users))), "users", len(users))
 	return nil
 }
 

@@ -222,11 +222,11 @@ func TestProxied(t *testing.T) {
 			_, _ = io.WriteString(far, data[cut:])
 			_ = far.Close()
 		}()
-		c := &proxied{StreamConn: halfless{near}, patience: 5 * time.Second}
+		c := &proxied{StreamConn: noHalfClose{near}, patience: 5 * time.Second}
 		if got := c.RemoteAddr().String(); got != "203.0.113.5:4711" {
 			t.Fatalf("cut at %d: from %s", cut, got)
 		}
-		b, n, err := transport.ReadLazy(c, 0, 1)
+		b, n, err := transport.ReadPooled(c, 0, 1)
 		if err != nil || n != 1 || b[0] != 'd' {
 			t.Fatalf("cut at %d: %d bytes, %v", cut, n, err)
 		}

@@ -7,8 +7,8 @@ import (
 	"strconv"
 
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/stats"
 	"vmess-local/pkg/status"
+	"vmess-local/pkg/status/stats"
 )
 
 // newPage makes the status page, nil when it is off.
@@ -20,7 +20,7 @@ func (s *Server) newPage(cfg config.Status) (*status.Page, error) {
 	if err != nil {
 		return nil, fmt.Errorf("status.listen: %w", err)
 	}
-	s.board = stats.NewBoard()
+	s.board = stats.NewRegistry()
 	s.dispatch.Watcher = s.board
 	made := status.New(ln, page{s}, "")
 	_, made.MaxConns = shares(s.cfg)
@@ -84,7 +84,7 @@ func (page) Proxy() (addr string, auth bool) { return "", false }
 // Act implements status.Source.
 func (p page) Act(_ context.Context, what, which string) error {
 	id, err := strconv.ParseUint(which, 10, 64)
-	if what == "cut" && err == nil && p.server.board.Cut(id) {
+	if what == "cut" && err == nil && p.server.board.Close(id) {
 		return nil
 	}
 	return status.ErrUnknown

@@ -169,11 +169,11 @@ func (c *proxied) WaitRead() error {
 	return w.WaitRead()
 }
 
-// ReadLazy implements transport.LazyReader.
-func (c *proxied) ReadLazy(head, most int) (*transport.Buffer, int, error) {
+// ReadPooled implements transport.LazyReader.
+func (c *proxied) ReadPooled(head, most int) (*transport.Buffer, int, error) {
 	c.open()
 	if len(c.rest) == 0 && c.err == nil {
-		return transport.ReadLazy(c.StreamConn, head, most)
+		return transport.ReadPooled(c.StreamConn, head, most)
 	}
 	b := transport.GetBuffer()
 	n, err := c.Read(b[head : head+most])
@@ -187,8 +187,8 @@ func (c *proxied) ReadLazy(head, most int) (*transport.Buffer, int, error) {
 // Reset implements transport.Resetter.
 func (c *proxied) Reset() error { return transport.Reset(c.StreamConn) }
 
-// Broken implements transport.Breaker.
-func (c *proxied) Broken() bool { return transport.Broken(c.StreamConn) }
+// ResetByPeer implements transport.Breaker.
+func (c *proxied) ResetByPeer() bool { return transport.ResetByPeer(c.StreamConn) }
 
-// Standing implements transport.Stander.
-func (c *proxied) Standing() transport.Standing { return transport.StandingOf(c.StreamConn) }
+// SendState implements transport.Stander.
+func (c *proxied) SendState() transport.SendState { return transport.SendStateOf(c.StreamConn) }

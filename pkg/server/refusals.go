@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"vmess-local/pkg/logline"
+	"vmess-local/pkg/cli/logging"
 )
 
 const (
@@ -53,7 +53,7 @@ func (r *refusals) tell(from net.Addr, err error) {
 	t.count++
 	t.last = from
 	if t.count <= refusalsTold {
-		r.log.Warn("rejected", logline.Text("rejected a connection from %s: %v", from, err), "from", from.String(), "err", err)
+		r.log.Warn("rejected", logging.Text("rejected a connection from %s: %v", from, err), "from", from.String(), "err", err)
 	}
 }
 
@@ -86,7 +86,7 @@ func (r *refusals) sum(t *refusal) {
 	if more <= 0 {
 		return
 	}
-	r.log.Warn("rejected", logline.Text("rejected %d more in %.0f s: %s; the last from %s", more, time.Since(t.since).Seconds(), t.reason, t.last),
+	r.log.Warn("rejected", logging.Text("rejected %d more in %.0f s: %s; the last from %s", more, time.Since(t.since).Seconds(), t.reason, t.last),
 		"from", t.last.String(), "err", t.reason, "count", more)
 }
 

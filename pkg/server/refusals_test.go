@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"vmess-local/pkg/logline"
+	"vmess-local/pkg/cli/logging"
 )
 
 // TestFloodOfRefusals: whoever can reach the port cannot fill the log, neither
@@ -19,7 +19,7 @@ import (
 func TestFloodOfRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := new(logged)
-		r := newRefusals(slog.New(logline.New(log, slog.LevelInfo, false)))
+		r := newRefusals(slog.New(logging.New(log, slog.LevelInfo, false)))
 		from := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:5"))
 		lines := func() int { return strings.Count(log.String(), "\n") }
 		for range 100_000 {

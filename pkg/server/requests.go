@@ -11,13 +11,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/direct"
 	"vmess-local/pkg/dispatch"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/mux"
+	"vmess-local/pkg/outbound/direct"
+	"vmess-local/pkg/protocol/mux"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
 )
 
 // packetIdle is the silence after which a UDP association ends: what RFC 4787
@@ -30,37 +30,37 @@ const (
 	refusalPause = time.Minute
 )
 
-// An occasion to say something comes again only after a pause.
-type occasion struct{ last atomic.Int64 } // Unix nanoseconds
+// An logLimiter to say something comes again only after a pause.
+type logLimiter struct{ last atomic.Int64 } // Unix nanoseconds
 
 // has reports whether there is one, and takes it.
-func (o *occasion) has(pause time.Duration) bool {
+func (o *logLimiter) has(pause time.Duration) bool {
 	now, last := time.Now().UnixNano(), o.last.Load()
 	return now-last >= int64(pause) && o.last.CompareAndSwap(last, now)
 }
 
-// A gate lets so many in at one time.
-type gate struct {
+// A semaphore lets so many in at one time.
+type semaphore struct {
 	max  int64
 	open atomic.Int64
-	full occasion
+	full logLimiter
 }
 
-func (g *gate) enter() bool {
+func (g *semaphore) acquire() bool {
 	if g.open.Add(1) <= g.max {
 		return true
 	}
-	g.leave()
+	g.release()
 	return false
 }
 
-func (g *gate) leave() { g.open.Add(-1) }
+func (g *semaphore) release() { g.open.Add(-1) }
 
 // errTooMany refuses a request when too many are served.
 var errTooMany = errors.New("too many ways out at one time")
 
-// wayOut assembles what carries requests to their destinations.
-func (s *Server) wayOut(cfg *config.Server, opt Options) *dispatch.Dispatcher {
+// outboundSlot assembles what carries requests to their destinations.
+func (s *Server) outboundSlot(cfg *config.Server, opt Options) *dispatch.Dispatcher {
 	out := &direct.Dialer{AllowPrivate: cfg.Egress.AllowPrivate, Timeout: time.Duration(cfg.Limits.Dial), Resolver: opt.Resolver}
 	r := &reporter{log: opt.Log}
 	d := &dispatch.Dispatcher{
@@ -136,7 +136,7 @@ func (s *Server) servePackets(ctx context.Context, r *transport.Request, near tr
 		_ = near.Close()
 		return
 	}
-	defer s.ways.leave()
+	defer s.outboundSlots.release()
 	s.dispatch.HandlePackets(ctx, r, near)
 }
 
@@ -146,18 +146,18 @@ func (s *Server) handleStream(ctx context.Context, r *transport.Request) {
 		_ = r.Pending.Abort(errTooMany)
 		return
 	}
-	defer s.ways.leave()
+	defer s.outboundSlots.release()
 	s.dispatch.HandleStream(ctx, r)
 }
 
 // admit counts a request in, of which one tunnel may bring many: each has a
 // socket, and the system allows so many.
 func (s *Server) admit(r *transport.Request) bool {
-	if s.ways.enter() {
+	if s.outboundSlots.acquire() {
 		return true
 	}
-	if s.ways.full.has(fullPause) {
-		s.log.Warn("too many ways out", logline.Text("too many ways out at one time: the limit is %d; requests of %s are refused", s.ways.max, called(r.User)), "user", r.User)
+	if s.outboundSlots.full.has(fullPause) {
+		s.log.Warn("too many ways out", logging.Text("too many ways out at one time: the limit is %d; requests of %s are refused", s.outboundSlots.max, userLabel(r.User)), "user", r.User)
 	}
 	return false
 }
@@ -166,11 +166,11 @@ func (s *Server) admit(r *transport.Request) bool {
 // one of a connection.
 func (s *Server) gated(pages http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.ways.enter() {
+		if !s.outboundSlots.acquire() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		defer s.ways.leave()
+		defer s.outboundSlots.release()
 		pages.ServeHTTP(w, r)
 	})
 }
@@ -181,7 +181,7 @@ func (s *Server) gated(pages http.Handler) http.Handler {
 // then.
 type reporter struct {
 	log  *slog.Logger
-	told occasion
+	told logLimiter
 }
 
 // Report implements dispatch.Reporter.
@@ -197,9 +197,9 @@ func (r *reporter) Report(p dispatch.Report) {
 		"up", p.Up, "down", p.Down, "dropped", p.Dropped, "took", p.Duration.String(), "err", p.Err)
 }
 
-// called is a user in a sentence: one who is named "first" must not read as an
+// userLabel is a user in a sentence: one who is named "first" must not read as an
 // adverb. Those without a name are "user 2" already.
-func called(user string) string {
+func userLabel(user string) string {
 	if strings.HasPrefix(user, "user ") {
 		return user
 	}
@@ -209,6 +209,6 @@ func called(user string) string {
 // notAllowed tells of a destination that the rules forbid.
 func (r *reporter) notAllowed(q *transport.Request) {
 	if r.told.has(refusalPause) {
-		r.log.Warn("private destination refused", logline.Text("%s asked for a private destination, which \"egress.allowPrivate\" forbids", called(q.User)), "user", q.User)
+		r.log.Warn("private destination refused", logging.Text("%s asked for a private destination, which \"egress.allowPrivate\" forbids", userLabel(q.User)), "user", q.User)
 	}
 }

@@ -17,10 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"vmess-local/pkg/direct"
-	"vmess-local/pkg/mux"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/outbound/direct"
+	"vmess-local/pkg/protocol/mux"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // host is a UDP socket somewhere on this machine.
@@ -115,7 +115,7 @@ func mustSend(t *testing.T, c transport.PacketConn, what string, to netaddr.Addr
 
 func mustRead(t *testing.T, c transport.PacketConn, want string, from netaddr.Addr) {
 	t.Helper()
-	b, p, got, err := transport.ReadPacketLazy(c)
+	b, p, got, err := transport.ReadPacketPooled(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestPlainIsBound(t *testing.T) {
 
 func TestCalled(t *testing.T) {
 	for user, want := range map[string]string{"first": `user "first"`, "user 2": "user 2"} {
-		if got := called(user); got != want {
+		if got := userLabel(user); got != want {
 			t.Errorf("%s is %s, want %s", user, got, want)
 		}
 	}
@@ -216,7 +216,7 @@ func TestPrivateDatagramsRefused(t *testing.T) {
 	}
 	c := open(t, func(ctx context.Context) (transport.PacketConn, error) { return dialer(t, s).DialPacket(ctx, h.addr) })
 	mustSend(t, c, "x", h.addr)
-	if b, _, _, err := transport.ReadPacketLazy(c); err != io.EOF {
+	if b, _, _, err := transport.ReadPacketPooled(c); err != io.EOF {
 		t.Errorf("plain: %v, %v", b, err)
 	}
 	if n := strings.Count(log.String(), "user \"alice\" asked for a private destination"); n != 1 {
@@ -238,7 +238,7 @@ func TestPacketsNeedTheirDialer(t *testing.T) {
 			mustRead(t, c, "hello", to)
 			continue
 		}
-		if b, _, _, err := transport.ReadPacketLazy(c); err == nil {
+		if b, _, _, err := transport.ReadPacketPooled(c); err == nil {
 			t.Error("a datagram came back without a way out")
 			b.Release()
 		}
@@ -285,7 +285,7 @@ func TestTooManyWaysOut(t *testing.T) {
 	}
 	c := open(t, func(ctx context.Context) (transport.PacketConn, error) { return m.DialPacket(ctx, to) })
 	mustSend(t, c, "x", to)
-	if b, _, _, err := transport.ReadPacketLazy(c); err == nil {
+	if b, _, _, err := transport.ReadPacketPooled(c); err == nil {
 		t.Error("one too many is served")
 		b.Release()
 	}
@@ -344,15 +344,15 @@ func TestAssociationsLeaveNothing(t *testing.T) {
 					mustRead(t, conns[i], "x", to)
 				}
 			}
-			if n := s.ways.open.Load(); n != int64(count) {
+			if n := s.outboundSlots.open.Load(); n != int64(count) {
 				t.Errorf("%d ways out for %d associations", n, count)
 			}
 			for _, c := range conns {
 				_ = c.Close()
 			}
-			for deadline := time.Now().Add(10 * time.Second); s.ways.open.Load() > 0 || runtime.NumGoroutine() > before+10; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(10 * time.Second); s.outboundSlots.open.Load() > 0 || runtime.NumGoroutine() > before+10; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
-					t.Fatalf("%d ways out, %d goroutines, %d before", s.ways.open.Load(), runtime.NumGoroutine(), before)
+					t.Fatalf("%d ways out, %d goroutines, %d before", s.outboundSlots.open.Load(), runtime.NumGoroutine(), before)
 				}
 			}
 		})

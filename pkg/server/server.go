@@ -22,20 +22,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vmess-local/pkg/carrier/tlsconn"
+	"vmess-local/pkg/carrier/wsconn"
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/dispatch"
-	"vmess-local/pkg/errno"
-	"vmess-local/pkg/limit"
-	"vmess-local/pkg/listen"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/mux"
-	"vmess-local/pkg/stats"
+	"vmess-local/pkg/host/errno"
+	"vmess-local/pkg/host/fdlimit"
+	"vmess-local/pkg/host/listen"
+	"vmess-local/pkg/protocol/mux"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/status"
-	"vmess-local/pkg/tlsconn"
+	"vmess-local/pkg/status/stats"
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/wsconn"
 )
 
 // Options are what a configuration file does not hold.
@@ -77,18 +77,18 @@ type Server struct {
 	hello    slog.Attr
 	mistake  string // in the environment; empty when there is none
 	proxies  trusted
-	board    *stats.Board // nil without the page
+	board    *stats.Registry // nil without the page
 	page     *status.Page
 
 	reloading sync.Mutex
 	cfg       *config.Server
 
-	open     atomic.Int64 // connections
-	full     occasion     // to say that they are too many
-	short    occasion     // to say that there are no more files
-	refusals *refusals
-	ways     gate         // ways out to destinations
-	mappings mux.Mappings // UDP associations that move between tunnels
+	open          atomic.Int64 // connections
+	full          logLimiter   // to say that they are too many
+	short         logLimiter   // to say that there are no more files
+	refusals      *refusals
+	outboundSlots semaphore    // ways out to destinations
+	mappings      mux.Mappings // UDP associations that move between tunnels
 
 	mu      sync.Mutex
 	closed  bool           // no new streams
@@ -107,7 +107,7 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 		opt.LookupEnv = os.LookupEnv
 	}
 	s := &Server{log: opt.Log, cfg: cfg, limits: cfg.Limits, max: connections(cfg), refusals: newRefusals(opt.Log)}
-	s.ways.max = int64(s.max)
+	s.outboundSlots.max = int64(s.max)
 	if err := s.accounts(cfg, opt); err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 			DynamicRecordSizingDisabled: true,
 		}
 	}
-	s.dispatch = s.wayOut(cfg, opt)
+	s.dispatch = s.outboundSlot(cfg, opt)
 	s.ws = wsconn.Server{Path: cfg.WS.Path, Host: cfg.WS.Host, Ping: pingAfter}
 	pages, err := newFallback(cfg.Fallback)
 	if err != nil {
@@ -152,7 +152,7 @@ func New(cfg *config.Server, opt Options) (*Server, error) {
 // a way out or of a page.
 func connections(cfg *config.Server) int {
 	files, _ := shares(cfg)
-	return limit.Connections(cfg.Limits.Connections, files, 2)
+	return fdlimit.Connections(cfg.Limits.Connections, files, 2)
 }
 
 // shares splits the files that the process may open: for connections, and for
@@ -161,7 +161,7 @@ func shares(cfg *config.Server) (files, page int) {
 	if cfg.Status.Enabled {
 		page = status.MaxConns
 	}
-	return limit.Files(page)
+	return fdlimit.Files(page)
 }
 
 func (s *Server) accounts(cfg *config.Server, opt Options) error {
@@ -185,9 +185,9 @@ func accepted(forced, byEnv bool) slog.Attr {
 		by = "V2RAY_VMESS_AEAD_FORCED"
 	}
 	if forced {
-		return logline.Text("VMessAEAD is enforced by %s: legacy MD5 clients are refused", by)
+		return logging.Text("VMessAEAD is enforced by %s: legacy MD5 clients are refused", by)
 	}
-	return logline.Text("legacy MD5 clients are accepted besides VMessAEAD, by %s", by)
+	return logging.Text("legacy MD5 clients are accepted besides VMessAEAD, by %s", by)
 }
 
 // Addr returns the address served, with the real port.
@@ -208,17 +208,17 @@ func (s *Server) Close() error {
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("authentication", s.hello)
 	if s.mistake != "" {
-		s.log.Warn("environment", logline.Text("%s", s.mistake))
+		s.log.Warn("environment", logging.Text("%s", s.mistake))
 	}
-	if warning := limit.Warning(s.limits.Connections, s.max, ""); warning != "" {
-		s.log.Warn("limits", logline.Text("%s", warning), "connections", s.max)
+	if warning := fdlimit.Warning(s.limits.Connections, s.max, ""); warning != "" {
+		s.log.Warn("limits", logging.Text("%s", warning), "connections", s.max)
 	}
-	s.log.Info("ready", logline.Text("ready: VMess over WebSocket on %s", s.Addr()), "listen", s.Addr().String())
+	s.log.Info("ready", logging.Text("ready: VMess over WebSocket on %s", s.Addr()), "listen", s.Addr().String())
 
 	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	if s.page != nil {
-		s.log.Info(logline.Status, logline.Text("status: %s", s.page.URL()), "url", s.page.URL())
+		s.log.Info(logging.Status, logging.Text("status: %s", s.page.URL()), "url", s.page.URL())
 		paged := make(chan error, 1)
 		go func() { paged <- s.page.Run(streams) }()
 		defer func() { cut(); <-paged }()
@@ -251,7 +251,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	refuse()
 	if s.drainStreams(cut) && err == nil {
-		s.log.Info("stopped", logline.Text("stopped: connections that were still open after %v were cut", time.Duration(s.limits.Drain)))
+		s.log.Info("stopped", logging.Text("stopped: connections that were still open after %v were cut", time.Duration(s.limits.Drain)))
 	}
 	s.refusals.close()
 	return err
@@ -284,7 +284,7 @@ func (s *Server) drainStreams(cut context.CancelFunc) (running bool) {
 	select {
 	case <-done:
 	case <-timer.C:
-		running = s.ways.open.Load() > 0
+		running = s.outboundSlots.open.Load() > 0
 		cut()
 		<-done
 	}
@@ -301,7 +301,7 @@ func (s *Server) serveStream(ctx, accepting context.Context, c *wsconn.Conn, r *
 	defer s.streams.Done()
 	peer, _ := netip.ParseAddrPort(c.RemoteAddr().String())
 	source := s.proxies.visitor(peer, r.Header)
-	in, err := s.account.Accept(accepting, visited{c, source})
+	in, err := s.account.Accept(accepting, realAddrConn{c, source})
 	if err != nil {
 		if errors.Is(err, vmess.ErrNoRequest) {
 			s.log.Debug("no request", "from", source.String(), "err", err)
@@ -311,14 +311,14 @@ func (s *Server) serveStream(ctx, accepting context.Context, c *wsconn.Conn, r *
 	s.serveRequest(ctx, accepting, in, source)
 }
 
-// visited is a stream whose far end is the visitor, not the proxy before us.
-type visited struct {
+// realAddrConn is a stream whose far end is the visitor, not the proxy before us.
+type realAddrConn struct {
 	*wsconn.Conn
 	source netip.AddrPort
 }
 
 // RemoteAddr implements net.Conn.
-func (v visited) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(v.source) }
+func (v realAddrConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(v.source) }
 
 // refused is told of a request that is refused.
 func (s *Server) refused(c transport.StreamConn, err error) { s.refusals.tell(c.RemoteAddr(), err) }
@@ -341,7 +341,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		}
 		b.server.open.Add(-1)
 		if b.server.full.has(fullPause) {
-			b.server.log.Warn("too many connections", logline.Text("too many connections: the limit is %d; new ones are refused", b.server.max))
+			b.server.log.Warn("too many connections", logging.Text("too many connections: the limit is %d; new ones are refused", b.server.max))
 		}
 		_ = c.Close()
 	}
@@ -355,7 +355,7 @@ func (s *Server) shortage(err error) {
 	}
 	v := diagnose.Local(diagnose.FaultFiles, diagnose.LocalFacts{})
 	msg, attrs := v.Record()
-	s.log.Error(msg, append(attrs, logline.Text("%s\n%s", v.Line(), v.FixLine()))...)
+	s.log.Error(msg, append(attrs, logging.Text("%s\n%s", v.Line(), v.FixLine()))...)
 }
 
 // count wraps c so that its close is counted, and so that it can wait without
@@ -363,7 +363,7 @@ func (s *Server) shortage(err error) {
 func (s *Server) count(c net.Conn) net.Conn {
 	t, ok := c.(*net.TCPConn)
 	if !ok {
-		return &counted{StreamConn: halfless{c}, open: &s.open}
+		return &counted{StreamConn: noHalfClose{c}, open: &s.open}
 	}
 	var stream transport.StreamConn = transport.NewTCP(t)
 	if peer, ok := t.RemoteAddr().(*net.TCPAddr); ok && s.proxies.has(peer.AddrPort().Addr()) {
@@ -395,9 +395,9 @@ func (c *counted) WaitRead() error {
 	return nil
 }
 
-// ReadLazy implements transport.LazyReader.
-func (c *counted) ReadLazy(head, most int) (*transport.Buffer, int, error) {
-	return transport.ReadLazy(c.StreamConn, head, most)
+// ReadPooled implements transport.LazyReader.
+func (c *counted) ReadPooled(head, most int) (*transport.Buffer, int, error) {
+	return transport.ReadPooled(c.StreamConn, head, most)
 }
 
 // Reset implements transport.Resetter.
@@ -408,14 +408,14 @@ func (c *counted) Reset() error {
 	return transport.Reset(c.StreamConn)
 }
 
-// Broken implements transport.Breaker.
-func (c *counted) Broken() bool { return transport.Broken(c.StreamConn) }
+// ResetByPeer implements transport.Breaker.
+func (c *counted) ResetByPeer() bool { return transport.ResetByPeer(c.StreamConn) }
 
-// Standing implements transport.Stander.
-func (c *counted) Standing() transport.Standing { return transport.StandingOf(c.StreamConn) }
+// SendState implements transport.Stander.
+func (c *counted) SendState() transport.SendState { return transport.SendStateOf(c.StreamConn) }
 
-// halfless is a connection that cannot end one direction.
-type halfless struct{ net.Conn }
+// noHalfClose is a connection that cannot end one direction.
+type noHalfClose struct{ net.Conn }
 
 // CloseWrite implements transport.StreamConn.
-func (halfless) CloseWrite() error { return errors.ErrUnsupported }
+func (noHalfClose) CloseWrite() error { return errors.ErrUnsupported }

@@ -22,14 +22,14 @@ import (
 
 	"go.uber.org/goleak"
 
+	"vmess-local/pkg/carrier/wsconn"
+	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
-	"vmess-local/pkg/logline"
-	"vmess-local/pkg/mux"
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/protocol/mux"
+	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 	"vmess-local/pkg/transport/transporttest"
-	"vmess-local/pkg/vmess"
-	"vmess-local/pkg/wsconn"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,7 +63,7 @@ func (l *logged) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.te
 func serve(t *testing.T, cfg *config.Server, opt Options) (*Server, *logged) {
 	t.Helper()
 	log := new(logged)
-	opt.Log = slog.New(logline.New(log, slog.LevelDebug, false))
+	opt.Log = slog.New(logging.New(log, slog.LevelDebug, false))
 	opt.LookupEnv = func(string) (string, bool) { return "", false }
 	s, err := New(cfg, opt)
 	if err != nil {
@@ -100,7 +100,7 @@ func dialer(t *testing.T, s *Server) *vmess.Dialer {
 		return transport.NewTCP(c.(*net.TCPConn)), nil
 	})
 	return &vmess.Dialer{
-		Client:   vmess.NewClient(vmess.ClientConfig{ID: id, Method: method}),
+		Client:   vmess.NewAccount(vmess.AccountConfig{ID: id, Method: method}),
 		Endpoint: &wsconn.Dialer{Endpoint: tcp, Host: "server.test", Path: "/ray"},
 	}
 }
@@ -278,7 +278,7 @@ func TestOrdinaryVisitor(t *testing.T) {
 // Streams that are open at the end are cut once the time for draining is over.
 func TestDrainCuts(t *testing.T) {
 	log := new(logged)
-	s, err := New(testConfig(), Options{Log: slog.New(logline.New(log, slog.LevelDebug, false))})
+	s, err := New(testConfig(), Options{Log: slog.New(logging.New(log, slog.LevelDebug, false))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestDrainTakesNothing(t *testing.T) {
 		ln, cfg := transporttest.NewPipeListener(1<<12), testConfig()
 		cfg.Limits.Drain = config.Duration(time.Minute)
 		log := new(logged)
-		s, err := New(cfg, Options{Listener: ln, Dialer: transport.DialerFunc(echoPipe), Log: slog.New(logline.New(log, slog.LevelDebug, false))})
+		s, err := New(cfg, Options{Listener: ln, Dialer: transport.DialerFunc(echoPipe), Log: slog.New(logging.New(log, slog.LevelDebug, false))})
 		if err != nil {
 			t.Fatal(err)
 		}

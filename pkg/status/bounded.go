@@ -6,7 +6,7 @@ import (
 	"slices"
 	"sync"
 
-	"vmess-local/pkg/errno"
+	"vmess-local/pkg/host/errno"
 )
 
 // bounded keeps at most so many connections open. The oldest of those that

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"net"
 
-	"vmess-local/pkg/errno"
+	"vmess-local/pkg/host/errno"
 )
 
 // A Code says why a destination could not be reached, in the classes that the

@@ -3,7 +3,7 @@ package transport
 import (
 	"errors"
 
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // Why a [PacketConn] refuses a datagram and goes on.
@@ -24,12 +24,12 @@ func PacketLost(err error) bool {
 		errors.Is(err, ErrNotAllowed) || errors.Is(err, ErrPacketDropped)
 }
 
-// A LazyPacketReader is a [PacketConn] that lends a buffer for a datagram only
+// A PooledPacketReader is a [PacketConn] that lends a buffer for a datagram only
 // once there is one, so that an idle association holds none.
-type LazyPacketReader interface {
-	// ReadPacketLazy reads one datagram, p, which lies in b. b is the caller's
+type PooledPacketReader interface {
+	// ReadPacketPooled reads one datagram, p, which lies in b. b is the caller's
 	// to release; it is nil when err is not. It counts as the reader.
-	ReadPacketLazy() (b *Buffer, p []byte, from netaddr.Addr, err error)
+	ReadPacketPooled() (b *Buffer, p []byte, from netaddr.Addr, err error)
 }
 
 // A PacketTrier is a [PacketConn] that can tell whether a write would wait.
@@ -41,16 +41,16 @@ type PacketTrier interface {
 
 // RoomForPacket reports whether a datagram of n bytes, with all that is put
 // round it, can be written to c without waiting.
-func RoomForPacket(c StreamConn, n int) bool { return n <= roomyPacket && Roomy(c) }
+func RoomForPacket(c StreamConn, n int) bool { return n <= writeReadyPacket && WriteReady(c) }
 
-// roomyPacket leaves a third of RoomyWrite to what is put round a datagram.
-const roomyPacket = RoomyWrite * 2 / 3
+// writeReadyPacket leaves a third of RoomyWrite to what is put round a datagram.
+const writeReadyPacket = WriteReadyBytes * 2 / 3
 
-// ReadPacketLazy reads from c as a LazyPacketReader does, as far as c lets it
+// ReadPacketPooled reads from c as a LazyPacketReader does, as far as c lets it
 // by that or as a [ReadWaiter].
-func ReadPacketLazy(c PacketConn) (b *Buffer, p []byte, from netaddr.Addr, err error) {
-	if l, ok := c.(LazyPacketReader); ok {
-		return l.ReadPacketLazy()
+func ReadPacketPooled(c PacketConn) (b *Buffer, p []byte, from netaddr.Addr, err error) {
+	if l, ok := c.(PooledPacketReader); ok {
+		return l.ReadPacketPooled()
 	}
 	if w, ok := c.(ReadWaiter); ok {
 		_ = w.WaitRead()

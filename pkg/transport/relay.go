@@ -23,25 +23,25 @@ const (
 	Remote Side = "remote"
 )
 
-// A SideError tells which side of a relay failed, at what.
-type SideError struct {
+// A RelayError tells which side of a relay failed, at what.
+type RelayError struct {
 	Side Side
 	Op   string // read, write or end
 	Err  error
 }
 
 // Error implements error.
-func (e *SideError) Error() string {
+func (e *RelayError) Error() string {
 	return fmt.Sprintf("%s on the %s side: %v", e.Op, e.Side, e.Err)
 }
 
 // Unwrap returns the stream's own error.
-func (e *SideError) Unwrap() error { return e.Err }
+func (e *RelayError) Unwrap() error { return e.Err }
 
-// tailLimit is how long the rest of an answer may stall after its stream
+// lingerLimit is how long the rest of an answer may stall after its stream
 // stopped taking bytes: what was received before a close is still delivered,
 // but nobody waits for ever for a far end that is gone.
-const tailLimit = time.Minute
+const lingerLimit = time.Minute
 
 // leaveLimit is how long a local side may take to leave once it was told that the
 // remote side broke off.
@@ -80,14 +80,14 @@ type Relay struct {
 // that ended in order.
 type Outcome struct {
 	Up, Down       int64         // bytes written to remote, to local
-	Quiet          time.Duration // from the last byte moved to the end
+	IdleFor        time.Duration // from the last byte moved to the end
 	UpErr, DownErr error
 }
 
 // Err returns what went wrong. A far end that has ended its answer in order owes
 // nothing more: it is no failure that it takes no more bytes.
 func (o Outcome) Err() error {
-	var side *SideError
+	var side *RelayError
 	if o.DownErr != nil || errors.As(o.UpErr, &side) && side.Side == Remote {
 		return o.DownErr
 	}
@@ -119,16 +119,16 @@ type session struct {
 	start         time.Time
 	last          atomic.Int64  // time of the last byte moved, since start
 	idle          time.Duration // limit without tail; 0: none
-	tail          atomic.Bool   // the remote takes no more bytes
+	lingering     atomic.Bool   // the remote takes no more bytes
 	timer         *time.Timer
 
 	said   atomic.Bool           // the local side is being told the end, or was
 	over   atomic.Int32          // directions that are over, though the streams may be open
 	broken atomic.Pointer[error] // the remote side broke off, and the local side is being told
 	torn   atomic.Bool           // the streams are being closed, or were
-	left   Lookout               // for a local side that has left
+	left   Poller                // for a local side that has left
 	heard  atomic.Bool           // the local side is read though its direction is over
-	sent   Lookout               // for a local side that has yet to take the rest of the answer
+	sent   Poller                // for a local side that has yet to take the rest of the answer
 	closed chan struct{}         // closed when both streams are
 	// What the streams were closed for, nil for an orderly end. Valid once closed.
 	upErr, downErr error
@@ -159,7 +159,7 @@ func (s *session) outcome(lost error) Outcome {
 	s.sent.Stop()
 	<-s.closed
 	o := Outcome{
-		Up: s.up.Load() - s.up0, Down: s.down.Load() - s.down0, Quiet: quiet,
+		Up: s.up.Load() - s.up0, Down: s.down.Load() - s.down0, IdleFor: quiet,
 		UpErr: cmp.Or(lost, s.upErr), DownErr: s.downErr,
 	}
 	if err := s.broken.Load(); err != nil && o.DownErr == nil {
@@ -171,7 +171,7 @@ func (s *session) outcome(lost error) Outcome {
 // upload carries one direction. What it sends on done is a failure that does
 // not end the other.
 func (s *session) upload(done chan<- error) {
-	up, stop := s.way()
+	up, stop := s.uploadWriter()
 	rd, wr := s.copy(up, s.local, s.up, s.down)
 	stop()
 	op := "write"
@@ -181,7 +181,7 @@ func (s *session) upload(done chan<- error) {
 		return
 	case rd != nil:
 		// The local side broke off: the far end must not take it for an end.
-		s.abort(&SideError{Local, "read", rd}, nil)
+		s.abort(&RelayError{Local, "read", rd}, nil)
 		done <- nil
 		return
 	case wr == nil:
@@ -192,9 +192,9 @@ func (s *session) upload(done chan<- error) {
 	}
 	var lost error
 	if wr != nil && !s.torn.Load() && s.broken.Load() == nil { // the errors of torn streams say only that they were closed
-		lost = &SideError{Remote, op, wr}
+		lost = &RelayError{Remote, op, wr}
 		s.touch()
-		s.tail.Store(true)
+		s.lingering.Store(true)
 		s.timer.Reset(s.limit())
 	}
 	w, waits := s.local.(PeerWaiter)
@@ -217,7 +217,7 @@ func (s *session) upload(done chan<- error) {
 func (s *session) attend(w PeerWaiter) {
 	switch {
 	case w == nil:
-		if _, ok := s.local.(Leaver); !ok {
+		if _, ok := s.local.(PeerCloser); !ok {
 			return
 		}
 	case !s.heard.Load():
@@ -227,7 +227,7 @@ func (s *session) attend(w PeerWaiter) {
 		return
 	}
 	s.left.Start(func() (again bool) {
-		if Broken(s.local) || Left(s.local) {
+		if ResetByPeer(s.local) || PeerClosed(s.local) {
 			s.finish()
 			return false
 		}
@@ -239,13 +239,13 @@ func (s *session) download() {
 	rd, wr := s.copy(s.local, s.remote, s.down, s.up)
 	switch {
 	case wr != nil:
-		s.abort(nil, &SideError{Local, "write", wr})
+		s.abort(nil, &RelayError{Local, "write", wr})
 		return
 	case rd != nil && EndsAnswer(rd, s.quiet()):
 		s.abort(nil, nil)
 		return
 	case rd != nil:
-		if err := error(&SideError{Remote, "read", rd}); !s.markBroken(err) {
+		if err := error(&RelayError{Remote, "read", rd}); !s.markBroken(err) {
 			s.abort(nil, err)
 		}
 		return
@@ -270,14 +270,14 @@ func (s *session) download() {
 // has yet to take some of that, it is not closed: the next ping on it would have the
 // system reset it, and the rest be lost.
 func (s *session) finishSent() {
-	if !s.heard.Load() || StandingOf(s.local) != StandingHeld {
+	if !s.heard.Load() || SendStateOf(s.local) != SendBlocked {
 		s.finish()
 		return
 	}
 	_ = s.remote.Close()
 	since := time.Now()
 	s.sent.Start(func() (again bool) {
-		if StandingOf(s.local) == StandingHeld && time.Since(since) < tailLimit {
+		if SendStateOf(s.local) == SendBlocked && time.Since(since) < lingerLimit {
 			return true
 		}
 		s.finish()
@@ -305,7 +305,7 @@ func (s *session) markBroken(err error) bool {
 // awaitLeave reads a local side that was told of a break until it leaves: what lay
 // unread when it is closed would reset it, and take the mark with it.
 func (s *session) awaitLeave() {
-	in := newLazily(s.local)
+	in := newPooledReader(s.local)
 	defer in.release()
 	for {
 		switch _, _, err := in.read(); err {
@@ -322,7 +322,7 @@ func (s *session) awaitLeave() {
 
 // copy moves bytes until src ends (nil, nil) or one side fails.
 func (s *session) copy(dst io.Writer, src StreamConn, count, back *atomic.Int64) (readErr, writeErr error) {
-	in, flow := newLazily(src), gather{back: back}
+	in, flow := newPooledReader(src), readCoalescer{back: back}
 	defer in.release()
 	for {
 		buf, n, err := in.read()
@@ -334,8 +334,8 @@ func (s *session) copy(dst io.Writer, src StreamConn, count, back *atomic.Int64)
 			if werr != nil {
 				return nil, werr
 			}
-			if err == nil && flow.streams(n, at) {
-				time.Sleep(gatherTime)
+			if err == nil && flow.shouldWait(n, at) {
+				time.Sleep(coalesceDelay)
 				flow.last = time.Since(s.start) // however long that took
 			}
 		}
@@ -348,13 +348,13 @@ func (s *session) copy(dst io.Writer, src StreamConn, count, back *atomic.Int64)
 	}
 }
 
-// A gather recognises a stream that comes in many small pieces, as V2Ray sends
+// A readCoalescer recognises a stream that comes in many small pieces, as V2Ray sends
 // them. Reading each by itself costs two system calls a piece, so once a stream
 // flows, the pieces of a moment are left to gather. What is alone is never held
 // up, nor is a conversation: there the other direction moves, too. Where waiting
 // makes the pieces no larger (TLS gives one record at a time) or the stream
 // slower (whoever sends waits for us), it is tried again more and more seldom.
-type gather struct {
+type readCoalescer struct {
 	back   *atomic.Int64 // what the other direction has moved
 	seen   int64         // of it, at the last piece
 	last   time.Duration // when that was, or the wait behind it was over
@@ -370,30 +370,30 @@ type gather struct {
 }
 
 const (
-	gatherTime   = time.Millisecond
-	gatherPieces = 16                   // in a row make a stream
-	gatherSeldom = 1 << 14              // after waiting in vain, in the end
-	gatherWaits  = 8                    // tell how fast the stream is with them
-	gatherGap    = 2 * time.Millisecond // and are no farther apart
-	gatherSize   = 1 << 10              // nor smaller
+	coalesceDelay   = time.Millisecond
+	coalescePieces  = 16                   // in a row make a stream
+	maxBackoff      = 1 << 14              // after waiting in vain, in the end
+	coalesceSamples = 8                    // tell how fast the stream is with them
+	coalesceGap     = 2 * time.Millisecond // and are no farther apart
+	coalesceMinSize = 1 << 10              // nor smaller
 )
 
-// streams takes note of a read of n bytes at a time, and reports whether the
+// shouldWait takes note of a read of n bytes at a time, and reports whether the
 // next should be left to gather.
-func (g *gather) streams(n int, at time.Duration) bool {
+func (g *readCoalescer) shouldWait(n int, at time.Duration) bool {
 	g.moved += n
-	if g.slept && g.vain(n, at) {
-		g.enough = min(4*max(g.enough, gatherPieces), gatherSeldom)
+	if g.slept && g.wasFutile(n, at) {
+		g.enough = min(4*max(g.enough, coalescePieces), maxBackoff)
 		g.restart(at)
 	}
 	back := g.back.Load()
 	rest := g.full // a piece behind a full read may be the rest of it
-	if at-g.last > gatherGap || n < gatherSize && !rest || back != g.seen {
+	if at-g.last > coalesceGap || n < coalesceMinSize && !rest || back != g.seen {
 		g.restart(at)
 	}
 	g.last, g.seen, g.full = at, back, n == maxRead
 	small, waited := n < maxRead/2, g.slept
-	g.slept = small && g.pieces >= max(g.enough, gatherPieces)
+	g.slept = small && g.pieces >= max(g.enough, coalescePieces)
 	switch {
 	case g.slept:
 		g.wait(at)
@@ -404,13 +404,13 @@ func (g *gather) streams(n int, at time.Duration) bool {
 	return g.slept
 }
 
-func (g *gather) restart(at time.Duration) {
+func (g *readCoalescer) restart(at time.Duration) {
 	g.pieces, g.bytes = 0, 0
 	g.since, g.moved, g.waits = at, 0, 0
 }
 
 // wait counts a wait; the first ends the time without.
-func (g *gather) wait(at time.Duration) {
+func (g *readCoalescer) wait(at time.Duration) {
 	if g.waits == 0 {
 		g.rate = float64(g.moved) / float64(max(at-g.since, 1))
 		g.since, g.moved = at, 0
@@ -418,43 +418,43 @@ func (g *gather) wait(at time.Duration) {
 	g.waits++
 }
 
-// vain reports whether the waiting was of no use, by a read of n bytes after it.
-func (g *gather) vain(n int, at time.Duration) bool {
+// wasFutile reports whether the waiting was of no use, by a read of n bytes after it.
+func (g *readCoalescer) wasFutile(n int, at time.Duration) bool {
 	if n < 2*g.bytes/g.pieces {
 		return true
 	}
-	if g.waits < gatherWaits {
+	if g.waits < coalesceSamples {
 		return false
 	}
 	if rate := float64(g.moved) / float64(max(at-g.since, 1)); rate < g.rate/2 {
 		return true
 	}
-	g.enough = gatherPieces
+	g.enough = coalescePieces
 	g.since, g.moved, g.waits = at, 0, 1 // not 0: rate stays that without waiting
 	return false
 }
 
-// lazily reads a stream with a buffer that is held only while much comes.
-type lazily struct {
+// pooledReader reads a stream with a buffer that is held only while much comes.
+type pooledReader struct {
 	src    StreamConn
-	lazy   LazyReader
+	lazy   PooledReader
 	waiter ReadWaiter
 	buf    *Buffer
 }
 
-func newLazily(src StreamConn) *lazily {
-	l := &lazily{src: src}
-	l.lazy, _ = src.(LazyReader)
+func newPooledReader(src StreamConn) *pooledReader {
+	l := &pooledReader{src: src}
+	l.lazy, _ = src.(PooledReader)
 	l.waiter, _ = src.(ReadWaiter)
 	return l
 }
 
 // read returns the buffer with n bytes in it, which stays l's.
-func (l *lazily) read() (buf *Buffer, n int, err error) {
+func (l *pooledReader) read() (buf *Buffer, n int, err error) {
 	switch {
 	case l.buf != nil:
 	case l.lazy != nil:
-		l.buf, n, err = l.lazy.ReadLazy(0, maxRead)
+		l.buf, n, err = l.lazy.ReadPooled(0, maxRead)
 		return l.buf, n, err
 	case l.waiter != nil:
 		_ = l.waiter.WaitRead() // Read tells the error in its own words
@@ -466,7 +466,7 @@ func (l *lazily) read() (buf *Buffer, n int, err error) {
 	return l.buf, n, err
 }
 
-func (l *lazily) release() {
+func (l *pooledReader) release() {
 	if l.buf != nil {
 		l.buf.Release()
 		l.buf = nil
@@ -491,8 +491,8 @@ func (s *session) quiet() time.Duration { return time.Since(s.start) - time.Dura
 
 // limit returns how long both directions may be silent; 0 is for ever.
 func (s *session) limit() time.Duration {
-	if s.tail.Load() && (s.idle == 0 || s.idle > tailLimit) {
-		return tailLimit
+	if s.lingering.Load() && (s.idle == 0 || s.idle > lingerLimit) {
+		return lingerLimit
 	}
 	return s.idle
 }

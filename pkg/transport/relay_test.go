@@ -153,7 +153,7 @@ func TestRelayReset(t *testing.T) {
 					t.Errorf("the other side read %v, want a reset", err)
 				}
 				o := <-d.done
-				var side *transport.SideError
+				var side *transport.RelayError
 				if !errors.As(o.Err(), &side) || side.Side != c.side || side.Op != "read" || !isReset(o.Err()) {
 					t.Errorf("ended as %v", o.Err())
 				}
@@ -286,7 +286,7 @@ func TestRelayQuiet(t *testing.T) {
 		if err := transport.Reset(d.far); err != nil {
 			t.Fatal(err)
 		}
-		if o := <-d.done; o.Quiet != 7*time.Second || o.Err() == nil {
+		if o := <-d.done; o.IdleFor != 7*time.Second || o.Err() == nil {
 			t.Errorf("%+v, want it quiet for 7 s", o)
 		}
 	})
@@ -348,7 +348,7 @@ func TestRelayTail(t *testing.T) {
 		}
 		failedUp := func(t *testing.T, err error) {
 			t.Helper()
-			var side *transport.SideError
+			var side *transport.RelayError
 			if !errors.As(err, &side) || side.Side != transport.Remote || side.Op != c.op || !errors.Is(err, broken) {
 				t.Errorf("the upload ended with %v", err)
 			}
@@ -405,7 +405,7 @@ func TestRelayRealWriteErrorStillDelivers(t *testing.T) {
 			break
 		}
 	}
-	var side *transport.SideError
+	var side *transport.RelayError
 	o := <-d.done
 	if !errors.As(o.UpErr, &side) || side.Op != "write" || side.Side != transport.Remote || o.DownErr != nil {
 		t.Errorf("ended as %+v", o)
@@ -470,7 +470,7 @@ func (p *patient) WaitPeerClose() bool {
 	return !p.unsure
 }
 
-func (p *patient) Broken() bool { return p.broken.Load() }
+func (p *patient) ResetByPeer() bool { return p.broken.Load() }
 
 func (p *patient) leave() { p.once.Do(func() { close(p.gone) }) }
 
@@ -658,7 +658,7 @@ func (c tunnel) WaitPeerClose() bool {
 
 func (c tunnel) Reset() error { return transport.Reset(c.StreamConn) }
 
-func (c tunnel) Standing() transport.Standing { return transport.StandingOf(c.StreamConn) }
+func (c tunnel) SendState() transport.SendState { return transport.SendStateOf(c.StreamConn) }
 
 // A ping that comes behind the answer's end does not take away what of the answer
 // is still under way.
@@ -896,7 +896,7 @@ func TestRelayMarksBreak(t *testing.T) {
 					}
 				}
 				o := <-d.done
-				var side *transport.SideError
+				var side *transport.RelayError
 				if !errors.As(o.Err(), &side) || side.Side != transport.Remote || o.UpErr != nil || !m.marked.Load() {
 					t.Errorf("ended as %+v, marked: %v", o, m.marked.Load())
 				}

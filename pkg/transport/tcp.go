@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"vmess-local/pkg/errno"
+	"vmess-local/pkg/host/errno"
 )
 
 // NewTCP wraps an established TCP connection as a StreamConn that can wait
@@ -25,9 +25,9 @@ type tcpConn struct {
 	raw syscall.RawConn
 	// lost is the error that WaitRead met. The system tells it once and an end
 	// from then on, so every later read must be told it from here.
-	lost  error
-	frail atomic.Bool
-	calls calls
+	lost         error
+	resetOnAbort atomic.Bool
+	calls        calls
 	writes
 }
 
@@ -98,55 +98,55 @@ func (t *tcpConn) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// Frail implements [Frailer].
-func (t *tcpConn) Frail() {
-	t.frail.Store(true)
+// ResetOnAbort implements [Frailer].
+func (t *tcpConn) ResetOnAbort() {
+	t.resetOnAbort.Store(true)
 	_ = t.SetLinger(0) // fails only when already closed
 }
 
-// sound takes Frail back: what is closed without that loses what was not sent.
-func (t *tcpConn) sound() {
-	if t.frail.CompareAndSwap(true, false) {
+// clearResetOnAbort takes Frail back: what is closed without that loses what was not sent.
+func (t *tcpConn) clearResetOnAbort() {
+	if t.resetOnAbort.CompareAndSwap(true, false) {
 		_ = t.SetLinger(-1)
 	}
 }
 
 // CloseWrite implements [StreamConn].
 func (t *tcpConn) CloseWrite() error {
-	t.sound()
+	t.clearResetOnAbort()
 	return t.TCPConn.CloseWrite()
 }
 
 // Close implements net.Conn.
 func (t *tcpConn) Close() error {
-	t.sound()
+	t.clearResetOnAbort()
 	return t.TCPConn.Close()
 }
 
 // Reset implements [Resetter]: the peer sees RST.
 func (t *tcpConn) Reset() error {
-	t.frail.Store(false)
+	t.resetOnAbort.Store(false)
 	_ = t.SetLinger(0)
 	return t.TCPConn.Close()
 }
 
-// A Frailer can make a stream end in order by its CloseWrite and Close only:
+// A AbortResetter can make a stream end in order by its CloseWrite and Close only:
 // whatever else ends it, the death of the process too, is an error for the far
 // end (TCP: RST). It is for far ends to which nothing but that end tells that
 // all has come. Frail is called before the stream is used.
-type Frailer interface{ Frail() }
+type AbortResetter interface{ ResetOnAbort() }
 
-// Frail makes a stream frail that can be.
-func Frail(c StreamConn) {
-	if f, ok := c.(Frailer); ok {
-		f.Frail()
+// ResetOnAbort makes a stream frail that can be.
+func ResetOnAbort(c StreamConn) {
+	if f, ok := c.(AbortResetter); ok {
+		f.ResetOnAbort()
 	}
 }
 
 var (
-	_ Frailer    = (*tcpConn)(nil)
-	_ StreamConn = (*tcpConn)(nil)
-	_ Resetter   = (*tcpConn)(nil)
-	_ ReadWaiter = (*tcpConn)(nil)
-	_ LazyReader = (*tcpConn)(nil)
+	_ AbortResetter = (*tcpConn)(nil)
+	_ StreamConn    = (*tcpConn)(nil)
+	_ Resetter      = (*tcpConn)(nil)
+	_ ReadWaiter    = (*tcpConn)(nil)
+	_ PooledReader  = (*tcpConn)(nil)
 )

@@ -3,13 +3,13 @@ package transport
 import (
 	"syscall"
 
-	"vmess-local/pkg/noblock"
+	"vmess-local/pkg/transport/rawsock"
 )
 
-// Broken implements [Breaker]: a connection that was reset is closed for the
+// ResetByPeer implements [Breaker]: a connection that was reset is closed for the
 // system, whatever is still there to be read (TCP_CLOSE of Linux's
 // tcp_states.h, which is the first byte of struct tcp_info).
-func (t *tcpConn) Broken() bool {
+func (t *tcpConn) ResetByPeer() bool {
 	if t.raw == nil {
 		return true
 	}
@@ -22,27 +22,27 @@ func (t *tcpConn) Broken() bool {
 	return broken || err != nil
 }
 
-// Standing implements [Stander]. A far end whose window is closed answers
+// SendState implements [Stander]. A far end whose window is closed answers
 // probes, one that is gone answers neither these nor what is sent again.
-func (t *tcpConn) Standing() (s Standing) {
+func (t *tcpConn) SendState() (s SendState) {
 	if t.raw == nil {
-		return StandingUnknown
+		return SendUnknown
 	}
 	_ = t.raw.Control(func(fd uintptr) {
-		switch waiting, missed, ok := noblock.Sent(fd); {
+		switch waiting, missed, ok := rawsock.SendQueue(fd); {
 		case !ok:
 		case missed >= 2: // one may be on its way
-			s = StandingLost
+			s = SendTimedOut
 		case waiting:
-			s = StandingHeld
+			s = SendBlocked
 		default:
-			s = StandingTaken
+			s = SendAcked
 		}
 	})
 	return s
 }
 
 var (
-	_ Breaker = (*tcpConn)(nil)
-	_ Stander = (*tcpConn)(nil)
+	_ PeerResetter = (*tcpConn)(nil)
+	_ SendStater   = (*tcpConn)(nil)
 )

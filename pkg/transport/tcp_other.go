@@ -15,15 +15,15 @@ func (t *tcpConn) read(p []byte) (int, error) { return t.TCPConn.Read(p) }
 
 func (t *tcpConn) write(p []byte) (int, error) { return t.TCPConn.Write(p) }
 
-// Roomy implements [Roomer]: it does not know.
-func (t *tcpConn) Roomy() bool { return false }
+// WriteReady implements [Roomer]: it does not know.
+func (t *tcpConn) WriteReady() bool { return false }
 
 // WaitRead implements [ReadWaiter]. Where sockets cannot be peeked at, it does
 // not wait: the Read that follows does.
 func (t *tcpConn) WaitRead() error { return nil }
 
-// ReadLazy implements [LazyReader] without its laziness.
-func (t *tcpConn) ReadLazy(head, most int) (*Buffer, int, error) {
+// ReadPooled implements [LazyReader] without its laziness.
+func (t *tcpConn) ReadPooled(head, most int) (*Buffer, int, error) {
 	b := GetBuffer()
 	n, err := t.Read(b[head : head+most])
 	if n == 0 {

@@ -191,11 +191,11 @@ func BenchmarkTCPWaitRead(b *testing.B) {
 
 func TestReadLazy(t *testing.T) {
 	a, b := streamPair(t)
-	lazy := a.(transport.LazyReader)
+	lazy := a.(transport.PooledReader)
 	if _, err := b.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	p, n, err := lazy.ReadLazy(3, 100)
+	p, n, err := lazy.ReadPooled(3, 100)
 	if err != nil || string(p[3:3+n]) != "hello" {
 		t.Fatalf("read %q, %v", p[3:3+n], err)
 	}
@@ -203,16 +203,16 @@ func TestReadLazy(t *testing.T) {
 	if _, err := b.Write(make([]byte, 200)); err != nil {
 		t.Fatal(err)
 	}
-	if p, n, err = lazy.ReadLazy(0, 100); err != nil || n != 100 {
+	if p, n, err = lazy.ReadPooled(0, 100); err != nil || n != 100 {
 		t.Fatalf("read %d bytes, %v; want 100", n, err)
 	}
 	p.Release()
-	if p, n, err = lazy.ReadLazy(0, 150); err != nil || n != 100 {
+	if p, n, err = lazy.ReadPooled(0, 150); err != nil || n != 100 {
 		t.Fatalf("read %d bytes, %v; want the other 100", n, err)
 	}
 	p.Release()
 	_ = b.CloseWrite()
-	if p, n, err := lazy.ReadLazy(0, 100); p != nil || n != 0 || err != io.EOF {
+	if p, n, err := lazy.ReadPooled(0, 100); p != nil || n != 0 || err != io.EOF {
 		t.Fatalf("at the end %d bytes, %v", n, err)
 	}
 }
@@ -220,16 +220,16 @@ func TestReadLazy(t *testing.T) {
 func TestReadLazyErrors(t *testing.T) {
 	a, b := streamPair(t)
 	_ = transport.Reset(b)
-	if p, _, err := a.(transport.LazyReader).ReadLazy(0, 100); p != nil || !errors.Is(err, syscall.ECONNRESET) {
+	if p, _, err := a.(transport.PooledReader).ReadPooled(0, 100); p != nil || !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("after a reset: %v", err)
 	}
 	c, _ := streamPair(t)
 	_ = c.SetReadDeadline(time.Now().Add(-time.Second))
-	if p, _, err := c.(transport.LazyReader).ReadLazy(0, 100); p != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+	if p, _, err := c.(transport.PooledReader).ReadPooled(0, 100); p != nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("after the deadline: %v", err)
 	}
 	_ = c.Close()
-	if p, _, err := c.(transport.LazyReader).ReadLazy(0, 100); p != nil || err == nil {
+	if p, _, err := c.(transport.PooledReader).ReadPooled(0, 100); p != nil || err == nil {
 		t.Fatalf("after Close: %v", err)
 	}
 }
@@ -240,7 +240,7 @@ func TestTCPResetMetByWrite(t *testing.T) {
 	read := map[string]func(c transport.StreamConn) (int, error){
 		"Read": func(c transport.StreamConn) (int, error) { return c.Read(make([]byte, 100)) },
 		"ReadLazy": func(c transport.StreamConn) (int, error) {
-			b, n, err := c.(transport.LazyReader).ReadLazy(0, 100)
+			b, n, err := c.(transport.PooledReader).ReadPooled(0, 100)
 			if b != nil {
 				b.Release()
 			}
@@ -331,8 +331,8 @@ func TestTCPRoomy(t *testing.T) {
 	if err := a.SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	total, part := 0, make([]byte, transport.RoomyWrite)
-	for transport.Roomy(a) {
+	total, part := 0, make([]byte, transport.WriteReadyBytes)
+	for transport.WriteReady(a) {
 		if _, err := a.Write(part); err != nil {
 			t.Fatalf("a write that was not to wait: %v after %d bytes", err, total)
 		}
@@ -342,12 +342,12 @@ func TestTCPRoomy(t *testing.T) {
 		t.Error("no room at the beginning")
 	}
 	_ = a.Close()
-	if transport.Roomy(a) || transport.Roomy(struct{}{}) {
+	if transport.WriteReady(a) || transport.WriteReady(struct{}{}) {
 		t.Error("what is closed, or cannot tell, has room")
 	}
 	if !raceEnabled {
 		a, _ := streamPair(t)
-		if n := testing.AllocsPerRun(100, func() { _ = transport.Roomy(a) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { _ = transport.WriteReady(a) }); n != 0 {
 			t.Errorf("%v allocations", n)
 		}
 	}
@@ -383,7 +383,7 @@ func TestTCPFrail(t *testing.T) {
 			_ = peer.SetReadBuffer(16 << 10) // so that there is something that an end may lose
 			conn := transport.NewTCP(below)
 			if c.frail {
-				transport.Frail(conn)
+				transport.ResetOnAbort(conn)
 			}
 			sent := make([]byte, 256<<10)
 			_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))

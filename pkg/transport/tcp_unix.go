@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"vmess-local/pkg/noblock"
+	"vmess-local/pkg/transport/rawsock"
 )
 
 // calls are those of the system that are under way: what the callbacks of the
@@ -28,7 +28,7 @@ type calls struct {
 
 func (t *tcpConn) bind() {
 	c := &t.calls
-	c.poll, c.lazy.read, c.reading.try = t.readable, t.readLazily, t.readSome
+	c.poll, c.lazy.read, c.reading.try = t.readable, t.readPooled, t.readSome
 	c.writing.try, c.room.ask = t.writeMore, t.hasRoom
 }
 
@@ -56,7 +56,7 @@ func (t *tcpConn) WaitRead() error {
 // readable peeks at the socket: only an empty one that is still open makes the
 // poller wait.
 func (t *tcpConn) readable(fd uintptr) bool {
-	switch err := noblock.Peek(fd); err {
+	switch err := rawsock.Peek(fd); err {
 	case syscall.EAGAIN:
 		return false
 	case nil:
@@ -66,8 +66,8 @@ func (t *tcpConn) readable(fd uintptr) bool {
 	return true
 }
 
-// ReadLazy implements [LazyReader].
-func (t *tcpConn) ReadLazy(head, most int) (*Buffer, int, error) {
+// ReadPooled implements [LazyReader].
+func (t *tcpConn) ReadPooled(head, most int) (*Buffer, int, error) {
 	if t.lost != nil || t.raw == nil {
 		return nil, 0, t.lostOr(net.ErrClosed)
 	}
@@ -90,11 +90,11 @@ func (t *tcpConn) lostOr(err error) error {
 	return err
 }
 
-// readLazily reads into a buffer that it gives back when the socket is empty.
-func (t *tcpConn) readLazily(fd uintptr) bool {
+// readPooled reads into a buffer that it gives back when the socket is empty.
+func (t *tcpConn) readPooled(fd uintptr) bool {
 	l := &t.calls.lazy
 	b := GetBuffer()
-	n, err := noblock.Read(fd, b[l.head:l.head+l.most])
+	n, err := rawsock.Read(fd, b[l.head:l.head+l.most])
 	if n > 0 {
 		l.buf, l.n = b, n
 		return true
@@ -137,7 +137,7 @@ func (t *tcpConn) read(p []byte) (int, error) {
 func (t *tcpConn) readSome(fd uintptr) bool {
 	r := &t.calls.reading
 	var err error
-	switch r.n, err = noblock.Read(fd, r.p); {
+	switch r.n, err = rawsock.Read(fd, r.p); {
 	case err == syscall.EAGAIN:
 		return false
 	case err != nil:
@@ -187,7 +187,7 @@ func renamed(err error, op string) error {
 func (t *tcpConn) writeMore(fd uintptr) bool {
 	w := &t.calls.writing
 	for w.n < len(w.p) {
-		n, err := noblock.Write(fd, w.p[w.n:])
+		n, err := rawsock.Write(fd, w.p[w.n:])
 		w.n += n
 		switch err {
 		case nil:
@@ -208,8 +208,8 @@ type room struct {
 	is  bool
 }
 
-// Roomy implements [Roomer].
-func (t *tcpConn) Roomy() bool {
+// WriteReady implements [Roomer].
+func (t *tcpConn) WriteReady() bool {
 	if t.raw == nil {
 		return false
 	}
@@ -219,7 +219,7 @@ func (t *tcpConn) Roomy() bool {
 	return err == nil && t.calls.room.is
 }
 
-func (t *tcpConn) hasRoom(fd uintptr) { t.calls.room.is = noblock.Roomy(fd) }
+func (t *tcpConn) hasRoom(fd uintptr) { t.calls.room.is = rawsock.Writable(fd) }
 
 func (t *tcpConn) fault(op, call string, err error) error {
 	return &net.OpError{

@@ -19,7 +19,7 @@ import (
 	"net/netip"
 	"time"
 
-	"vmess-local/pkg/netaddr"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // A StreamConn is a two-way byte stream whose directions end separately.
@@ -74,19 +74,19 @@ func EndsAnswer(err error, quiet time.Duration) bool {
 // the reader: it may not run beside Read.
 type ReadWaiter interface{ WaitRead() error }
 
-// A LazyReader is a ReadWaiter that waits and reads in one go, into a buffer
+// A PooledReader is a ReadWaiter that waits and reads in one go, into a buffer
 // that is lent only when there is something to read.
-type LazyReader interface {
-	// ReadLazy reads up to most bytes to behind the first head bytes of the
+type PooledReader interface {
+	// ReadPooled reads up to most bytes to behind the first head bytes of the
 	// returned Buffer, which is then the caller's to release; it is nil when n
 	// is 0. head and most fit a Buffer together. It counts as the reader.
-	ReadLazy(head, most int) (b *Buffer, n int, err error)
+	ReadPooled(head, most int) (b *Buffer, n int, err error)
 }
 
-// ReadLazy reads from c as a LazyReader does, as far as c lets it.
-func ReadLazy(c StreamConn, head, most int) (b *Buffer, n int, err error) {
-	if l, ok := c.(LazyReader); ok {
-		return l.ReadLazy(head, most)
+// ReadPooled reads from c as a LazyReader does, as far as c lets it.
+func ReadPooled(c StreamConn, head, most int) (b *Buffer, n int, err error) {
+	if l, ok := c.(PooledReader); ok {
+		return l.ReadPooled(head, most)
 	}
 	if w, ok := c.(ReadWaiter); ok {
 		_ = w.WaitRead()
@@ -103,66 +103,66 @@ func ReadLazy(c StreamConn, head, most int) (b *Buffer, n int, err error) {
 // orderly end (TCP: RST). Reset also closes.
 type Resetter interface{ Reset() error }
 
-// A Breaker can tell without reading that the far end has broken off: nothing
+// A PeerResetter can tell without reading that the far end has broken off: nothing
 // that is done for it can reach it any more. What was not read yet does not
 // hide it, as it would from a reader. Broken may be called by anyone; where the
 // system does not tell, it is false.
-type Breaker interface{ Broken() bool }
+type PeerResetter interface{ ResetByPeer() bool }
 
-// Broken asks a stream that wraps others, which may not know.
-func Broken(c any) bool {
-	b, ok := c.(Breaker)
-	return ok && b.Broken()
+// ResetByPeer asks a stream that wraps others, which may not know.
+func ResetByPeer(c any) bool {
+	b, ok := c.(PeerResetter)
+	return ok && b.ResetByPeer()
 }
 
-// A Roomer knows whether a Write of up to [RoomyWrite] bytes would be taken
+// A WriteReadier knows whether a Write of up to [RoomyWrite] bytes would be taken
 // at once. Roomy may be called by anyone; where the system does not tell, it is
 // false.
-type Roomer interface{ Roomy() bool }
+type WriteReadier interface{ WriteReady() bool }
 
-// RoomyWrite is how much a stream that is Roomy takes at once: a datagram of
+// WriteReadyBytes is how much a stream that is Roomy takes at once: a datagram of
 // what networks carry, with what is put round it.
-const RoomyWrite = 3 << 10
+const WriteReadyBytes = 3 << 10
 
-// Roomy asks a stream that wraps others, which may not know.
-func Roomy(c any) bool {
-	r, ok := c.(Roomer)
-	return ok && r.Roomy()
+// WriteReady asks a stream that wraps others, which may not know.
+func WriteReady(c any) bool {
+	r, ok := c.(WriteReadier)
+	return ok && r.WriteReady()
 }
 
-// A Standing is how what was sent on a connection stands, as far as the system
+// A SendState is how what was sent on a connection stands, as far as the system
 // of this end knows: of the next hop, which may be a proxy's.
-type Standing uint8
+type SendState uint8
 
 // The standings.
 const (
-	StandingUnknown Standing = iota // the system does not tell
-	StandingTaken                   // the other end's system has all of it; whether a program has is another question
-	StandingHeld                    // it has not, and says so: it takes no more at the moment
-	StandingLost                    // it does not answer
+	SendUnknown  SendState = iota // the system does not tell
+	SendAcked                     // the other end's system has all of it; whether a program has is another question
+	SendBlocked                   // it has not, and says so: it takes no more at the moment
+	SendTimedOut                  // it does not answer
 )
 
-// A Stander knows how what it sent stands. Standing may be called by anyone.
-type Stander interface{ Standing() Standing }
+// A SendStater knows how what it sent stands. Standing may be called by anyone.
+type SendStater interface{ SendState() SendState }
 
-// StandingOf asks a stream that wraps others, which may not know.
-func StandingOf(c any) Standing {
-	if s, ok := c.(Stander); ok {
-		return s.Standing()
+// SendStateOf asks a stream that wraps others, which may not know.
+func SendStateOf(c any) SendState {
+	if s, ok := c.(SendStater); ok {
+		return s.SendState()
 	}
-	return StandingUnknown
+	return SendUnknown
 }
 
-// A Leaver can tell that the far end has closed the stream altogether, and not
+// A PeerCloser can tell that the far end has closed the stream altogether, and not
 // only ended its direction: what it said counts, but nobody reads what it is
 // sent. Left may be called by anyone; where the system does not tell, it is
 // false.
-type Leaver interface{ Left() bool }
+type PeerCloser interface{ PeerClosed() bool }
 
-// Left asks a stream that wraps others, which may not know.
-func Left(c any) bool {
-	l, ok := c.(Leaver)
-	return ok && l.Left()
+// PeerClosed asks a stream that wraps others, which may not know.
+func PeerClosed(c any) bool {
+	l, ok := c.(PeerCloser)
+	return ok && l.PeerClosed()
 }
 
 // A PeerWaiter knows when the far end is gone in both directions.
@@ -274,10 +274,10 @@ type Pending interface {
 	Abort(cause error) error
 }
 
-// A GoneWaiter is a [Pending] that can tell whether its client still waits for
+// A DisconnectWaiter is a [Pending] that can tell whether its client still waits for
 // the answer: WaitGone waits until the client went away, and reports that. It
 // returns false when ctx ends and when it cannot tell. It must have returned
 // before the answer is given.
-type GoneWaiter interface {
-	WaitGone(ctx context.Context) bool
+type DisconnectWaiter interface {
+	WaitDisconnect(ctx context.Context) bool
 }

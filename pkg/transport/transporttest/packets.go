@@ -8,8 +8,8 @@ import (
 	"sync"
 	"testing"
 
-	"vmess-local/pkg/netaddr"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/netaddr"
 )
 
 // PacketPipe returns the two ends of an in-memory association. Each direction
@@ -34,11 +34,11 @@ type PacketEnd struct {
 	once    *sync.Once
 }
 
-var _ transport.LazyPacketReader = (*PacketEnd)(nil)
+var _ transport.PooledPacketReader = (*PacketEnd)(nil)
 
 // ReadPacket implements transport.PacketConn.
 func (e *PacketEnd) ReadPacket(p []byte) (int, netaddr.Addr, error) {
-	b, data, from, err := e.ReadPacketLazy()
+	b, data, from, err := e.ReadPacketPooled()
 	if err != nil {
 		return 0, from, err
 	}
@@ -46,8 +46,8 @@ func (e *PacketEnd) ReadPacket(p []byte) (int, netaddr.Addr, error) {
 	return copy(p, data), from, nil
 }
 
-// ReadPacketLazy implements transport.LazyPacketReader.
-func (e *PacketEnd) ReadPacketLazy() (*transport.Buffer, []byte, netaddr.Addr, error) {
+// ReadPacketPooled implements transport.LazyPacketReader.
+func (e *PacketEnd) ReadPacketPooled() (*transport.Buffer, []byte, netaddr.Addr, error) {
 	select {
 	case d := <-e.in:
 		return d.b, d.b[:d.n], d.addr, nil

@@ -29,17 +29,17 @@ func Pipe(size int) (a, b *Conn) {
 type Conn struct{ in, out *half }
 
 var (
-	_ transport.StreamConn = (*Conn)(nil)
-	_ transport.Resetter   = (*Conn)(nil)
-	_ transport.ReadWaiter = (*Conn)(nil)
-	_ transport.Roomer     = (*Conn)(nil)
+	_ transport.StreamConn   = (*Conn)(nil)
+	_ transport.Resetter     = (*Conn)(nil)
+	_ transport.ReadWaiter   = (*Conn)(nil)
+	_ transport.WriteReadier = (*Conn)(nil)
 )
 
-// Roomy implements transport.Roomer.
-func (c *Conn) Roomy() bool {
+// WriteReady implements transport.Roomer.
+func (c *Conn) WriteReady() bool {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
-	return c.out.size-len(c.out.buf) >= transport.RoomyWrite
+	return c.out.size-len(c.out.buf) >= transport.WriteReadyBytes
 }
 
 // Read implements net.Conn.

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package awake
-
-import "context"
-
-// listen returns at once: here the ticks alone tell.
-func listen(context.Context, chan<- struct{}) {}

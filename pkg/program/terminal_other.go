@@ -1,9 +1,0 @@
-//go:build !windows
-
-package program
-
-import "os"
-
-// understandsColours reports whether a terminal takes escape sequences: all do
-// but those that TERM calls dumb.
-func understandsColours(*os.File) bool { return true }
