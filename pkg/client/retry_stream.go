@@ -22,6 +22,7 @@ type retryStream struct {
 	conn  atomic.Pointer[vmess.Conn]
 	some  atomic.Bool // something of the answer has come
 	asked atomic.Bool // the application said something and waits for an answer
+	owed  atomic.Bool // nothing has come since the application wrote last
 
 	sent  []byte // payload so far; with mu locked, as is ended
 	ended bool   // CloseWrite was called
@@ -40,8 +41,9 @@ func (x *retryStream) Read(p []byte) (int, error) {
 	for {
 		c := x.conn.Load()
 		n, err := c.Read(p)
-		if n > 0 && !x.some.Load() {
-			x.some.Store(true)
+		if n > 0 {
+			set(&x.some, true)
+			set(&x.owed, false)
 		}
 		if errors.Is(err, vmess.ErrDestinationBroke) {
 			return n, x.broke(c, err)
@@ -63,6 +65,13 @@ func (x *retryStream) Read(p []byte) (int, error) {
 		if err := x.judge(c, err); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// set stores v without disturbing other processors where it is there already.
+func set(b *atomic.Bool, v bool) {
+	if b.Load() != v {
+		b.Store(v)
 	}
 }
 
@@ -158,6 +167,9 @@ func (x *retryStream) WaitRead() error { return x.conn.Load().WaitRead() }
 // Write implements net.Conn. Before the first answer a connection that broke is
 // the reader's affair: it may yet be replaced.
 func (x *retryStream) Write(p []byte) (int, error) {
+	if len(p) > 0 {
+		set(&x.owed, true)
+	}
 	if x.settled.Load() {
 		n, err := x.conn.Load().Write(p)
 		return n, x.verdict(err)

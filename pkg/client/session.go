@@ -25,6 +25,7 @@ type session struct {
 
 	asked    atomic.Bool // the application said something and waits for an answer
 	answered atomic.Bool
+	owed     atomic.Bool           // nothing has come since the application wrote last
 	failed   atomic.Pointer[error] // what reads return since the failure was named
 }
 
@@ -54,7 +55,8 @@ func (s *session) Read(p []byte) (int, error) {
 	}
 	n, err := s.sessionStream.Read(p)
 	if n > 0 {
-		s.answered.Store(true)
+		set(&s.answered, true)
+		set(&s.owed, false)
 	}
 	if err != nil {
 		err = s.ended(err)
@@ -89,7 +91,8 @@ func (s *session) ended(err error) error {
 // Write implements net.Conn.
 func (s *session) Write(p []byte) (int, error) {
 	if len(p) > 0 {
-		s.asked.Store(true)
+		set(&s.asked, true)
+		set(&s.owed, true)
 	}
 	return s.sessionStream.Write(p)
 }

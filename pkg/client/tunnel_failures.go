@@ -47,13 +47,20 @@ func (r *reporter) tell(p dispatch.Report) {
 		tunnel *mux.TunnelError // one for all sessions of a tunnel
 	)
 	broke := diagnose.DestinationFacts{After: p.Duration, To: p.Request.Destination}
+	// A destination that ends an idle connection by a reset owed nothing.
 	if s, ok := p.Remote.(*session); ok && errors.Is(p.Err, mux.ErrFailed) {
+		if !s.owed.Load() {
+			return
+		}
 		broke.End = diagnose.BrokeSession
 		_ = s.guard.destinationFailed(broke, p.Err)
 		return
 	}
 	stream, ok := p.Remote.(*retryStream)
 	if ok && errors.Is(p.Err, vmess.ErrDestinationBroke) {
+		if !stream.owed.Load() {
+			return
+		}
 		broke.End = diagnose.Broke
 		_ = stream.guard.destinationFailed(broke, p.Err)
 		return

@@ -9,10 +9,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"vmess-local/pkg/config"
 )
 
-// resettingOrigin answers a line by the line, and resets the connection after a
-// silence. A line that says "nothing" gets no answer.
+// resettingOrigin answers the first line by itself, and resets the connection after
+// a silence.
 func resettingOrigin(t testing.TB, silence time.Duration) string {
 	t.Helper()
 	return serveOrigin(t, func(c *net.TCPConn) {
@@ -20,9 +22,7 @@ func resettingOrigin(t testing.TB, silence time.Duration) string {
 		if err != nil {
 			return
 		}
-		if line != "nothing" {
-			_, _ = io.WriteString(c, line+"\n")
-		}
+		_, _ = io.WriteString(c, line+"\n")
 		time.Sleep(silence) // of the destination
 		_ = c.SetLinger(0)
 	})
@@ -46,6 +46,9 @@ func TestDestinationReset(t *testing.T) {
 			once := func(origin string) {
 				c := mustDialVia(t, l.addr, origin)
 				echoOn(t, c, "hello\n")
+				if _, err := io.WriteString(c, "and then?\n"); err != nil { // which gets no answer
+					t.Error(err)
+				}
 				if half {
 					_ = c.CloseWrite()
 				}
@@ -127,6 +130,27 @@ func TestDestinationResetSeenByV2Ray(t *testing.T) {
 					t.Errorf("read %q, %v", got, err)
 				}
 			}
+		})
+	}
+}
+
+// TestIdleDestinationResetIsQuiet: a destination that ends a connection by a reset
+// on which it owes nothing has not failed, however long the connection was idle.
+func TestIdleDestinationResetIsQuiet(t *testing.T) {
+	t.Parallel()
+	for _, mux := range []bool{false, true} {
+		t.Run(muxName(mux), func(t *testing.T) {
+			t.Parallel()
+			far := inProcessServer(t, serverConfig(), inProcess{})
+			l := newLab(t, labSetup{remote: remoteAt(t, far.addr), change: func(c *config.Client) { c.Mux.Enabled = mux }})
+			c := mustDialVia(t, l.addr, resettingOrigin(t, 1500*time.Millisecond))
+			echoOn(t, c, "hello\n")
+			_ = c.SetReadDeadline(time.Now().Add(labPatience))
+			if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the application saw %v, want a reset", err)
+			}
+			time.Sleep(time.Second) // failures of one moment are gathered before they are logged
+			l.wantQuiet(t)
 		})
 	}
 }

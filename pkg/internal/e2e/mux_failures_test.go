@@ -36,6 +36,7 @@ func TestMuxDestinationFails(t *testing.T) {
 				if name == "ours" {
 					c := mustDialVia(t, l.addr, resettingOrigin(t, 1500*time.Millisecond))
 					echoOn(t, c, "hello\n")
+					_, _ = io.WriteString(c, "and then?\n")
 					_, _ = io.Copy(io.Discard, c)
 					l.awaitCause(t, "destination.reset")
 				}
