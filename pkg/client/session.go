@@ -73,6 +73,8 @@ func (s *session) ended(err error) error {
 		return err
 	case errors.Is(err, mux.ErrStalled):
 		facts.End = diagnose.HeldUp
+	case errors.Is(err, mux.ErrStuck):
+		facts.End = diagnose.NotRead
 	case errors.Is(err, mux.ErrFailed) && s.answered.Load():
 		return &transport.AmbiguousEnd{Err: err} // as of a guarded stream
 	case errors.Is(err, mux.ErrFailed), err == io.EOF && !s.answered.Load() && s.asked.Load():

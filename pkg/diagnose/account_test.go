@@ -109,6 +109,7 @@ func destinationCases(t *testing.T) []judged {
 	add("broken off", facts{End: diagnose.Broke, After: 11 * time.Second, To: addr("192.168.1.1")}, diagnose.DestinationReset, diagnose.Certain)
 	add("broken off in a session", facts{End: diagnose.BrokeSession, To: addr("192.168.1.1")}, diagnose.DestinationReset, likely)
 	add("held up others", facts{End: diagnose.HeldUp, After: 11 * time.Second, To: addr("192.168.1.1")}, diagnose.DestinationStalled, diagnose.Certain)
+	add("not read", facts{End: diagnose.NotRead, After: time.Minute, To: addr("192.168.1.1")}, diagnose.LocalStalled, diagnose.Certain)
 	add("silent", facts{After: 12 * time.Second, To: addr("www.example.net"), Show: true}, diagnose.DestinationNoAnswer, likely)
 	add("silent, private", facts{To: addr("fd00::1"), Show: true}, diagnose.DestinationNoAnswer, likely)
 	add("silent, held probe", facts{Account: diagnose.ProbePending}, diagnose.DestinationNoAnswer, possible)

@@ -74,6 +74,7 @@ const (
 	LocalBadAuth      Cause = "local.bad-auth"
 	LocalNeedsNoAuth  Cause = "local.needs-no-auth"
 	LocalBadRequest   Cause = "local.bad-request"
+	LocalStalled      Cause = "local.stalled"
 )
 
 // ownSide reports whether c is something this program sees for itself, so that
@@ -107,7 +108,9 @@ func (c Cause) OfPath() bool {
 
 // OfDestination reports whether the cause lies beyond the server, which has no part
 // in it.
-func (c Cause) OfDestination() bool { return strings.HasPrefix(string(c), "destination.") }
+func (c Cause) OfDestination() bool {
+	return strings.HasPrefix(string(c), "destination.") || c == LocalStalled // which concerns one connection, too
+}
 
 // Causes returns all causes in the order of the way: configuration, local
 // port, the steps to the server, the account, the tunnel, the destination.
@@ -397,6 +400,11 @@ func Causes() []CauseInfo {
 			LocalBadRequest, "A local program asks for a destination that is not valid, or its request is malformed.",
 			"The program speaks SOCKS or HTTP proxy, but the port is 0, the host name has characters that no host name has, or the request breaks its protocol.",
 			"Correct the host name and port that program connects to. If they are right, update that program, or switch it between SOCKS5 and HTTP proxy.",
+		},
+		{
+			LocalStalled, "With Mux: a program did not read what it had asked for.",
+			"It paused a download or a video, and the other connections of the Mux tunnel had to wait, so after 10 s the one that held them up was ended.",
+			"Set `mux.enabled` to false if your programs pause downloads or videos: then each connection has a tunnel of its own.",
 		},
 	}
 }

@@ -19,6 +19,7 @@ const (
 	Broke                   // broken off by the destination, as vmess-server says
 	BrokeSession            // a Mux.Cool session was ended with an error in use
 	HeldUp                  // it did not take what was sent, and held up other sessions, as vmess-server says
+	NotRead                 // the program did not read what came, and held up other sessions
 )
 
 // DestinationFacts are what is known of a request that the server accepted.
@@ -87,6 +88,12 @@ func destination(f DestinationFacts) Verdict {
 			Cause: DestinationStalled, Confidence: Certain,
 			Sentence: what + " took no data for 10 s and held up the other connections of its Mux tunnel, so the server ended this one",
 			Fix:      `set "enabled": false in "mux" if you send much to slow destinations`,
+		}
+	case f.End == NotRead:
+		return Verdict{
+			Cause: LocalStalled, Confidence: Certain,
+			Sentence: "a program read nothing of what " + what + " sent for 10 s; that held up the other connections of its Mux tunnel, so this one was ended",
+			Fix:      `set "enabled": false in "mux" if you pause downloads or videos`,
 		}
 	case f.End == GivenUp:
 		return Verdict{

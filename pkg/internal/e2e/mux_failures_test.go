@@ -79,6 +79,31 @@ func TestMuxDestinationStalls(t *testing.T) {
 	}
 }
 
+// TestMuxProgramStalls: a program that pauses a download holds up the others of its
+// Mux tunnel. Its connection is ended for that, with words, and no one else is
+// blamed.
+func TestMuxProgramStalls(t *testing.T) {
+	t.Parallel()
+	far := inProcessServer(t, serverConfig(), inProcess{})
+	l := newLab(t, labSetup{remote: remoteAt(t, far.addr), change: func(c *config.Client) { c.Mux.Enabled = true }})
+	running := mustDialVia(t, l.addr, echoOrigin(t))
+	echoOn(t, running, "before\n")
+	c := mustDialVia(t, l.addr, serveOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, pattern(1, 1<<30)) }))
+	time.Sleep(12 * time.Second) // the program's
+	_ = c.SetDeadline(time.Now().Add(labPatience))
+	if _, err := io.Copy(io.Discard, c); err == nil || isTimeout(err) {
+		t.Errorf("the application saw %v, want it broken off", err)
+	}
+	r := l.awaitCause(t, "local.stalled")
+	t.Logf("%s [%s]; fix: %s", r.Msg, r.Confidence, r.Fix)
+	echoOn(t, running, "after\n")
+	for _, r := range l.failures(t) {
+		if r.Cause != "local.stalled" {
+			t.Errorf("told was %s: %s", r.Cause, r.Msg)
+		}
+	}
+}
+
 // getPlain asks the HTTP proxy for a page and returns it.
 func (l *lab) getPlain(t testing.TB, address string) string {
 	t.Helper()
