@@ -56,7 +56,7 @@ func checkServer(ctx context.Context, cfg *config.Client, at remote, opt Options
 	}
 	defer g.close()
 	g.dialer.Endpoint = g.path // nothing is made ahead
-	k := &checker{guard: g, report: &diagnose.Report{Server: g.failures.server, Each: opt.OnStep}}
+	k := &checker{guard: g, report: &diagnose.Report{Server: g.Name(), Each: opt.OnStep}}
 	k.configuration(cfg, opt)
 	switch {
 	case !k.way(ctx) || !k.account(ctx):

@@ -323,7 +323,7 @@ func (f *failoverGroup) choose(why, words string) {
 		if old := f.using; m != old {
 			f.using = m
 			f.log.Info("server", logging.Text("now using server %s (%s)", m.quoted(), words),
-				"server", m.guard.failures.server, "before", old.guard.failures.server, "why", why)
+				"server", m.guard.Name(), "before", old.guard.Name(), "why", why)
 		}
 		return
 	}
@@ -365,7 +365,7 @@ func (f *failoverGroup) back(m *entry, now time.Time) {
 }
 
 // quoted is the server's name in a sentence.
-func (m *entry) quoted() string { return strconv.Quote(m.guard.failures.server) }
+func (m *entry) quoted() string { return strconv.Quote(m.guard.Name()) }
 
 // onNetworkChange has the servers looked at anew after a sleep or a change of networks:
 // what failed on another network may work on this one.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/cli/logging"
+	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 )
 
@@ -34,7 +35,7 @@ func TestChangeOfServersIsTold(t *testing.T) {
 			var log strings.Builder
 			f := &failoverGroup{log: slog.New(logging.New(&log, slog.LevelInfo, false))}
 			for _, name := range []string{"one", "two"} {
-				f.members = append(f.members, &entry{guard: &guard{failures: &failureLog{server: name}}})
+				f.members = append(f.members, &entry{guard: &guard{remote: &config.Remote{Name: name}}})
 			}
 			f.using = f.members[0]
 			c.do(f, f.members[0], f.members[1])

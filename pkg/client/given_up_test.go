@@ -129,7 +129,7 @@ func TestDatagramsGivenUp(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f, g := newV2Ray(t, 0)
 				var text lockedBuffer
-				g.failures.log = slog.New(slog.NewTextHandler(&text, nil))
+				logTo(g, slog.New(slog.NewTextHandler(&text, nil)))
 				f.closesAfter(tt.closes, 1)
 				before := f.connections()
 				c, err := plainPackets{g}.DialPacket(t.Context(), somewhere)

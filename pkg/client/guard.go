@@ -12,6 +12,7 @@ import (
 	"vmess-local/pkg/carrier/connpool"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/diagnose/failurelog"
 	"vmess-local/pkg/protocol/mux"
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
@@ -77,7 +78,7 @@ type guard struct {
 	// the request asked of the body ("zero" asks nothing).
 	kindShows      bool
 	dialTime       time.Duration
-	failures       *failureLog
+	failures       *failurelog.Log
 	packets        *packetDialer
 	failed         func(diagnose.Verdict) // hears of failures that are the server's; may be nil
 	alone          bool                   // there is no other server
@@ -130,17 +131,18 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 			TLS: s.TLS.Enabled, EarlyData: s.WS.EarlyData > 0, Host: setting.Host, Account: account, Now: opt.Now,
 		},
 		section: section, identity: identity(s), setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
-		failures: newFailureLog(opt.Log, nameOf(s)),
-		alone:    len(cfg.Servers) <= 1,
+		failures: failurelog.New(failurelog.Options{
+			Log: opt.Log, Server: nameOf(s), Registry: opt.board, LastAnswer: account.LastAnswer,
+		}),
+		alone: len(cfg.Servers) <= 1,
 	}
 	_, warmMax, _ := shares(cfg)
 	g.pool = connpool.NewPool(transport.EndpointFunc(g.reach), connpool.Options{
 		Max: warmMax, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead), Now: opt.Now,
 	})
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
-	g.failures.board, g.failures.well = opt.board, account.LastAnswer
-	g.comeback.back = g.failures.back
-	g.packets = newPacketDialer(g, cfg)
+	g.comeback.back = func(away time.Duration) { g.failures.Recovered(away) }
+	g.packets = newPacketDialer(g, cfg, opt.Log)
 	g.liveness = g.newLiveness(s.WS.Ping > 0, time.Duration(cfg.Limits.Dial))
 	g.tunnelFailures.guard, g.tunnelFailures.shared = g, map[*mux.TunnelError]bool{}
 	return g, nil
@@ -197,10 +199,13 @@ func (e *VerdictError) Public() string { return e.Verdict.Public() }
 // Unwrap returns what was seen.
 func (e *VerdictError) Unwrap() error { return e.Err }
 
+// Name returns the server's name, as people know it.
+func (g *guard) Name() string { return nameOf(g.remote) }
+
 // DialStream implements transport.StreamDialer.
 func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
 	if g.names.observe(dst) {
-		g.failures.hint(diagnose.HintBareAddresses())
+		g.failures.Hint(diagnose.HintBareAddresses())
 	}
 	if g.packets.sessions != nil {
 		return g.dialSession(ctx, dst, first)
@@ -400,7 +405,7 @@ func (g *guard) decideWithoutProbe(x *request, err error, late bool) (d decision
 		}
 	case g.heal.Refused && x.repeatable(maxTries):
 		g.resent.Add(1)
-		g.failures.show(diagnose.VMessRefused, diagnose.HealedRefused(1))
+		g.failures.ShowHealed(diagnose.VMessRefused, diagnose.HealedRefused(1))
 		return decision{again: true}, true
 	case lately && (x.attempts() == 0 || g.since(x.start)):
 		return g.falseReplay(err), true
@@ -511,7 +516,7 @@ func (g *guard) destinationFailed(facts diagnose.DestinationFacts, err error) er
 	v := diagnose.Destination(facts, g.setting)
 	facts.Show = true
 	named := diagnose.Destination(facts, g.setting)
-	g.failures.sayOf(facts.To.String(), v, named)
+	g.failures.ReportSite(facts.To.String(), v, named)
 	return &VerdictError{named, err}
 }
 
@@ -566,5 +571,5 @@ func (g *guard) close() {
 	if g.measure != nil {
 		g.measure.Stop()
 	}
-	g.failures.close()
+	g.failures.Close()
 }

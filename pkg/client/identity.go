@@ -39,7 +39,7 @@ func (f *failoverGroup) named(which string) *entry {
 		if m.guard.identity == which {
 			return m
 		}
-		if m.guard.failures.server == which {
+		if m.guard.Name() == which {
 			found = append(found, m)
 		}
 	}

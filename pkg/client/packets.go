@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ const (
 // packetDialer opens the UDP associations of one server.
 type packetDialer struct {
 	guard    *guard
+	log      *slog.Logger
 	sessions *mux.Client // TCP, too, goes over it; nil without mux
 	plain    *udp.PerDestination
 	fixed    packetEncoding // configured; packetsUnknown for auto
@@ -64,8 +66,8 @@ type packetDialer struct {
 
 var _ transport.PacketDialer = (*packetDialer)(nil)
 
-func newPacketDialer(g *guard, cfg *config.Client) *packetDialer {
-	p := &packetDialer{guard: g}
+func newPacketDialer(g *guard, cfg *config.Client, log *slog.Logger) *packetDialer {
+	p := &packetDialer{guard: g, log: log}
 	p.fixed = map[string]packetEncoding{"plain": packetsPlain, "packetaddr": packetsAddr, "xudp": packetsXUDP}[cfg.UDP.Mode]
 	var single transport.PacketDialer = plainPackets{g}
 	if cfg.Mux.Enabled {
@@ -340,5 +342,5 @@ func (p *packetDialer) say(f packetEncoding, next bool) {
 	if f == packetsPlain && p.fixed == packetsUnknown {
 		hint = `; for one port to all of them set "udp.mode" to "xudp" if the server is Xray, to "packetaddr" if it is V2Ray 5`
 	}
-	p.guard.failures.log.Info("UDP", logging.Text("UDP by %s%s: %s%s", f, from, f.natBehavior(), hint), "form", f.String(), "server", p.guard.failures.server)
+	p.log.Info("UDP", logging.Text("UDP by %s%s: %s%s", f, from, f.natBehavior(), hint), "form", f.String(), "server", p.guard.Name())
 }

@@ -158,13 +158,13 @@ func (g *generation) condition(failures []pageFailure, moved time.Time) (state, 
 	case last >= 0 && time.Since(failures[last].Time) < failingFor && failures[last].Time.After(at):
 		return "failing", failures[last].Sentence
 	case at.IsZero() && g.again:
-		return "idle", "ready; nothing has been asked of " + now.failures.server + " since the configuration was read again"
+		return "idle", "ready; nothing has been asked of " + now.Name() + " since the configuration was read again"
 	case at.IsZero():
-		return "idle", "ready; nothing has been asked of " + now.failures.server + " yet"
+		return "idle", "ready; nothing has been asked of " + now.Name() + " yet"
 	case time.Since(at) < time.Minute, time.Since(moved) < time.Minute:
-		return "well", now.failures.server + " is well"
+		return "well", now.Name() + " is well"
 	}
-	return "idle", fmt.Sprintf("idle; %s answered last at %s", now.failures.server, at.Format(time.TimeOnly))
+	return "idle", fmt.Sprintf("idle; %s answered last at %s", now.Name(), at.Format(time.TimeOnly))
 }
 
 func (g *generation) warmth() (w pageWarm) {
@@ -185,7 +185,7 @@ func (g *generation) servers() []pageServer {
 		}
 		r := m.guard.remote
 		all = append(all, pageServer{
-			ID: m.guard.identity, Name: m.guard.failures.server, Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
+			ID: m.guard.identity, Name: m.guard.Name(), Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
 			Down: g.fleet.isDown(m), Mode: mode, Cipher: m.guard.account.Security().String(), TLS: r.TLS.Enabled,
 			RTT: float64(m.guard.path.handshakeRTT.Load()) / 1e6,
 		})

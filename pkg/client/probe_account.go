@@ -156,7 +156,7 @@ func (g *guard) act(sig signals) outcome {
 		}
 		o.healed = true
 		g.path.early.Store(false)
-		g.failures.healed(diagnose.WSEarlyDataRefused, diagnose.HealedEarlyData(g.setting))
+		g.failures.Healed(diagnose.WSEarlyDataRefused, diagnose.HealedEarlyData(g.setting))
 		return o
 	case sig.Configured == diagnose.ProbeFailed, sig.BadResponse:
 	case accepts(sig.Configured):
@@ -180,14 +180,14 @@ func (g *guard) act(sig signals) outcome {
 
 func (g *guard) useAEAD() {
 	g.account.SetMode(vmess.ModeAEAD)
-	g.failures.healed(diagnose.VMessAEADRequired, diagnose.HealedAEAD(g.setting))
+	g.failures.Healed(diagnose.VMessAEADRequired, diagnose.HealedAEAD(g.setting))
 }
 
 // useServerTime signs with the server's time from now on, and measures again
 // every hour. It is called with the round locked.
 func (g *guard) useServerTime(skew time.Duration) {
 	g.account.SetOffset(-skew)
-	g.failures.healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
+	g.failures.Healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
 	if g.measure == nil {
 		g.measure = time.AfterFunc(skewPause, g.measureAgain)
 	}
@@ -243,6 +243,6 @@ func (g *guard) remeasureSkew() bool {
 		return true
 	}
 	g.account.SetOffset(-skew)
-	g.failures.healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
+	g.failures.Healed(diagnose.VMessClockSkew, diagnose.HealedClock(skew))
 	return true
 }

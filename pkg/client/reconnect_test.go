@@ -57,7 +57,7 @@ func newComebackLab(t *testing.T) *comebackLab {
 	}
 	l.guard.link = l.farEnd
 	l.guard.dialer.Endpoint = transport.EndpointFunc(l.guard.tunnel)
-	l.guard.failures.log = slog.New(logging.New(&l.text, slog.LevelInfo, false))
+	logTo(l.guard, slog.New(logging.New(&l.text, slog.LevelInfo, false)))
 	l.serve(t)
 	return l
 }
@@ -305,7 +305,7 @@ func TestComebackMoved(t *testing.T) {
 					t.Errorf("asked then: %v after %v", err, took)
 				}
 				all.Wait()
-				l.guard.failures.close()
+				l.guard.failures.Close()
 				if said := l.text.take(); said != "" {
 					t.Errorf("said %q", said)
 				}
@@ -372,7 +372,7 @@ func TestMovedIsNoFailure(t *testing.T) {
 				if took, err := l.ask(t.Context()); !errors.Is(err, errNetworkChanged) || took != time.Second {
 					t.Errorf("%v after %v", err, took)
 				}
-				l.guard.failures.close()
+				l.guard.failures.Close()
 				if said := l.text.take(); said != "" {
 					t.Errorf("said %q", said)
 				}
@@ -401,7 +401,7 @@ func TestComebackIsNoNews(t *testing.T) {
 			})
 		}
 		all.Wait()
-		l.guard.failures.close()
+		l.guard.failures.Close()
 		if said := l.text.take(); said != "" {
 			t.Errorf("said %q", said)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/diagnose/failurelog"
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
@@ -153,6 +154,12 @@ func newFarEnd(t *testing.T, refuses int) (*farEnd, *guard) {
 	g.found, g.ended, g.next = outcome{healed: true, refused: &signed}, time.Now().Add(time.Hour), time.Now().Add(time.Hour)
 	t.Cleanup(func() { g.close(); f.serving.Wait() })
 	return f, g
+}
+
+// logTo has a guard log to log from now on.
+func logTo(g *guard, log *slog.Logger) {
+	g.failures = failurelog.New(failurelog.Options{Log: log, Server: g.Name(), LastAnswer: g.account.LastAnswer})
+	g.packets.log = log
 }
 
 func noEnv(string) (string, bool) { return "", false }
@@ -426,7 +433,7 @@ func TestGuardedSilence(t *testing.T) {
 					}
 					f.refuses = 3
 				}
-				g.found = outcome{verdict: verdict(diagnose.VMessUnknownUser)}
+				g.found = outcome{verdict: diagnose.Verdict{Cause: diagnose.VMessUnknownUser, Confidence: diagnose.Certain, Sentence: "it broke", Fix: "mend it"}}
 				f.refuse = func(c *transporttest.Conn) { _, _ = io.Copy(io.Discard, c) }
 				c := dialGuarded(t, g, "hello")
 				_ = c.SetReadDeadline(time.Now().Add(time.Minute))
@@ -482,7 +489,7 @@ func TestClockMeasuredAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, g := newFarEnd(t, 0)
 		var text lockedBuffer
-		g.failures.log = slog.New(slog.NewTextHandler(&text, nil))
+		logTo(g, slog.New(slog.NewTextHandler(&text, nil)))
 		server := new(dateServer)
 		g.prober.Below = server
 		g.round.Lock()

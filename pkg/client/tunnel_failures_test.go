@@ -22,7 +22,7 @@ func TestBrokenMuxTunnelIsItsServers(t *testing.T) {
 		var guards [2]*guard
 		for i := range guards {
 			_, guards[i] = newFarEnd(t, 0)
-			guards[i].failures.log = slog.New(logging.New(&text[i], slog.LevelInfo, false))
+			logTo(guards[i], slog.New(logging.New(&text[i], slog.LevelInfo, false)))
 		}
 		f := newFailoverGroup(slog.New(slog.DiscardHandler), guards[:], 0)
 		if f.current() != guards[0] {
@@ -52,7 +52,7 @@ func TestMuxTunnelIdleIsThatOfAllSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text lockedBuffer
 		_, g := newFarEnd(t, 0)
-		g.failures.log = slog.New(logging.New(&text, slog.LevelInfo, false))
+		logTo(g, slog.New(logging.New(&text, slog.LevelInfo, false)))
 		r := &reporter{log: slog.New(slog.DiscardHandler)}
 		broken := &mux.TunnelError{Err: io.ErrUnexpectedEOF, Owner: g}
 		for _, idle := range []time.Duration{time.Minute, 0, 3 * time.Second} {

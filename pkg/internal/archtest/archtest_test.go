@@ -18,8 +18,9 @@ const module = "vmess-local"
 
 // A rule says what a package must not depend on, directly or by others.
 type rule struct {
-	not  []string // of this module's packages
-	only []string // when set: all of this module's packages that it may depend on
+	not     []string // of this module's packages
+	only    []string // when set: all of this module's packages that it may depend on
+	imports []string // when set: all of this module's packages that it may import itself
 }
 
 var (
@@ -60,6 +61,7 @@ var rules = map[string]rule{
 	"config/sharelink":        {only: []string{"config", "transport/netaddr"}},
 	"serverinit":              {not: []string{"client", "server"}},
 	"diagnose":                {not: []string{"inbound/socks", "dispatch", "client", "server"}},
+	"diagnose/failurelog":     {imports: []string{"diagnose", "status/stats", "cli/logging"}},
 	"client":                  {not: []string{"server", "demo", "servercheck", "cli"}},
 	"server":                  {not: []string{"client", "demo", "servercheck", "cli"}},
 	"demo":                    {not: []string{"cli"}},
@@ -174,6 +176,9 @@ func TestImports(t *testing.T) {
 			}
 		}
 		for _, i := range p.Imports {
+			if dep := local(i); dep != "" && r.imports != nil && !slices.Contains(r.imports, dep) {
+				t.Errorf("%s imports %s", name, dep)
+			}
 			for library, owner := range owners {
 				if strings.HasPrefix(i, library) && !slices.Contains(strings.Fields(owner), name) {
 					t.Errorf("%s imports %s, which belongs to %s", name, i, owner)

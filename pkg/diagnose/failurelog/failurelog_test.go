@@ -1,8 +1,9 @@
-package client
+package failurelog
 
 import (
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,23 +13,43 @@ import (
 	"vmess-local/pkg/status/stats"
 )
 
-// people returns a voice and what people read of it.
-func people() (*failureLog, *lockedBuffer) {
-	text := new(lockedBuffer)
-	return newFailureLog(slog.New(logging.New(text, slog.LevelInfo, false)), "home"), text
+// capture is what a Log wrote since it was last asked.
+type capture struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (c *capture) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.buf.Write(p)
+}
+
+func (c *capture) take() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.buf.Reset()
+	return c.buf.String()
+}
+
+// newCaptured returns a Log and what people read of it.
+func newCaptured(opt Options) (*Log, *capture) {
+	text := new(capture)
+	opt.Log, opt.Server = slog.New(logging.New(text, slog.LevelInfo, false)), "home"
+	return New(opt), text
 }
 
 func verdict(c diagnose.Cause) diagnose.Verdict {
 	return diagnose.Verdict{Cause: c, Confidence: diagnose.Certain, Sentence: "it broke", Fix: "mend it"}
 }
 
-func TestVoiceFolds(t *testing.T) {
+func TestRepeatsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, text := people()
+		l, text := newCaptured(Options{})
 		read := text.take
 		say := func(c diagnose.Cause, n int) {
 			for range n {
-				o.Report(verdict(c))
+				l.Report(verdict(c))
 			}
 		}
 		say(diagnose.TCPRefused, 38)
@@ -56,12 +77,12 @@ func TestVoiceFolds(t *testing.T) {
 			t.Errorf("when it comes back: %q", got)
 		}
 		pass(10 * time.Second)
-		o.close()
+		l.Close()
 		if got := read(); got != "error: tcp.refused: again 2 times in 10 s\n" {
 			t.Errorf("at the end: %q", got)
 		}
 		say(diagnose.TCPRefused, 1)
-		o.close()
+		l.Close()
 		pass(2 * repeatWindow)
 		if got := read(); got != "" {
 			t.Errorf("after the end: %q", got)
@@ -69,18 +90,16 @@ func TestVoiceFolds(t *testing.T) {
 	})
 }
 
-// TestVoiceTellsAnew: a failure of the way that comes back after the server was
-// there is news, and an old one that is counted up later has its own time.
-// TestVoiceTellsWhatIsSurer: a verdict that has become surer is no repeat, once.
-func TestVoiceTellsWhatIsSurer(t *testing.T) {
+// TestMoreConfidentVerdictIsLogged: a verdict that has become surer is no repeat, once.
+func TestMoreConfidentVerdictIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, text := people()
-		defer o.close()
+		l, text := newCaptured(Options{})
+		defer l.Close()
 		sure := verdict(diagnose.TunnelIdleCut)
 		unsure := sure
 		unsure.Confidence = diagnose.Likely
 		for _, v := range []diagnose.Verdict{unsure, sure, unsure, sure} {
-			o.Report(v)
+			l.Report(v)
 		}
 		const want = "error: tunnel.idle-cut: it broke [likely]\nfix: mend it\nerror: tunnel.idle-cut: it broke [certain]\nfix: mend it\n"
 		if got := text.take(); got != want {
@@ -89,11 +108,14 @@ func TestVoiceTellsWhatIsSurer(t *testing.T) {
 	})
 }
 
-func TestVoiceTellsAnew(t *testing.T) {
+// TestRecurrenceAfterRecoveryIsLogged: a failure of the path that comes back after
+// the server was reachable is news, and a repeat that is logged later keeps its own
+// time.
+func TestRecurrenceAfterRecoveryIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, text := people()
 		var answered time.Time
-		o.well, o.board = func() time.Time { return answered }, stats.NewRegistry()
+		registry := stats.NewRegistry()
+		l, text := newCaptured(Options{Registry: registry, LastAnswer: func() time.Time { return answered }})
 		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
 		const first, again = "error: tcp.refused: it broke [certain]\nfix: mend it\n", "error: tcp.refused: again 1 time in "
 		expect := func(when, want string) {
@@ -102,46 +124,46 @@ func TestVoiceTellsAnew(t *testing.T) {
 				t.Errorf("%s: %q, want %q", when, got, want)
 			}
 		}
-		o.Report(verdict(diagnose.TCPRefused))
+		l.Report(verdict(diagnose.TCPRefused))
 		pass(time.Second)
-		o.Report(verdict(diagnose.TCPRefused))
+		l.Report(verdict(diagnose.TCPRefused))
 		expect("at once", first)
 		pass(2 * quietPeriod)
-		o.Report(verdict(diagnose.TCPRefused))
+		l.Report(verdict(diagnose.TCPRefused))
 		expect("the server was not there meanwhile", "")
 		answered = time.Now().Add(1)
 		pass(quietPeriod - 1)
-		o.Report(verdict(diagnose.TCPRefused))
+		l.Report(verdict(diagnose.TCPRefused))
 		expect("too soon", "")
 		answered = time.Now().Add(1)
 		pass(quietPeriod)
-		o.Report(verdict(diagnose.TCPRefused))
+		l.Report(verdict(diagnose.TCPRefused))
 		expect("it was there meanwhile", "error: tcp.refused: again 3 times in 21 s\n"+first)
-		o.Report(verdict(diagnose.TCPRefused))
+		l.Report(verdict(diagnose.TCPRefused))
 		last := time.Now()
 		pass(repeatWindow)
 		expect("after a minute", again+"60 s\n")
-		if f := o.board.Failures(); !f[0].Time.Equal(last) {
+		if f := registry.Failures(); !f[0].Time.Equal(last) {
 			t.Errorf("it happened at %v, and stands there with %v", last, f[0].Time)
 		}
-		o.Report(verdict(diagnose.LimitConnections))
+		l.Report(verdict(diagnose.LimitConnections))
 		_ = text.take()
 		answered = time.Now().Add(1)
 		pass(2 * quietPeriod)
-		o.Report(verdict(diagnose.LimitConnections))
+		l.Report(verdict(diagnose.LimitConnections))
 		expect("what does not lie on the way", "")
-		o.close()
+		l.Close()
 	})
 }
 
 func TestFailureLogIgnoresZero(t *testing.T) {
-	o, text := people()
-	defer o.close()
-	o.Report(diagnose.Verdict{})
+	l, text := newCaptured(Options{})
+	defer l.Close()
+	l.Report(diagnose.Verdict{})
 	if got := text.take(); got != "" {
 		t.Errorf("said %q", got)
 	}
-	o.healed(diagnose.VMessClockSkew, diagnose.HealedClock(time.Hour))
+	l.Healed(diagnose.VMessClockSkew, diagnose.HealedClock(time.Hour))
 	if got := text.take(); !strings.HasPrefix(got, "healed: vmess.clock-skew: ") || strings.Count(got, "\n") != 1 {
 		t.Errorf("healing: %q", got)
 	}
