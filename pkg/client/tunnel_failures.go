@@ -14,6 +14,7 @@ import (
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/relay"
 )
 
 // reporter tells of each request's end what is worth it: a failure of the
@@ -36,10 +37,10 @@ func (r *reporter) Report(p dispatch.Report) {
 // the guard's to tell, and what the application did is nobody's.
 func (r *reporter) tell(p dispatch.Report) {
 	var (
-		side *transport.RelayError
+		side *relay.Error
 		told *VerdictError
 	)
-	if !errors.As(p.Err, &side) || side.Side != transport.Remote || errors.As(p.Err, &told) {
+	if !errors.As(p.Err, &side) || side.Side != relay.Remote || errors.As(p.Err, &told) {
 		return
 	}
 	var (

@@ -12,6 +12,7 @@ import (
 	"vmess-local/pkg/dispatch"
 	"vmess-local/pkg/protocol/mux"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/relay"
 )
 
 // TestBrokenMuxTunnelIsItsServers: a Mux tunnel that breaks is the failure of the
@@ -33,7 +34,7 @@ func TestBrokenMuxTunnelIsItsServers(t *testing.T) {
 		for range 3 { // sessions
 			r.Report(dispatch.Report{
 				Request: &transport.Request{Destination: somewhere}, Down: 1, Duration: time.Second,
-				Err: &transport.RelayError{Side: transport.Remote, Op: "read", Err: broken},
+				Err: &relay.Error{Side: relay.Remote, Op: "read", Err: broken},
 			})
 		}
 		time.Sleep(2 * correlationWindow)
@@ -58,7 +59,7 @@ func TestMuxTunnelIdleIsThatOfAllSessions(t *testing.T) {
 		for _, idle := range []time.Duration{time.Minute, 0, 3 * time.Second} {
 			r.Report(dispatch.Report{
 				Request: &transport.Request{Destination: somewhere}, Down: 1, Duration: time.Hour, IdleFor: idle,
-				Err: &transport.RelayError{Side: transport.Remote, Op: "read", Err: broken},
+				Err: &relay.Error{Side: relay.Remote, Op: "read", Err: broken},
 			})
 		}
 		time.Sleep(2 * correlationWindow)

@@ -13,7 +13,7 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/host/errno"
 	"vmess-local/pkg/protocol/vmess"
-	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/relay"
 )
 
 // TunnelFacts are how an established connection ended.
@@ -54,10 +54,10 @@ func Tunnel(f TunnelFacts, s ServerContext) (v Verdict, ok bool) {
 // Ordinary reports whether a connection ended in order, or because this side
 // wanted it, or in a way that is not the tunnel's.
 func Ordinary(err error) bool {
-	var side *transport.RelayError
-	return err == nil || err == io.EOF || errors.Is(err, context.Canceled) || errors.Is(err, transport.ErrIdle) ||
+	var side *relay.Error
+	return err == nil || err == io.EOF || errors.Is(err, context.Canceled) || errors.Is(err, relay.ErrIdle) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, vmess.ErrNoAnswer) ||
-		errors.As(err, &side) && side.Side == transport.Local
+		errors.As(err, &side) && side.Side == relay.Local
 }
 
 // noChance is how many tunnels to other destinations must end at the same moment for

@@ -13,7 +13,7 @@ import (
 	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/protocol/vmess"
-	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/relay"
 )
 
 func tunnelCases(t *testing.T) []judged {
@@ -23,8 +23,8 @@ func tunnelCases(t *testing.T) []judged {
 		certain  = diagnose.Certain
 	)
 	type facts = diagnose.TunnelFacts
-	remote := func(err error) error { return &transport.RelayError{Side: transport.Remote, Op: "read", Err: err} }
-	local := func(err error) error { return &transport.RelayError{Side: transport.Local, Op: "read", Err: err} }
+	remote := func(err error) error { return &relay.Error{Side: relay.Remote, Op: "read", Err: err} }
+	local := func(err error) error { return &relay.Error{Side: relay.Local, Op: "read", Err: err} }
 	cut := remote(fmt.Errorf("read: %w", wsconn.ErrNoClose))
 	reset := remote(&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)})
 	unmarked := remote(fmt.Errorf("x: %w", vmess.ErrUnmarked))
@@ -44,7 +44,7 @@ func tunnelCases(t *testing.T) []judged {
 
 	// Orderly ends, and those of this side.
 	for name, err := range map[string]error{
-		"end": nil, "EOF": io.EOF, "cancelled": remote(context.Canceled), "idle limit of ours": transport.ErrIdle,
+		"end": nil, "EOF": io.EOF, "cancelled": remote(context.Canceled), "idle limit of ours": relay.ErrIdle,
 		"application went away": local(syscall.ECONNRESET), "closed by us": remote(net.ErrClosed), "no answer": remote(vmess.ErrNoAnswer),
 	} {
 		add(name, facts{Err: err, Down: some, IdleFor: time.Minute}, quiet, "", 0)

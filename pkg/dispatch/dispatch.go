@@ -15,6 +15,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/relay"
 )
 
 // A Report tells how one request ended.
@@ -105,9 +106,9 @@ type job struct {
 	cut        context.CancelFunc
 	request    *transport.Request
 	start      time.Time
-	relay      transport.Relay
+	relay      relay.Relay
 	end        func(failed bool)
-	outcome    transport.Outcome
+	outcome    relay.Outcome
 	err        error
 }
 
@@ -171,7 +172,7 @@ func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (streams, e
 	local, err := r.Pending.Proceed(netip.AddrPort{})
 	if err != nil {
 		_ = transport.Reset(remote)
-		return streams{}, &transport.RelayError{Side: transport.Local, Op: "answer", Err: err}
+		return streams{}, &relay.Error{Side: relay.Local, Op: "answer", Err: err}
 	}
 	f := streams{local, remote, int64(len(r.First))}
 	if len(r.First) > 0 || d.FirstWait == 0 {
@@ -182,7 +183,7 @@ func (d *Dispatcher) join(ctx context.Context, r *transport.Request) (streams, e
 	first, err := d.readFirst(local, buf)
 	if err == nil {
 		if _, err = remote.Write(first); err != nil {
-			err = &transport.RelayError{Side: transport.Remote, Op: "write", Err: err}
+			err = &relay.Error{Side: relay.Remote, Op: "write", Err: err}
 		}
 	}
 	if err != nil {
@@ -220,7 +221,7 @@ func (d *Dispatcher) dialWanted(ctx context.Context, r *transport.Request) (tran
 func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (streams, error) {
 	local, err := r.Pending.Proceed(netip.AddrPort{})
 	if err != nil {
-		return streams{}, &transport.RelayError{Side: transport.Local, Op: "answer", Err: err}
+		return streams{}, &relay.Error{Side: relay.Local, Op: "answer", Err: err}
 	}
 	buf := transport.GetBuffer()
 	defer buf.Release()
@@ -247,7 +248,7 @@ func (d *Dispatcher) answerFirst(ctx context.Context, r *transport.Request) (str
 func (d *Dispatcher) dialAnswered(ctx context.Context, r *transport.Request, local transport.StreamConn, first []byte) (transport.StreamConn, error) {
 	wanted, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	var gone transport.Poller
+	var gone relay.Poller
 	defer gone.Stop()
 	gone.Start(func() (again bool) {
 		if transport.ResetByPeer(local) || len(first) == 0 && transport.PeerClosed(local) {
@@ -263,14 +264,14 @@ func (d *Dispatcher) dialAnswered(ctx context.Context, r *transport.Request, loc
 // does not, or has nothing to say, gives no bytes and no error.
 func (d *Dispatcher) readFirst(local transport.StreamConn, buf *transport.Buffer) ([]byte, error) {
 	if err := local.SetReadDeadline(time.Now().Add(d.FirstWait)); err != nil {
-		return nil, &transport.RelayError{Side: transport.Local, Op: "read", Err: err}
+		return nil, &relay.Error{Side: relay.Local, Op: "read", Err: err}
 	}
 	n, err := local.Read(buf[:firstRead])
 	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) {
 		err = local.SetReadDeadline(time.Time{})
 	}
 	if err != nil {
-		return nil, &transport.RelayError{Side: transport.Local, Op: "read", Err: err}
+		return nil, &relay.Error{Side: relay.Local, Op: "read", Err: err}
 	}
 	return buf[:n], nil
 }
@@ -365,7 +366,7 @@ func (w *meteredConn) quiet() time.Duration {
 
 func (w *meteredConn) note(op string, err error) {
 	if err != nil && err != io.EOF && !w.closed.Load() && !transport.EndsAnswer(err, w.quiet()) {
-		err = &transport.RelayError{Side: transport.Remote, Op: op, Err: err}
+		err = &relay.Error{Side: relay.Remote, Op: op, Err: err}
 		w.failed.CompareAndSwap(nil, &failure{err, w.quiet()})
 	}
 }

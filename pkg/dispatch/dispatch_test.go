@@ -14,6 +14,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/relay"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -208,8 +209,8 @@ func TestApplicationGone(t *testing.T) {
 				p, f := newPending(), newFar()
 				_ = p.app.Reset()
 				report := <-serve(&Dispatcher{Dialer: f, FirstWait: time.Second, Healthy: func() bool { return well }}, p, nil)
-				var side *transport.RelayError
-				if !errors.As(report.Err, &side) || side.Side != transport.Local {
+				var side *relay.Error
+				if !errors.As(report.Err, &side) || side.Side != relay.Local {
 					t.Errorf("reported %v", report.Err)
 				}
 				if f.dialled {

@@ -10,6 +10,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/relay"
 )
 
 // HandlePackets serves one datagram association by the Dispatcher's Packets
@@ -72,9 +73,9 @@ func (a *association) run(ctx context.Context, idle time.Duration) error {
 	}
 	var back sync.WaitGroup
 	back.Go(func() {
-		a.copyPackets(a.outbound, a.inbound, transport.Remote, transport.Local, a.down)
+		a.copyPackets(a.outbound, a.inbound, relay.Remote, relay.Local, a.down)
 	})
-	a.copyPackets(a.inbound, a.outbound, transport.Local, transport.Remote, a.up)
+	a.copyPackets(a.inbound, a.outbound, relay.Local, relay.Remote, a.up)
 	back.Wait()
 	return a.err
 }
@@ -89,21 +90,21 @@ func (a *association) end(err error) {
 }
 
 // copyPackets moves datagrams one way until a side ends.
-func (a *association) copyPackets(from, to transport.PacketConn, source, sink transport.Side, moved *atomic.Int64) {
+func (a *association) copyPackets(from, to transport.PacketConn, source, sink relay.Side, moved *atomic.Int64) {
 	for {
 		b, p, addr, err := transport.ReadPacketPooled(from)
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				a.end(nil)
 			} else {
-				a.end(&transport.RelayError{Side: source, Op: "read", Err: err})
+				a.end(&relay.Error{Side: source, Op: "read", Err: err})
 			}
 			return
 		}
 		err = a.forward(p, addr, to, moved)
 		b.Release()
 		if err != nil {
-			a.end(&transport.RelayError{Side: sink, Op: "write", Err: err})
+			a.end(&relay.Error{Side: sink, Op: "write", Err: err})
 			return
 		}
 	}

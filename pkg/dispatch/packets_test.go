@@ -14,6 +14,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/relay"
 )
 
 // A datagram is one that a fake association carries.
@@ -158,8 +159,8 @@ func TestPacketsSideFails(t *testing.T) {
 	near.refuse = func(datagram) error { return broken }
 	far.in <- datagram{"down", one}
 	r := <-ended
-	var side *transport.RelayError
-	if !errors.As(r.Err, &side) || side.Side != transport.Local || side.Op != "write" || !errors.Is(r.Err, broken) {
+	var side *relay.Error
+	if !errors.As(r.Err, &side) || side.Side != relay.Local || side.Op != "write" || !errors.Is(r.Err, broken) {
 		t.Errorf("reported %+v", r)
 	}
 	if !near.isClosed() || !far.isClosed() {

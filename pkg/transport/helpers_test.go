@@ -1,7 +1,6 @@
 package transport_test
 
 import (
-	"context"
 	"io"
 	"net"
 	"testing"
@@ -9,7 +8,6 @@ import (
 	"go.uber.org/goleak"
 
 	"vmess-local/pkg/transport"
-	"vmess-local/pkg/transport/transporttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,45 +36,6 @@ func tcpPair(t testing.TB) (a, b *net.TCPConn) {
 func streamPair(t testing.TB) (a, b transport.StreamConn) {
 	x, y := tcpPair(t)
 	return transport.NewTCP(x), transport.NewTCP(y)
-}
-
-func pipePair(t testing.TB) (a, b transport.StreamConn) {
-	x, y := transporttest.Pipe(1 << 16)
-	t.Cleanup(func() { _ = x.Close(); _ = y.Close() })
-	return x, y
-}
-
-// carriers are the streams that every relay test runs over.
-var carriers = map[string]func(t testing.TB) (a, b transport.StreamConn){"pipe": pipePair, "tcp": streamPair}
-
-// A ride is a running relay between an application and a far end.
-type ride struct {
-	app, far transport.StreamConn
-	cancel   context.CancelCauseFunc
-	done     chan transport.Outcome
-}
-
-// start relays between two pairs of a kind; the test ends only when the relay
-// did.
-func start(t testing.TB, r transport.Relay, pair func(t testing.TB) (a, b transport.StreamConn)) *ride {
-	app, local := pair(t)
-	remote, far := pair(t)
-	return startOn(t, r, app, local, remote, far)
-}
-
-func startOn(t testing.TB, r transport.Relay, app, local, remote, far transport.StreamConn) *ride {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	d := &ride{app: app, far: far, cancel: cancel, done: make(chan transport.Outcome, 1)}
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		d.done <- r.Run(ctx, local, remote)
-	}()
-	t.Cleanup(func() {
-		cancel(nil)
-		<-over
-	})
-	return d
 }
 
 func mustWrite(t testing.TB, w io.Writer, s string) {

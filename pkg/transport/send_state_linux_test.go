@@ -27,6 +27,19 @@ func goDeaf(t *testing.T, c *net.TCPConn) {
 	}
 }
 
+// mustFill writes to c until it takes no more.
+func mustFill(t *testing.T, c transport.StreamConn) {
+	t.Helper()
+	p := make([]byte, 1<<20)
+	for {
+		_ = c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		if _, err := c.Write(p); err != nil {
+			_ = c.SetWriteDeadline(time.Time{})
+			return
+		}
+	}
+}
+
 // TestTCPStanding: who takes nothing at the moment is told from who is gone.
 func TestTCPStanding(t *testing.T) {
 	await := func(t *testing.T, c transport.StreamConn, want transport.SendState) {

@@ -397,3 +397,11 @@ func TestTCPFrail(t *testing.T) {
 		})
 	}
 }
+
+func TestResetWithoutResetter(t *testing.T) {
+	a, b := transporttest.Pipe(1)
+	if err := transport.Reset(struct{ transport.StreamConn }{a}); err != nil {
+		t.Fatal(err)
+	}
+	mustEnd(t, b)
+}

@@ -1,8 +1,8 @@
 // Package transport is where the layers meet. It holds the interfaces by
 // which an inbound (SOCKS, HTTP, a VMess server) hands a request to an
 // outbound (VMess in WebSocket, a direct dial) without either knowing the
-// other, the relay that carries the bytes between them, and the buffers they
-// share.
+// other, and the buffers they share. The package relay carries the bytes between
+// them.
 //
 // A [StreamEndpoint] connects to one fixed far end (TCP, TLS, WebSocket); a
 // [StreamDialer] reaches any destination (VMess, a direct dial). They nest: a
@@ -102,6 +102,15 @@ func ReadPooled(c StreamConn, head, most int) (b *Buffer, n int, err error) {
 // A Resetter can end a stream so that the far end sees an error instead of an
 // orderly end (TCP: RST). Reset also closes.
 type Resetter interface{ Reset() error }
+
+// Reset ends a stream as an error for its far end where it can ([Resetter]),
+// and closes it otherwise.
+func Reset(c StreamConn) error {
+	if r, ok := c.(Resetter); ok {
+		return r.Reset()
+	}
+	return c.Close()
+}
 
 // A PeerResetter can tell without reading that the far end has broken off: nothing
 // that is done for it can reach it any more. What was not read yet does not

@@ -24,7 +24,7 @@ type rule struct {
 }
 
 var (
-	protocols = []string{"protocol/vmess", "carrier/wsconn", "inbound/socks", "carrier/netdial", "transport", "outbound/direct", "dispatch"}
+	protocols = []string{"protocol/vmess", "carrier/wsconn", "inbound/socks", "carrier/netdial", "transport", "transport/relay", "outbound/direct", "dispatch"}
 	runtime   = append([]string{"client", "server", "demo", "servercheck"}, protocols...)
 	nothing   = []string{}
 )
@@ -44,6 +44,7 @@ var rules = map[string]rule{
 	"internal/e2e":            {},
 	"internal/bench":          {not: []string{"server", "demo", "cli"}},
 	"transport":               {only: []string{"host/errno", "transport/netaddr", "transport/rawsock"}},
+	"transport/relay":         {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
 	"carrier/tlsconn":         {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
 	"transport/transporttest": {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
 	"status/stats":            {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},

@@ -17,6 +17,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/relay"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -639,10 +640,10 @@ func TestThroughRelays(t *testing.T) {
 		app, local := transporttest.Pipe(1 << 16)
 		target, far := transporttest.Pipe(1 << 16)
 		client, server := connect(t, c, s)
-		var done [2]chan transport.Outcome
+		var done [2]chan relay.Outcome
 		for i, ends := range [][2]transport.StreamConn{{local, client}, {server, target}} {
-			done[i] = make(chan transport.Outcome, 1)
-			go func() { done[i] <- transport.Relay{}.Run(t.Context(), ends[0], ends[1]) }()
+			done[i] = make(chan relay.Outcome, 1)
+			go func() { done[i] <- relay.Relay{}.Run(t.Context(), ends[0], ends[1]) }()
 		}
 		t.Cleanup(func() {
 			_, _ = app.Reset(), far.Reset()

@@ -1,4 +1,7 @@
-package transport
+// Package relay carries the bytes between the two streams of a request: the
+// application's, or the client's on a server, and the one that leads to the
+// destination.
+package relay
 
 import (
 	"cmp"
@@ -9,6 +12,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"vmess-local/pkg/transport"
 )
 
 // ErrIdle ends a relay whose both directions were silent for too long.
@@ -23,20 +28,20 @@ const (
 	Remote Side = "remote"
 )
 
-// A RelayError tells which side of a relay failed, at what.
-type RelayError struct {
+// An Error tells which side of a relay failed, at what.
+type Error struct {
 	Side Side
 	Op   string // read, write or end
 	Err  error
 }
 
 // Error implements error.
-func (e *RelayError) Error() string {
+func (e *Error) Error() string {
 	return fmt.Sprintf("%s on the %s side: %v", e.Op, e.Side, e.Err)
 }
 
 // Unwrap returns the stream's own error.
-func (e *RelayError) Unwrap() error { return e.Err }
+func (e *Error) Unwrap() error { return e.Err }
 
 // lingerLimit is how long the rest of an answer may stall after its stream
 // stopped taking bytes: what was received before a close is still delivered,
@@ -61,9 +66,9 @@ const never = time.Duration(math.MaxInt64)
 //     goes on.
 //   - An error while reading, or a far end that stopped reading what it is
 //     sent, resets the other side, so that it sees an error and not an end.
-//     That is no failure where the answer may be whole ([EndsAnswer]).
+//     That is no failure where the answer may be whole ([transport.EndsAnswer]).
 //   - A side that has ended its direction, and then is gone altogether
-//     ([PeerWaiter], [Leaver]), ends both in order: nobody waits for the rest of
+//     ([transport.PeerWaiter], [transport.PeerCloser]), ends both in order: nobody waits for the rest of
 //     the answer, nor can what is still sent arrive.
 //   - A write error towards the answering side does not cut the answer: what
 //     it sent before is delivered first.
@@ -87,7 +92,7 @@ type Outcome struct {
 // Err returns what went wrong. A far end that has ended its answer in order owes
 // nothing more: it is no failure that it takes no more bytes.
 func (o Outcome) Err() error {
-	var side *RelayError
+	var side *Error
 	if o.DownErr != nil || errors.As(o.UpErr, &side) && side.Side == Remote {
 		return o.DownErr
 	}
@@ -96,7 +101,7 @@ func (o Outcome) Err() error {
 
 // Run relays until both directions have ended, ctx is cancelled, or the idle
 // limit is met. Both streams are closed when it returns.
-func (r Relay) Run(ctx context.Context, local, remote StreamConn) Outcome {
+func (r Relay) Run(ctx context.Context, local, remote transport.StreamConn) Outcome {
 	s := newSession(r, local, remote)
 	defer s.timer.Stop()
 	stop := context.AfterFunc(ctx, func() { s.abort(nil, context.Cause(ctx)) })
@@ -113,7 +118,7 @@ func (r Relay) Run(ctx context.Context, local, remote StreamConn) Outcome {
 
 // A session is the state of one running relay.
 type session struct {
-	local, remote StreamConn
+	local, remote transport.StreamConn
 	up, down      *atomic.Int64 // what each direction has moved
 	up0, down0    int64         // and had before
 	start         time.Time
@@ -134,7 +139,7 @@ type session struct {
 	upErr, downErr error
 }
 
-func newSession(r Relay, local, remote StreamConn) *session {
+func newSession(r Relay, local, remote transport.StreamConn) *session {
 	s := &session{local: local, remote: remote, up: r.Up, down: r.Down, idle: r.Idle, start: time.Now(), closed: make(chan struct{})}
 	if s.up == nil {
 		s.up = new(atomic.Int64)
@@ -181,7 +186,7 @@ func (s *session) upload(done chan<- error) {
 		return
 	case rd != nil:
 		// The local side broke off: the far end must not take it for an end.
-		s.abort(&RelayError{Local, "read", rd}, nil)
+		s.abort(&Error{Local, "read", rd}, nil)
 		done <- nil
 		return
 	case wr == nil:
@@ -192,12 +197,12 @@ func (s *session) upload(done chan<- error) {
 	}
 	var lost error
 	if wr != nil && !s.torn.Load() && s.broken.Load() == nil { // the errors of torn streams say only that they were closed
-		lost = &RelayError{Remote, op, wr}
+		lost = &Error{Remote, op, wr}
 		s.touch()
 		s.lingering.Store(true)
 		s.timer.Reset(s.limit())
 	}
-	w, waits := s.local.(PeerWaiter)
+	w, waits := s.local.(transport.PeerWaiter)
 	s.heard.Store(waits && lost == nil)
 	switch {
 	case s.broken.Load() != nil:
@@ -214,10 +219,10 @@ func (s *session) upload(done chan<- error) {
 // not nil) is read meanwhile, so that its pings are answered and nothing lies
 // unread when it is closed, which would reset it; but not one that was cut short:
 // it may still send much, and nobody takes it.
-func (s *session) attend(w PeerWaiter) {
+func (s *session) attend(w transport.PeerWaiter) {
 	switch {
 	case w == nil:
-		if _, ok := s.local.(PeerCloser); !ok {
+		if _, ok := s.local.(transport.PeerCloser); !ok {
 			return
 		}
 	case !s.heard.Load():
@@ -227,7 +232,7 @@ func (s *session) attend(w PeerWaiter) {
 		return
 	}
 	s.left.Start(func() (again bool) {
-		if ResetByPeer(s.local) || PeerClosed(s.local) {
+		if transport.ResetByPeer(s.local) || transport.PeerClosed(s.local) {
 			s.finish()
 			return false
 		}
@@ -239,13 +244,13 @@ func (s *session) download() {
 	rd, wr := s.copy(s.local, s.remote, s.down, s.up)
 	switch {
 	case wr != nil:
-		s.abort(nil, &RelayError{Local, "write", wr})
+		s.abort(nil, &Error{Local, "write", wr})
 		return
-	case rd != nil && EndsAnswer(rd, s.quiet()):
+	case rd != nil && transport.EndsAnswer(rd, s.quiet()):
 		s.abort(nil, nil)
 		return
 	case rd != nil:
-		if err := error(&RelayError{Remote, "read", rd}); !s.markBroken(err) {
+		if err := error(&Error{Remote, "read", rd}); !s.markBroken(err) {
 			s.abort(nil, err)
 		}
 		return
@@ -260,7 +265,7 @@ func (s *session) download() {
 		s.finishSent()
 		return
 	}
-	if w, ok := s.remote.(PeerWaiter); ok {
+	if w, ok := s.remote.(transport.PeerWaiter); ok {
 		_ = w.WaitPeerClose()
 		s.finish() // nothing the local side still sends can arrive
 	}
@@ -270,14 +275,14 @@ func (s *session) download() {
 // has yet to take some of that, it is not closed: the next ping on it would have the
 // system reset it, and the rest be lost.
 func (s *session) finishSent() {
-	if !s.heard.Load() || SendStateOf(s.local) != SendBlocked {
+	if !s.heard.Load() || transport.SendStateOf(s.local) != transport.SendBlocked {
 		s.finish()
 		return
 	}
 	_ = s.remote.Close()
 	since := time.Now()
 	s.sent.Start(func() (again bool) {
-		if SendStateOf(s.local) == SendBlocked && time.Since(since) < lingerLimit {
+		if transport.SendStateOf(s.local) == transport.SendBlocked && time.Since(since) < lingerLimit {
 			return true
 		}
 		s.finish()
@@ -289,7 +294,7 @@ func (s *session) finishSent() {
 // and reports whether it is understood: then the local side leaves, and is read
 // until it has.
 func (s *session) markBroken(err error) bool {
-	m, ok := s.local.(BreakMarker)
+	m, ok := s.local.(transport.BreakMarker)
 	if !ok || s.torn.Load() {
 		return false
 	}
@@ -297,7 +302,7 @@ func (s *session) markBroken(err error) bool {
 	if !m.MarkBroken() {
 		return false
 	}
-	_ = Reset(s.remote)
+	_ = transport.Reset(s.remote)
 	_ = s.local.SetReadDeadline(time.Now().Add(leaveLimit))
 	return true
 }
@@ -312,7 +317,7 @@ func (s *session) awaitLeave() {
 		case nil:
 			continue
 		case io.EOF: // of its direction alone
-			if w, ok := s.local.(PeerWaiter); ok {
+			if w, ok := s.local.(transport.PeerWaiter); ok {
 				_ = w.WaitPeerClose()
 			}
 		}
@@ -321,7 +326,7 @@ func (s *session) awaitLeave() {
 }
 
 // copy moves bytes until src ends (nil, nil) or one side fails.
-func (s *session) copy(dst io.Writer, src StreamConn, count, back *atomic.Int64) (readErr, writeErr error) {
+func (s *session) copy(dst io.Writer, src transport.StreamConn, count, back *atomic.Int64) (readErr, writeErr error) {
 	in, flow := newPooledReader(src), readCoalescer{back: back}
 	defer in.release()
 	for {
@@ -436,21 +441,21 @@ func (g *readCoalescer) wasFutile(n int, at time.Duration) bool {
 
 // pooledReader reads a stream with a buffer that is held only while much comes.
 type pooledReader struct {
-	src    StreamConn
-	lazy   PooledReader
-	waiter ReadWaiter
-	buf    *Buffer
+	src    transport.StreamConn
+	lazy   transport.PooledReader
+	waiter transport.ReadWaiter
+	buf    *transport.Buffer
 }
 
-func newPooledReader(src StreamConn) *pooledReader {
+func newPooledReader(src transport.StreamConn) *pooledReader {
 	l := &pooledReader{src: src}
-	l.lazy, _ = src.(PooledReader)
-	l.waiter, _ = src.(ReadWaiter)
+	l.lazy, _ = src.(transport.PooledReader)
+	l.waiter, _ = src.(transport.ReadWaiter)
 	return l
 }
 
 // read returns the buffer with n bytes in it, which stays l's.
-func (l *pooledReader) read() (buf *Buffer, n int, err error) {
+func (l *pooledReader) read() (buf *transport.Buffer, n int, err error) {
 	switch {
 	case l.buf != nil:
 	case l.lazy != nil:
@@ -458,9 +463,9 @@ func (l *pooledReader) read() (buf *Buffer, n int, err error) {
 		return l.buf, n, err
 	case l.waiter != nil:
 		_ = l.waiter.WaitRead() // Read tells the error in its own words
-		l.buf = GetBuffer()
+		l.buf = transport.GetBuffer()
 	default:
-		l.buf = GetBuffer()
+		l.buf = transport.GetBuffer()
 	}
 	n, err = l.src.Read(l.buf[:maxRead])
 	return l.buf, n, err
@@ -516,14 +521,14 @@ func (s *session) checkIdle() {
 }
 
 // abort tears both streams down so that neither side takes it for an end.
-func (s *session) abort(upErr, downErr error) { s.end(upErr, downErr, Reset) }
+func (s *session) abort(upErr, downErr error) { s.end(upErr, downErr, transport.Reset) }
 
 // finish closes both streams in order.
-func (s *session) finish() { s.end(nil, nil, StreamConn.Close) }
+func (s *session) finish() { s.end(nil, nil, transport.StreamConn.Close) }
 
 // end closes both streams, unless something else did or does: the errors that
 // come of that are of no interest.
-func (s *session) end(upErr, downErr error, how func(StreamConn) error) {
+func (s *session) end(upErr, downErr error, how func(transport.StreamConn) error) {
 	if !s.torn.CompareAndSwap(false, true) {
 		return
 	}
@@ -531,13 +536,4 @@ func (s *session) end(upErr, downErr error, how func(StreamConn) error) {
 	s.upErr, s.downErr = upErr, downErr
 	_ = how(s.local)
 	_ = how(s.remote)
-}
-
-// Reset ends a stream as an error for its far end where it can ([Resetter]),
-// and closes it otherwise.
-func Reset(c StreamConn) error {
-	if r, ok := c.(Resetter); ok {
-		return r.Reset()
-	}
-	return c.Close()
 }

@@ -1,4 +1,4 @@
-package transport_test
+package relay_test
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/relay"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -31,7 +32,7 @@ func overCarriers(t *testing.T, f func(t *testing.T, pair func(t testing.TB) (a,
 
 func TestRelayHalfCloseUp(t *testing.T) {
 	overCarriers(t, func(t *testing.T, pair func(t testing.TB) (a, b transport.StreamConn)) {
-		d := start(t, transport.Relay{}, pair)
+		d := start(t, relay.Relay{}, pair)
 		mustWrite(t, d.app, "question")
 		if err := d.app.CloseWrite(); err != nil {
 			t.Fatal(err)
@@ -55,7 +56,7 @@ func TestRelayHalfCloseUp(t *testing.T) {
 
 func TestRelayHalfCloseDown(t *testing.T) {
 	overCarriers(t, func(t *testing.T, pair func(t testing.TB) (a, b transport.StreamConn)) {
-		d := start(t, transport.Relay{}, pair)
+		d := start(t, relay.Relay{}, pair)
 		mustWrite(t, d.far, "greeting")
 		if err := d.far.CloseWrite(); err != nil {
 			t.Fatal(err)
@@ -80,7 +81,7 @@ func TestRelayAsStream(t *testing.T) {
 	for name, pair := range carriers {
 		t.Run(name, func(t *testing.T) {
 			transporttest.TestStream(t, func(t *testing.T) (a, b transport.StreamConn) {
-				d := start(t, transport.Relay{}, pair)
+				d := start(t, relay.Relay{}, pair)
 				return d.app, d.far
 			})
 		})
@@ -95,7 +96,7 @@ func TestRelayCarriesBothWays(t *testing.T) {
 	overCarriers(t, func(t *testing.T, pair func(t testing.TB) (a, b transport.StreamConn)) {
 		var up, down atomic.Int64
 		up.Store(5) // the caller's counters are added to
-		d := start(t, transport.Relay{Up: &up, Down: &down}, pair)
+		d := start(t, relay.Relay{Up: &up, Down: &down}, pair)
 		var all sync.WaitGroup
 		for i, end := range []struct{ from, to transport.StreamConn }{{d.app, d.far}, {d.far, d.app}} {
 			data := make([]byte, size+i)
@@ -135,14 +136,14 @@ func TestRelayReset(t *testing.T) {
 		for _, c := range []struct {
 			name     string
 			pick     func(d *ride) (resets, sees transport.StreamConn)
-			side     transport.Side
+			side     relay.Side
 			upFailed bool
 		}{
-			{"application", func(d *ride) (a, b transport.StreamConn) { return d.app, d.far }, transport.Local, true},
-			{"far end", func(d *ride) (a, b transport.StreamConn) { return d.far, d.app }, transport.Remote, false},
+			{"application", func(d *ride) (a, b transport.StreamConn) { return d.app, d.far }, relay.Local, true},
+			{"far end", func(d *ride) (a, b transport.StreamConn) { return d.far, d.app }, relay.Remote, false},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				d := start(t, transport.Relay{}, pair)
+				d := start(t, relay.Relay{}, pair)
 				resets, sees := c.pick(d)
 				mustWrite(t, resets, "x")
 				mustRead(t, sees, "x")
@@ -153,7 +154,7 @@ func TestRelayReset(t *testing.T) {
 					t.Errorf("the other side read %v, want a reset", err)
 				}
 				o := <-d.done
-				var side *transport.RelayError
+				var side *relay.Error
 				if !errors.As(o.Err(), &side) || side.Side != c.side || side.Op != "read" || !isReset(o.Err()) {
 					t.Errorf("ended as %v", o.Err())
 				}
@@ -171,7 +172,7 @@ func isReset(err error) bool {
 
 func TestRelayCancel(t *testing.T) {
 	overCarriers(t, func(t *testing.T, pair func(t testing.TB) (a, b transport.StreamConn)) {
-		d := start(t, transport.Relay{}, pair)
+		d := start(t, relay.Relay{}, pair)
 		mustWrite(t, d.app, "x")
 		mustRead(t, d.far, "x")
 		cause := errors.New("the tab was closed")
@@ -193,7 +194,7 @@ func TestRelayCancelledBefore(t *testing.T) {
 	remote, far := transporttest.Pipe(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if o := (transport.Relay{}).Run(ctx, local, remote); !errors.Is(o.Err(), context.Canceled) {
+	if o := (relay.Relay{}).Run(ctx, local, remote); !errors.Is(o.Err(), context.Canceled) {
 		t.Errorf("ended as %+v", o)
 	}
 	for _, c := range []net.Conn{app, far} {
@@ -224,7 +225,7 @@ func TestRelayReturnsWithBothClosed(t *testing.T) {
 		app, local := transporttest.Pipe(1)
 		remote, far := transporttest.Pipe(1)
 		slow := &slowReset{Conn: remote, resetting: make(chan struct{}), proceed: make(chan struct{})}
-		d := startOn(t, transport.Relay{}, app, local, slow, far)
+		d := startOn(t, relay.Relay{}, app, local, slow, far)
 		synctest.Wait()
 		d.cancel(nil)
 		<-slow.resetting
@@ -247,7 +248,7 @@ func TestRelayReturnsWithBothClosed(t *testing.T) {
 
 func TestRelayIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := start(t, transport.Relay{Idle: time.Minute}, pipePair)
+		d := start(t, relay.Relay{Idle: time.Minute}, pipePair)
 		begin := time.Now()
 		for i := range 5 {
 			time.Sleep(50 * time.Second) // each direction alone keeps both alive
@@ -259,7 +260,7 @@ func TestRelayIdle(t *testing.T) {
 			mustRead(t, to, "x")
 		}
 		o := <-d.done
-		if !errors.Is(o.Err(), transport.ErrIdle) {
+		if !errors.Is(o.Err(), relay.ErrIdle) {
 			t.Errorf("ended as %+v", o)
 		}
 		if took := time.Since(begin); took != 250*time.Second+time.Minute {
@@ -276,7 +277,7 @@ func TestRelayIdle(t *testing.T) {
 // TestRelayQuiet: the outcome tells for how long nothing moved, either way.
 func TestRelayQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := start(t, transport.Relay{}, pipePair)
+		d := start(t, relay.Relay{}, pipePair)
 		for _, pair := range [][2]transport.StreamConn{{d.app, d.far}, {d.far, d.app}} {
 			time.Sleep(10 * time.Second)
 			mustWrite(t, pair[0], "x")
@@ -294,7 +295,7 @@ func TestRelayQuiet(t *testing.T) {
 
 func TestRelayWithoutIdleLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := start(t, transport.Relay{}, pipePair)
+		d := start(t, relay.Relay{}, pipePair)
 		time.Sleep(10000 * time.Hour)
 		mustWrite(t, d.app, "x")
 		mustRead(t, d.far, "x")
@@ -333,7 +334,7 @@ func TestRelayTail(t *testing.T) {
 		{"write", mute{writeErr: broken}, "write"},
 		{"end", mute{endErr: broken}, "end"},
 	} {
-		provoke := func(t *testing.T, r transport.Relay) *ride {
+		provoke := func(t *testing.T, r relay.Relay) *ride {
 			app, local := pipePair(t)
 			remote, far := transporttest.Pipe(1 << 16)
 			m := c.mute
@@ -348,14 +349,14 @@ func TestRelayTail(t *testing.T) {
 		}
 		failedUp := func(t *testing.T, err error) {
 			t.Helper()
-			var side *transport.RelayError
-			if !errors.As(err, &side) || side.Side != transport.Remote || side.Op != c.op || !errors.Is(err, broken) {
+			var side *relay.Error
+			if !errors.As(err, &side) || side.Side != relay.Remote || side.Op != c.op || !errors.Is(err, broken) {
 				t.Errorf("the upload ended with %v", err)
 			}
 		}
 		t.Run(c.name+"/delivered", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := provoke(t, transport.Relay{})
+				d := provoke(t, relay.Relay{})
 				for range 10 { // longer than the limit in all, never silent for so long
 					time.Sleep(50 * time.Second)
 					mustWrite(t, d.far, "ans")
@@ -378,10 +379,10 @@ func TestRelayTail(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/stalled/idle %v", c.name, idle), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					begin := time.Now()
-					d := provoke(t, transport.Relay{Idle: idle})
+					d := provoke(t, relay.Relay{Idle: idle})
 					o := <-d.done
 					failedUp(t, o.UpErr)
-					if took := time.Since(begin); took != want || !errors.Is(o.DownErr, transport.ErrIdle) {
+					if took := time.Since(begin); took != want || !errors.Is(o.DownErr, relay.ErrIdle) {
 						t.Errorf("ended after %v as %+v, want %v", took, o, want)
 					}
 				})
@@ -392,7 +393,7 @@ func TestRelayTail(t *testing.T) {
 
 // A far end that reset while its answer is in flight.
 func TestRelayRealWriteErrorStillDelivers(t *testing.T) {
-	d := start(t, transport.Relay{}, streamPair)
+	d := start(t, relay.Relay{}, streamPair)
 	mustWrite(t, d.far, "too large; go away")
 	if err := d.far.CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -405,9 +406,9 @@ func TestRelayRealWriteErrorStillDelivers(t *testing.T) {
 			break
 		}
 	}
-	var side *transport.RelayError
+	var side *relay.Error
 	o := <-d.done
-	if !errors.As(o.UpErr, &side) || side.Op != "write" || side.Side != transport.Remote || o.DownErr != nil {
+	if !errors.As(o.UpErr, &side) || side.Op != "write" || side.Side != relay.Remote || o.DownErr != nil {
 		t.Errorf("ended as %+v", o)
 	}
 	if err := o.Err(); err != nil {
@@ -433,7 +434,7 @@ func TestRelayResetBehindAnswer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			app, local := pipePair(t)
 			remote, far := transporttest.Pipe(1 << 16)
-			d := startOn(t, transport.Relay{}, app, local, unmarking{remote}, far)
+			d := startOn(t, relay.Relay{}, app, local, unmarking{remote}, far)
 			mustWrite(t, d.far, "answer")
 			mustRead(t, d.app, "answer")
 			time.Sleep(quiet)
@@ -488,7 +489,7 @@ func patientRide(t *testing.T) (*ride, *patient) {
 	app, local := pipePair(t)
 	remote, far := transporttest.Pipe(1 << 16)
 	p := newPatient(remote)
-	return startOn(t, transport.Relay{}, app, local, p, far), p
+	return startOn(t, relay.Relay{}, app, local, p, far), p
 }
 
 func TestRelayPeerGone(t *testing.T) {
@@ -531,7 +532,7 @@ func TestRelayUploadFailsBesidePeerWait(t *testing.T) {
 		app, local := pipePair(t)
 		remote, far := transporttest.Pipe(1 << 16)
 		p := newPatient(remote)
-		d := startOn(t, transport.Relay{}, app, local, &mutePatient{p}, far)
+		d := startOn(t, relay.Relay{}, app, local, &mutePatient{p}, far)
 		_ = d.far.CloseWrite()
 		mustEnd(t, d.app)
 		<-p.waits
@@ -569,7 +570,7 @@ func TestRelayNoPeerWaitBehindUpload(t *testing.T) {
 }
 
 // patientApp is a relay whose local side is a tunnel.
-func patientApp(t *testing.T, r transport.Relay) (*ride, *patient) {
+func patientApp(t *testing.T, r relay.Relay) (*ride, *patient) {
 	app, local := transporttest.Pipe(1 << 16)
 	remote, far := pipePair(t)
 	p := newPatient(local)
@@ -580,7 +581,7 @@ func patientApp(t *testing.T, r transport.Relay) (*ride, *patient) {
 // connection with it, though nothing is said on that.
 func TestRelayLocalGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, p := patientApp(t, transport.Relay{Idle: time.Hour})
+		d, p := patientApp(t, relay.Relay{Idle: time.Hour})
 		mustWrite(t, d.app, "question")
 		_ = d.app.CloseWrite()
 		<-p.waits
@@ -603,7 +604,7 @@ func TestRelayLocalGone(t *testing.T) {
 // answer; once it is known to be gone, nobody is waited for.
 func TestRelayLocalPerhapsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, p := patientApp(t, transport.Relay{Idle: 10 * time.Hour})
+		d, p := patientApp(t, relay.Relay{Idle: 10 * time.Hour})
 		p.unsure = true
 		_ = d.app.CloseWrite()
 		p.leave()
@@ -625,7 +626,7 @@ func TestRelayCutShortIsNotRead(t *testing.T) {
 		app, local := transporttest.Pipe(1 << 16)
 		remote, far := transporttest.Pipe(1 << 16)
 		p := newPatient(local)
-		d := startOn(t, transport.Relay{}, app, p, &mute{Conn: remote, writeErr: errMute}, far)
+		d := startOn(t, relay.Relay{}, app, p, &mute{Conn: remote, writeErr: errMute}, far)
 		mustWrite(t, d.app, "too large")
 		synctest.Wait()
 		mustWrite(t, d.far, "go away")
@@ -673,8 +674,8 @@ func TestRelayPingBehindAnswer(t *testing.T) {
 	remote, far := streamPair(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	done := make(chan transport.Outcome, 1)
-	go func() { done <- transport.Relay{}.Run(ctx, tunnel{transport.NewTCP(local)}, remote) }()
+	done := make(chan relay.Outcome, 1)
+	go func() { done <- relay.Relay{}.Run(ctx, tunnel{transport.NewTCP(local)}, remote) }()
 	mustWrite(t, near, "question!")
 	mustRead(t, far, "question")
 	mustEnd(t, far)
@@ -707,7 +708,7 @@ func TestRelayWithoutHalfClose(t *testing.T) {
 	t.Run("local", func(t *testing.T) { // the answer's end is told by closing
 		app, local := transporttest.Pipe(1 << 16)
 		remote, far := transporttest.Pipe(1 << 16)
-		d := startOn(t, transport.Relay{}, app, whole{local}, remote, far)
+		d := startOn(t, relay.Relay{}, app, whole{local}, remote, far)
 		mustWrite(t, far, "answer")
 		_ = far.CloseWrite()
 		mustRead(t, app, "answer")
@@ -719,7 +720,7 @@ func TestRelayWithoutHalfClose(t *testing.T) {
 	t.Run("remote", func(t *testing.T) { // the question's end cannot be told; the answer comes all the same
 		app, local := transporttest.Pipe(1 << 16)
 		remote, far := transporttest.Pipe(1 << 16)
-		d := startOn(t, transport.Relay{}, app, local, whole{remote}, far)
+		d := startOn(t, relay.Relay{}, app, local, whole{remote}, far)
 		mustWrite(t, app, "question")
 		_ = app.CloseWrite()
 		mustRead(t, far, "question")
@@ -741,7 +742,7 @@ func TestRelayIdleHoldsNoBuffer(t *testing.T) {
 	const streams = 40
 	var rides []*ride
 	for range streams {
-		d := start(t, transport.Relay{}, streamPair)
+		d := start(t, relay.Relay{}, streamPair)
 		mustWrite(t, d.app, "x") // each direction had a buffer once
 		mustRead(t, d.far, "x")
 		mustWrite(t, d.far, "y")
@@ -793,7 +794,7 @@ func TestRelayAllocations(t *testing.T) {
 	for _, chunk := range []int{100, 16 << 10, transport.BufferSize} {
 		const chunks = 10000
 		n := testing.AllocsPerRun(3, func() {
-			o := transport.Relay{Idle: time.Hour}.Run(context.Background(), &endless{left: chunks, chunk: chunk}, &endless{left: chunks, chunk: chunk})
+			o := relay.Relay{Idle: time.Hour}.Run(context.Background(), &endless{left: chunks, chunk: chunk}, &endless{left: chunks, chunk: chunk})
 			if o.Up != int64(chunks*chunk) || o.Down != o.Up {
 				t.Fatalf("carried %+v", o)
 			}
@@ -808,7 +809,7 @@ func BenchmarkRelay(b *testing.B) {
 	for name, pair := range carriers {
 		for _, size := range []int{2 << 10, 16 << 10, 64 << 10} {
 			b.Run(fmt.Sprintf("%s/%dKiB", name, size>>10), func(b *testing.B) {
-				d := start(b, transport.Relay{Idle: time.Hour}, pair)
+				d := start(b, relay.Relay{Idle: time.Hour}, pair)
 				go func() {
 					p := make([]byte, size)
 					for range b.N {
@@ -834,14 +835,6 @@ func BenchmarkRelay(b *testing.B) {
 			})
 		}
 	}
-}
-
-func TestResetWithoutResetter(t *testing.T) {
-	a, b := transporttest.Pipe(1)
-	if err := transport.Reset(struct{ transport.StreamConn }{a}); err != nil {
-		t.Fatal(err)
-	}
-	mustEnd(t, b)
 }
 
 // A marking stream can be told that the remote side broke off.
@@ -878,7 +871,7 @@ func TestRelayMarksBreak(t *testing.T) {
 				app, local := transporttest.Pipe(1 << 10)
 				remote, far := transporttest.Pipe(1 << 16)
 				m := &marking{Conn: local, understood: tt.understood}
-				d := startOn(t, transport.Relay{}, app, m, remote, far)
+				d := startOn(t, relay.Relay{}, app, m, remote, far)
 				mustWrite(t, d.far, "answer")
 				mustRead(t, d.app, "answer")
 				begin := time.Now()
@@ -896,8 +889,8 @@ func TestRelayMarksBreak(t *testing.T) {
 					}
 				}
 				o := <-d.done
-				var side *transport.RelayError
-				if !errors.As(o.Err(), &side) || side.Side != transport.Remote || o.UpErr != nil || !m.marked.Load() {
+				var side *relay.Error
+				if !errors.As(o.Err(), &side) || side.Side != relay.Remote || o.UpErr != nil || !m.marked.Load() {
 					t.Errorf("ended as %+v, marked: %v", o, m.marked.Load())
 				}
 				if took := time.Since(begin); took != tt.takes {

@@ -1,10 +1,12 @@
-package transport
+package relay
 
 import (
 	"io"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"vmess-local/pkg/transport"
 )
 
 const (
@@ -16,13 +18,13 @@ const (
 	watchEvery = time.Second
 )
 
-// A uploadWatchdog is the way up of a relay. While a write waits for a far end that
+// An uploadWatchdog is the way up of a relay. While a write waits for a far end that
 // takes nothing, nobody reads the local side, so nobody would notice that it
 // broke off, and what is held for it would be held until the idle limit. So
 // the local side is looked at then.
 type uploadWatchdog struct {
 	session *session
-	local   PeerResetter
+	local   transport.PeerResetter
 	remote  io.Writer
 	sent    int
 	timer   *time.Timer  // nil below watchFrom
@@ -32,7 +34,7 @@ type uploadWatchdog struct {
 
 // uploadWriter returns what the local side's bytes are written to.
 func (s *session) uploadWriter() (w io.Writer, done func()) {
-	local, ok := s.local.(PeerResetter)
+	local, ok := s.local.(transport.PeerResetter)
 	if !ok {
 		return s.remote, func() {}
 	}
@@ -74,7 +76,7 @@ func (w *uploadWatchdog) look() {
 			return
 		}
 	} else if time.Since(w.session.start)-time.Duration(since) >= watchEvery/2 && w.broken() {
-		w.session.abort(&RelayError{Local, "read", syscall.ECONNRESET}, nil)
+		w.session.abort(&Error{Local, "read", syscall.ECONNRESET}, nil)
 		return
 	}
 	if !w.session.torn.Load() {

@@ -1,4 +1,4 @@
-package transport_test
+package relay_test
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/relay"
 )
 
 // mustFill writes to c until it takes no more.
@@ -26,7 +27,7 @@ func mustFill(t *testing.T, c transport.StreamConn) {
 // far end takes nothing is noticed though nobody reads it, and the far end sees
 // that it was cut.
 func TestRelayLocalGoneBehindStuckUpload(t *testing.T) {
-	d := start(t, transport.Relay{Idle: time.Hour}, streamPair)
+	d := start(t, relay.Relay{Idle: time.Hour}, streamPair)
 	mustFill(t, d.app)
 	_ = transport.Reset(d.app)
 	select {
@@ -53,7 +54,7 @@ func TestRelayLeavesStuckUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	app, local := transport.NewTCP(a), transport.NewTCP(b)
-	d := startOn(t, transport.Relay{Idle: time.Hour}, app, local, transport.NewTCP(remote), transport.NewTCP(far))
+	d := startOn(t, relay.Relay{Idle: time.Hour}, app, local, transport.NewTCP(remote), transport.NewTCP(far))
 	if _, err := app.Write(make([]byte, sent)); err != nil {
 		t.Fatal(err)
 	}
@@ -70,35 +71,5 @@ func TestRelayLeavesStuckUpload(t *testing.T) {
 	time.Sleep(3 * time.Second) // of looking
 	if n, err := io.Copy(io.Discard, far); n != sent || err != nil {
 		t.Errorf("%d of %d bytes arrived, %v", n, sent, err)
-	}
-}
-
-func TestTCPBroken(t *testing.T) {
-	for name, tt := range map[string]struct {
-		do   func(a, b transport.StreamConn)
-		want bool
-	}{
-		"open":            {func(_, _ transport.StreamConn) {}, false},
-		"ended by peer":   {func(_, b transport.StreamConn) { _ = b.CloseWrite() }, false},
-		"reset":           {func(_, b transport.StreamConn) { _ = transport.Reset(b) }, true},
-		"data then reset": {func(_, b transport.StreamConn) { _, _ = b.Write([]byte("x")); _ = transport.Reset(b) }, true},
-		"closed by us":    {func(a, _ transport.StreamConn) { _ = a.Close() }, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			a, b := streamPair(t)
-			tt.do(a, b)
-			for deadline := time.Now().Add(5 * time.Second); transport.ResetByPeer(a) != tt.want; time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("broken: %v", !tt.want)
-				}
-			}
-			time.Sleep(20 * time.Millisecond)
-			if transport.ResetByPeer(a) != tt.want {
-				t.Errorf("broken: %v", !tt.want)
-			}
-		})
-	}
-	if transport.ResetByPeer(struct{}{}) {
-		t.Error("who does not know is broken")
 	}
 }

@@ -1,11 +1,11 @@
-package transport
+package relay
 
 import (
 	"sync"
 	"time"
 )
 
-// pollInterval is how often a [Lookout] looks.
+// pollInterval is how often a [Poller] looks.
 const pollInterval = time.Second
 
 // A Poller looks every second at what nobody waits for, with a timer and

@@ -1,4 +1,4 @@
-package transport_test
+package relay_test
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/relay"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -25,8 +25,8 @@ func TestRelayGathersPieces(t *testing.T) {
 		local, app := transporttest.Pipe(1 << 20)
 		remote, far := transporttest.Pipe(1 << 20)
 		counted := &counting{Conn: local}
-		done := make(chan transport.Outcome, 1)
-		go func() { done <- transport.Relay{}.Run(context.Background(), counted, remote) }()
+		done := make(chan relay.Outcome, 1)
+		go func() { done <- relay.Relay{}.Run(context.Background(), counted, remote) }()
 		const pieces = 1000
 		for range pieces {
 			_, _ = far.Write(make([]byte, 2048))
@@ -53,8 +53,8 @@ func TestRelayHoldsNothingUp(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				local, app := transporttest.Pipe(1 << 20)
 				remote, far := transporttest.Pipe(1 << 20)
-				done := make(chan transport.Outcome, 1)
-				go func() { done <- transport.Relay{}.Run(context.Background(), local, remote) }()
+				done := make(chan relay.Outcome, 1)
+				go func() { done <- relay.Relay{}.Run(context.Background(), local, remote) }()
 				p := make([]byte, 4096)
 				for i := range 200 {
 					start := time.Now()
@@ -97,7 +97,7 @@ func TestRelayDoesNotWaitInVain(t *testing.T) {
 		_ = far.CloseWrite()
 		_ = app.CloseWrite()
 		start := time.Now()
-		if o := (transport.Relay{}).Run(context.Background(), local, portioned{remote}); o.Err() != nil || o.Down != 8<<20 {
+		if o := (relay.Relay{}).Run(context.Background(), local, portioned{remote}); o.Err() != nil || o.Down != 8<<20 {
 			t.Fatalf("%+v", o)
 		}
 		if took := time.Since(start); took > 5*time.Millisecond {
@@ -113,8 +113,8 @@ func TestRelayGathersBetweenBursts(t *testing.T) {
 		local, app := transporttest.Pipe(64 << 20)
 		remote, far := transporttest.Pipe(64 << 20)
 		counted := &counting{Conn: local}
-		done := make(chan transport.Outcome, 1)
-		go func() { done <- transport.Relay{}.Run(context.Background(), counted, remote) }()
+		done := make(chan relay.Outcome, 1)
+		go func() { done <- relay.Relay{}.Run(context.Background(), counted, remote) }()
 		const bursts, size = 500, 64 << 10
 		for range bursts {
 			_, _ = far.Write(make([]byte, size))
@@ -155,9 +155,9 @@ func TestRelayGathersAgain(t *testing.T) {
 		local, app := transporttest.Pipe(64 << 20)
 		remote, far := transporttest.Pipe(64 << 20)
 		counted := &counting{Conn: local}
-		done := make(chan transport.Outcome, 1)
+		done := make(chan relay.Outcome, 1)
 		go func() {
-			done <- transport.Relay{}.Run(context.Background(), counted, &released{Conn: remote, portions: 100})
+			done <- relay.Relay{}.Run(context.Background(), counted, &released{Conn: remote, portions: 100})
 		}()
 		const pieces = 10000
 		for range pieces {
@@ -213,7 +213,7 @@ func TestRelayDoesNotSlowDown(t *testing.T) {
 		const size, window = 32 << 20, 12 << 10
 		w := &windowed{Conn: remote, left: size, window: window}
 		start := time.Now()
-		if o := (transport.Relay{}).Run(context.Background(), local, w); o.Err() != nil || o.Down != size {
+		if o := (relay.Relay{}).Run(context.Background(), local, w); o.Err() != nil || o.Down != size {
 			t.Fatalf("%+v", o)
 		}
 		if took, least := time.Since(start), size/window*20*time.Microsecond; took > 2*least {

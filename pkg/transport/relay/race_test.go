@@ -1,0 +1,7 @@
+//go:build race
+
+package relay_test
+
+// raceEnabled tells that sync.Pool drops items at random and allocations
+// mean nothing.
+const raceEnabled = true
