@@ -13,6 +13,7 @@ import (
 	"vmess-local/pkg/client"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/host/gcpacer"
 )
 
 func newRunCommand() *cobra.Command {
@@ -74,7 +75,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 					return cfg, err
 				}
 			}
-			if r.client, err = client.New(cfg, client.Options{Log: logger.Logger, Reload: r.again, PageToken: pageToken()}); err != nil {
+			if r.client, err = client.New(cfg, client.Options{Log: logger.Logger, Reload: r.again, PageToken: pageToken(), Load: new(gcpacer.Pacer).Add}); err != nil {
 				return startError(cfg, at, err)
 			}
 			return r.serve(cmd.Context())

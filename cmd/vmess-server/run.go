@@ -12,6 +12,7 @@ import (
 	"vmess-local/pkg/cli/control"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/host/gcpacer"
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/serverinit"
 )
@@ -51,7 +52,7 @@ with an "alterId" need their user to have it too.`,
 			for _, w := range warnings {
 				logger.Warn(w)
 			}
-			s, err := server.New(cfg, server.Options{Log: logger.Logger})
+			s, err := server.New(cfg, server.Options{Log: logger.Logger, Load: new(gcpacer.Pacer).Add})
 			if err != nil {
 				return startError(cfg, err)
 			}

@@ -66,6 +66,9 @@ type Options struct {
 	// Reload reads the configuration again, for the status page; nil where it
 	// cannot be read again.
 	Reload func() error
+	// Load, if set, is called with 1 when a request begins and with -1 when it has
+	// ended, concurrently.
+	Load func(by int)
 	// PageToken is the secret in the status page's address; empty means a
 	// fresh one.
 	PageToken string

@@ -43,6 +43,7 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 	}
 	g.fleet = newFailoverGroup(opt.Log, guards, time.Duration(cfg.Limits.Dial))
 	d := &dispatch.Dispatcher{
+		Load:      opt.Load,
 		Dialer:    g.fleet,
 		FirstWait: firstWait,
 		Healthy:   g.fleet.healthy,

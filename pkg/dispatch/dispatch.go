@@ -77,16 +77,17 @@ type Dispatcher struct {
 	Reporter Reporter
 	// Watcher may be nil.
 	Watcher Watcher
-
-	gc gcPacer
+	// Load, when not nil, is called with 1 when a request begins and with -1 when
+	// it has ended, concurrently.
+	Load func(by int)
 }
 
 var _ transport.StreamDialer = (*Dispatcher)(nil)
 
 // HandleStream serves one request until it is over. Cancelling ctx ends it.
 func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
-	d.gc.inc()
-	defer d.gc.dec()
+	d.count(1)
+	defer d.count(-1)
 	h := d.begin(ctx, r)
 	defer h.cut()
 	h.connect()
@@ -95,6 +96,12 @@ func (d *Dispatcher) HandleStream(ctx context.Context, r *transport.Request) {
 		h.err = h.outcome.Err()
 	}
 	h.report()
+}
+
+func (d *Dispatcher) count(by int) {
+	if d.Load != nil {
+		d.Load(by)
+	}
 }
 
 // A job is a request on its way. It is not on the stack of its goroutine,

@@ -19,8 +19,8 @@ import (
 // hold buffers only while they have one in hand. Datagrams that cannot go on
 // are dropped and counted. Cancelling ctx ends it.
 func (d *Dispatcher) HandlePackets(ctx context.Context, r *transport.Request, near transport.PacketConn) {
-	d.gc.inc()
-	defer d.gc.dec()
+	d.count(1)
+	defer d.count(-1)
 	a := &association{inbound: near, refused: sync.OnceFunc(func() { d.refused(r) }), start: time.Now(), up: new(atomic.Int64), down: new(atomic.Int64)}
 	end := func(bool) {}
 	if d.Watcher != nil {

@@ -64,6 +64,7 @@ func (s *Server) outboundSlot(cfg *config.Server, opt Options) *dispatch.Dispatc
 	out := &direct.Dialer{AllowPrivate: cfg.Egress.AllowPrivate, Timeout: time.Duration(cfg.Limits.Dial), Resolver: opt.Resolver}
 	r := &reporter{log: opt.Log}
 	d := &dispatch.Dispatcher{
+		Load:   opt.Load,
 		Dialer: out, Idle: time.Duration(cfg.Limits.Idle), Reporter: r,
 		Packets: out, PacketIdle: packetIdle, PacketRefused: r.notAllowed,
 	}

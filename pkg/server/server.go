@@ -58,6 +58,9 @@ type Options struct {
 	Resolver *net.Resolver
 	// Now is the clock that requests are held against; nil means time.Now.
 	Now func() time.Time
+	// Load, if set, is called with 1 when a request begins and with -1 when it has
+	// ended, concurrently.
+	Load func(by int)
 }
 
 // pingAfter is the silence after which a ping is sent: shorter than the 60 s

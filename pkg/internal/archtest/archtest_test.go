@@ -33,6 +33,7 @@ var (
 var rules = map[string]rule{
 	"transport/netaddr":       {only: nothing},
 	"cli/logging":             {only: nothing},
+	"host/gcpacer":            {only: nothing},
 	"host/fdlimit":            {only: nothing},
 	"cli/control":             {only: nothing},
 	"host/netmon":             {only: nothing},

@@ -1,4 +1,7 @@
-package dispatch
+// Package gcpacer sets the pace of the garbage collector by how many requests a
+// program serves, and gives memory back to the system when many have come or gone.
+// It belongs to commands: it changes the whole process.
+package gcpacer
 
 import (
 	"os"
@@ -24,26 +27,22 @@ const (
 	crowdPace = 100
 )
 
-// A gcPacer follows how many requests there are: it gives memory back when many
+// A Pacer follows how many requests there are: it gives memory back when many
 // have come or gone, and sets the collector's pace, unless the environment
-// does (GOGC).
-type gcPacer struct {
+// does (GOGC). Its zero value is ready for use; a process needs one.
+type Pacer struct {
 	mu        sync.Mutex
 	open      int
 	low, high int // the fewest and the most since memory was given back last
 	timer     *time.Timer
 	pace      int
-	free      func()            // nil: giveBack
+	free      func()            // nil: freeMemory
 	setPace   func(percent int) // nil: setPace
 }
 
-// inc counts a request in.
-func (t *gcPacer) inc() { t.turn(1) }
-
-// dec counts a request out.
-func (t *gcPacer) dec() { t.turn(-1) }
-
-func (t *gcPacer) turn(by int) {
+// Add counts requests that begin, or end when by is negative. It may be called
+// concurrently.
+func (t *Pacer) Add(by int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open += by
@@ -59,7 +58,7 @@ func (t *gcPacer) turn(by int) {
 	}
 }
 
-func (t *gcPacer) adapt(pace int) {
+func (t *Pacer) adapt(pace int) {
 	if t.pace == pace {
 		return
 	}
@@ -72,7 +71,7 @@ func (t *gcPacer) adapt(pace int) {
 }
 
 // release gives memory back.
-func (t *gcPacer) release() {
+func (t *Pacer) release() {
 	t.mu.Lock()
 	t.timer, t.low, t.high = nil, t.open, t.open
 	free := t.free

@@ -1,4 +1,4 @@
-package dispatch
+package gcpacer
 
 import (
 	"slices"
@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-func TestTide(t *testing.T) {
+func TestPacerFreesMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		freed := 0
-		td := &gcPacer{free: func() { freed++ }, setPace: func(int) {}}
+		p := &Pacer{free: func() { freed++ }, setPace: func(int) {}}
 		change := func(up, down int) {
 			for range up {
-				td.inc()
+				p.Add(1)
 			}
 			for range down {
-				td.dec()
+				p.Add(-1)
 			}
 			time.Sleep(stepDelay + time.Second)
 			synctest.Wait()
@@ -41,19 +41,19 @@ func TestTide(t *testing.T) {
 	})
 }
 
-func TestTideSetsThePace(t *testing.T) {
+func TestPacerSetsPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var paces []int
-		td := &gcPacer{free: func() {}, setPace: func(p int) { paces = append(paces, p) }}
+		p := &Pacer{free: func() {}, setPace: func(percent int) { paces = append(paces, percent) }}
 		for range step {
-			td.inc()
+			p.Add(1)
 		}
 		for range step / 2 { // back and forth between the bounds changes nothing
-			td.dec()
-			td.inc()
-			td.dec()
+			p.Add(-1)
+			p.Add(1)
+			p.Add(-1)
 		}
-		td.dec()
+		p.Add(-1)
 		time.Sleep(stepDelay + time.Second)
 		if want := []int{calmPace, crowdPace, calmPace}; !slices.Equal(paces, want) {
 			t.Errorf("paces %v, want %v", paces, want)
