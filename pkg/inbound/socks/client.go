@@ -27,6 +27,7 @@ type client struct {
 	cancel context.CancelFunc
 
 	endless atomic.Bool // silent so far: nothing to wait for
+	spoke   atomic.Bool // its first byte was read
 	// association: it stands for one of UDP, which ends by being idle.
 	association atomic.Bool
 	first       byte
@@ -50,6 +51,7 @@ func (c *client) peek() (byte, error) {
 	if _, err := io.ReadFull(c.Conn, b[:]); err != nil {
 		return 0, err
 	}
+	c.spoke.Store(true)
 	c.endless.Store(false)
 	c.first, c.unread = b[0], true
 	return c.first, nil

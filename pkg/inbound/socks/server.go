@@ -156,7 +156,8 @@ func sleep(ctx context.Context, d time.Duration) {
 func (s *Server) Drain(ctx context.Context) error { return s.drain(ctx, true) }
 
 // Retire is Drain for a server that another one follows: it waits for UDP
-// associations, too. The [Associator] should end those that are idle. Drain may
+// associations, too, and for the first request of connections that have just been
+// accepted. The [Associator] should end those that are idle. Drain may
 // be called meanwhile.
 func (s *Server) Retire(ctx context.Context) error { return s.drain(ctx, false) }
 
@@ -265,7 +266,9 @@ func (s *Server) close(associationsEnd bool) <-chan struct{} {
 	}
 	s.associationsEnd = s.associationsEnd || associationsEnd
 	for c := range s.clients {
-		if c.endless.Load() || s.associationsEnd && c.association.Load() {
+		// Where another server follows, a request of one that has just connected is
+		// waited for: it may lie unread.
+		if c.endless.Load() && (c.spoke.Load() || s.associationsEnd) || s.associationsEnd && c.association.Load() {
 			_ = c.Close()
 		}
 	}

@@ -334,6 +334,43 @@ func TestDrainWaits(t *testing.T) {
 	})
 }
 
+// TestRetireServesNewConnections: a program that has just connected has its request
+// served though another server follows: its first bytes may be on their way.
+func TestRetireServesNewConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newMemListener()
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &Server{Handler: HandlerFunc(echo)}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(ctx, ln) }()
+		viaSOCKS, viaHTTP, silent := ln.dial(), ln.dial(), ln.dial()
+		synctest.Wait()
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		retired := make(chan error, 1)
+		go func() { retired <- s.Retire(t.Context()) }()
+		synctest.Wait()
+		write(t, viaSOCKS, "\x04\x01\x00\x50\xc0\x00\x02\x01\x00")
+		readN(t, viaSOCKS, 8)
+		write(t, viaHTTP, "CONNECT example.com:443 HTTP/1.1\r\n\r\n")
+		readN(t, viaHTTP, len("HTTP/1.1 200 Connection established\r\n\r\n"))
+		for _, c := range []net.Conn{viaSOCKS, viaHTTP} {
+			write(t, c, "on")
+			readN(t, c, 2)
+			_ = c.Close()
+		}
+		if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("read: %v, want %v", err, io.EOF)
+		}
+		if err := <-retired; err != nil {
+			t.Errorf("Retire: %v", err)
+		}
+		_ = silent.Close()
+	})
+}
+
 func TestDrainCuts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := newMemListener()
