@@ -16,13 +16,19 @@ import (
 	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/outbound/packetenc"
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
 )
 
-// checkAnswer is how long a destination may take to answer in a check.
-const checkAnswer = 5 * time.Second
+const (
+	// checkAnswer is how long a destination may take to answer in a check.
+	checkAnswer = 5 * time.Second
+	// streamDelay is how much longer than an answer to a datagram one in a stream
+	// may take.
+	streamDelay = time.Second
+)
 
 // Check is [CheckServer] of the first server.
 func Check(ctx context.Context, cfg *config.Client, opt Options, target netaddr.Addr) (*diagnose.Report, error) {
@@ -60,7 +66,7 @@ func checkServer(ctx context.Context, cfg *config.Client, at remote, opt Options
 	k.configuration(cfg, opt)
 	switch {
 	case !k.way(ctx) || !k.account(ctx):
-	case target.IsValid() && packetQuestion(target) != nil && cfg.UDP.Mode != "off":
+	case target.IsValid() && packetenc.Question(target) != nil && cfg.UDP.Mode != "off":
 		k.byBoth(ctx, cfg, target)
 	default:
 		if target.IsValid() {
@@ -311,7 +317,7 @@ func (k *checker) byBoth(ctx context.Context, cfg *config.Client, target netaddr
 	inStream := make(chan asked, 1)
 	go func() { inStream <- k.ask(streams, target) }()
 	k.datagrams(ctx, cfg, target)
-	late := time.AfterFunc(questionAgain, give)
+	late := time.AfterFunc(streamDelay, give)
 	defer late.Stop()
 	if a := <-inStream; a.answered {
 		k.destination(a, target)

@@ -95,9 +95,9 @@ func (p page) udp() *pageUDP {
 	if g.associations == nil {
 		return nil
 	}
-	t, form := p.datagrams(), g.fleet.current().packets.form()
+	t, form := p.datagrams(), g.fleet.current().packets.Encoding()
 	u := &pageUDP{
-		Open: t.open, Opened: t.opened, Refused: t.refused, Form: form.String(), NAT: form.natBehavior(),
+		Open: t.open, Opened: t.opened, Refused: t.refused, Form: form.String(), NAT: form.NATBehavior(),
 		Up: t.up, Down: t.down, UpBytes: t.upBytes, DownBytes: t.downBytes, Dropped: map[string]int64{},
 	}
 	for reason, n := range t.dropped {

@@ -77,9 +77,9 @@ func newFailoverGroup(log *slog.Logger, guards []*guard, patience time.Duration)
 		m := &entry{guard: g}
 		f.members = append(f.members, m)
 		g.failed = func(v diagnose.Verdict) { f.failure(m, v) }
-		g.packets.plain.GiveUp = func(err error) bool { return f.shouldSwitch(m, err) }
-		if g.packets.sessions != nil {
-			g.packets.sessions.Again = func(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+		g.packets.Plain().GiveUp = func(err error) bool { return f.shouldSwitch(m, err) }
+		if g.sessions != nil {
+			g.sessions.Again = func(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
 				return f.again(ctx, m, dst, first)
 			}
 		}

@@ -69,7 +69,8 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 			Room:        opt.room.udpTunnels,
 		}
 		for _, one := range guards {
-			one.packets.plain.Dropped, one.packets.plain.Room = g.associations.Drop, opt.room.udpDestinations
+			plain := one.packets.Plain()
+			plain.Dropped, plain.Room = g.associations.Drop, opt.room.udpDestinations
 		}
 		g.front.Associator = g.associations
 	}

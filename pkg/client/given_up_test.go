@@ -132,7 +132,7 @@ func TestDatagramsGivenUp(t *testing.T) {
 				logTo(g, slog.New(slog.NewTextHandler(&text, nil)))
 				f.closesAfter(tt.closes, 1)
 				before := f.connections()
-				c, err := plainPackets{g}.DialPacket(t.Context(), somewhere)
+				c, err := guardedPackets{g}.DialPacket(t.Context(), somewhere)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/diagnose/failurelog"
+	"vmess-local/pkg/outbound/packetenc"
 	"vmess-local/pkg/protocol/mux"
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
@@ -78,8 +80,10 @@ type guard struct {
 	// the request asked of the body ("zero" asks nothing).
 	kindShows      bool
 	dialTime       time.Duration
+	log            *slog.Logger
 	failures       *failurelog.Log
-	packets        *packetDialer
+	sessions       *mux.Client // TCP goes over it, too; nil without Mux
+	packets        *packetenc.Dialer
 	failed         func(diagnose.Verdict) // hears of failures that are the server's; may be nil
 	alone          bool                   // there is no other server
 	breaker        circuitBreaker
@@ -122,6 +126,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 	}
 	g := &guard{
 		ctx: ctx, cancel: cancel,
+		log:     opt.Log,
 		path:    w,
 		link:    w,
 		remote:  s,
@@ -142,7 +147,10 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 	})
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
 	g.comeback.back = func(away time.Duration) { g.failures.Recovered(away) }
-	g.packets = newPacketDialer(g, cfg, opt.Log)
+	if cfg.Mux.Enabled {
+		g.sessions = &mux.Client{Dial: g.muxTunnel, Concurrency: cfg.Mux.Concurrency, Owner: g}
+	}
+	g.packets = newPacketDialer(g, cfg)
 	g.liveness = g.newLiveness(s.WS.Ping > 0, time.Duration(cfg.Limits.Dial))
 	g.tunnelFailures.guard, g.tunnelFailures.shared = g, map[*mux.TunnelError]bool{}
 	return g, nil
@@ -207,7 +215,7 @@ func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 	if g.names.observe(dst) {
 		g.failures.Hint(diagnose.HintBareAddresses())
 	}
-	if g.packets.sessions != nil {
+	if g.sessions != nil {
 		return g.dialSession(ctx, dst, first)
 	}
 	return g.open(ctx, dst, true, first, func(ctx context.Context, first []byte) (*vmess.Conn, error) {
@@ -219,14 +227,9 @@ func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) 
 	})
 }
 
-// tunnelFor opens a Mux.Cool tunnel for sessions, guarded as a request is.
-func (g *guard) tunnelFor(ctx context.Context, first []byte) (transport.StreamConn, error) {
+// muxTunnel opens a Mux.Cool tunnel for sessions, guarded as a request is.
+func (g *guard) muxTunnel(ctx context.Context, first []byte) (transport.StreamConn, error) {
 	return g.open(ctx, netaddr.Addr{}, true, first, g.dialer.DialMux)
-}
-
-// packetTunnel opens a Mux.Cool tunnel for XUDP, guarded alike.
-func (g *guard) packetTunnel(ctx context.Context, first []byte) (transport.StreamConn, error) {
-	return g.open(ctx, netaddr.Addr{}, false, first, g.dialer.DialMux)
 }
 
 // An opener opens a request whose first payload is first.
@@ -558,7 +561,10 @@ func (g *guard) close() {
 	if g.path.wantsTLS != nil {
 		g.path.wantsTLS.close()
 	}
-	g.packets.close()
+	if g.sessions != nil {
+		_ = g.sessions.Close()
+	}
+	g.packets.Close()
 	_ = g.pool.Close()
 	g.tunnelFailures.close()
 	g.probes.close()

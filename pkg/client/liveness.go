@@ -189,15 +189,15 @@ func (g *guard) newLiveness(pings bool, limit time.Duration) *liveness {
 	}
 	group := g.path.tunnels
 	group.Monitor, group.RequestWait, group.PongWait = l, requestWait, l.pong
-	group.Shared = g.packets.sessions != nil
+	group.Shared = g.sessions != nil
 	return l
 }
 
 // retire lets no tunnel that there is carry a new request.
 func (g *guard) retire() {
 	g.pool.Drop()
-	if g.packets.sessions != nil {
-		g.packets.sessions.Retire()
+	if g.sessions != nil {
+		g.sessions.Retire()
 	}
 }
 

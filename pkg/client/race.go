@@ -239,7 +239,7 @@ func (f *failoverGroup) undecided(m *entry) bool {
 // ready reports whether a request can be sent without looking whether the server
 // can be reached.
 func (g *guard) ready() bool {
-	return g.healthy() || g.pool.Ready() || g.packets.sessions != nil && g.packets.sessions.HasRoom()
+	return g.healthy() || g.pool.Ready() || g.sessions != nil && g.sessions.HasRoom()
 }
 
 // prepare makes an empty tunnel, which waits in the pool for the request. That

@@ -159,7 +159,7 @@ func newFarEnd(t *testing.T, refuses int) (*farEnd, *guard) {
 // logTo has a guard log to log from now on.
 func logTo(g *guard, log *slog.Logger) {
 	g.failures = failurelog.New(failurelog.Options{Log: log, Server: g.Name(), LastAnswer: g.account.LastAnswer})
-	g.packets.log = log
+	g.log = log
 }
 
 func noEnv(string) (string, bool) { return "", false }

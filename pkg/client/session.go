@@ -39,7 +39,7 @@ type sessionStream interface {
 
 // dialSession opens a session.
 func (g *guard) dialSession(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
-	conn, err := g.packets.sessions.DialStream(ctx, dst, first)
+	conn, err := g.sessions.DialStream(ctx, dst, first)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,7 @@ var rules = map[string]rule{
 	"carrier/netdial":         {not: []string{"carrier/wsconn", "protocol/vmess", "config"}},
 	"protocol/mux":            {not: []string{"protocol/vmess", "carrier/wsconn", "dispatch"}},
 	"carrier/connpool":        {not: []string{"protocol/vmess", "config"}},
+	"outbound/packetenc":      {only: []string{"host/errno", "inbound/udp", "protocol/mux", "protocol/vmess", "transport", "transport/netaddr", "transport/rawsock"}},
 	"outbound/direct":         {not: []string{"protocol/vmess", "carrier/wsconn"}},
 	"config":                  {only: []string{"transport/netaddr"}},
 	"config/sharelink":        {only: []string{"config", "transport/netaddr"}},
