@@ -25,9 +25,11 @@ type generation struct {
 	opt   Options
 	hello []startupRecord
 	front *socks.Server
-	fleet *failoverGroup
-	local string // the address of the front door
-	again bool   // it came of a reload
+	// dispatch serves the requests of front and of [Client.Dial].
+	dispatch *dispatch.Dispatcher
+	fleet    *failoverGroup
+	local    string // the address of the front door
+	again    bool   // it came of a reload
 	// associations are those of UDP; nil when it is off.
 	associations *udp.Server
 
@@ -51,6 +53,7 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 		Reporter:  &reporter{log: opt.Log},
 		Watcher:   opt.board,
 	}
+	g.dispatch = d
 	g.front = &socks.Server{
 		Handler:   d,
 		Dialer:    httpErrorDialer{d},

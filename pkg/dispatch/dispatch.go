@@ -291,7 +291,12 @@ const firstRead = 32 << 10
 // streams of their own (plain HTTP): the stream is reported when it is closed,
 // or did not come about.
 func (d *Dispatcher) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
-	w := &meteredConn{dispatcher: d, request: &transport.Request{Destination: dst, Inbound: "http"}, start: time.Now()}
+	return d.Dial(ctx, "http", dst, first)
+}
+
+// Dial is DialStream for the inbound of that name.
+func (d *Dispatcher) Dial(ctx context.Context, inbound string, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
+	w := &meteredConn{dispatcher: d, request: &transport.Request{Destination: dst, Inbound: inbound}, start: time.Now()}
 	w.up, w.down, w.end = new(atomic.Int64), new(atomic.Int64), func(bool) {}
 	if d.Watcher == nil {
 		return w.dial(ctx, first)
