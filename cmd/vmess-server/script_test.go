@@ -12,4 +12,4 @@ func TestScripts(t *testing.T) { clitest.Run(t) }
 
 func TestHelp(t *testing.T) { clitest.Help(t, "vmess-server", run) }
 
-func TestReadme(t *testing.T) { clitest.Readme(t, "../../README.md", "vmess-server", run) }
+func TestDocs(t *testing.T) { clitest.Docs(t, "../../docs/commands.md", "vmess-server", run) }
