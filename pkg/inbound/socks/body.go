@@ -1,7 +1,6 @@
 package socks
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -114,10 +113,7 @@ func (b *requestBody) end(err error) {
 func (b *requestBody) failed() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if errors.Is(b.err, io.ErrUnexpectedEOF) || isTimeout(b.err) {
-		return b.err
-	}
-	return nil
+	return b.err
 }
 
 // awaits100 reports whether the client may be waiting for a 100, or have waited, so

@@ -69,6 +69,48 @@ func TestCutBody(t *testing.T) {
 	}
 }
 
+// A body whose chunks are malformed is the client's fault, not the site's.
+func TestMalformedBody(t *testing.T) {
+	origin := echoOrigin(t, "one")
+	for _, body := range []string{"-1\r\nx\r\n0\r\n\r\n", "0x3\r\nabc\r\n0\r\n\r\n", "3;a\nabc\r\n0\r\n\r\n", "ffffffffffffffff1\r\n", "3\r\nabcd\r\n0\r\n\r\n", "0\r\nno colon\r\n\r\n"} {
+		d := open(t, &Server{Dialer: dialerTo(func(netaddr.Addr) string { return origin.Listener.Addr().String() })})
+		c := d.dial(t)
+		write(t, c, "POST http://one.example/ HTTP/1.1\r\nHost: one.example\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
+		if resp := readResponse(t, bufio.NewReader(c)); resp.StatusCode != 400 || !strings.Contains(resp.text, "body is malformed") || !resp.Close {
+			t.Errorf("%q: answered %s %q", body, resp.Status, resp.text)
+		}
+		_ = c.Close()
+		if reports := d.reported(t); len(reports) != 1 || !errors.Is(reports[0], ErrBadRequest) {
+			t.Errorf("%q: reported %v", body, reports)
+		}
+	}
+}
+
+// An origin may choose from a list of protocols.
+func TestUpgradeFromList(t *testing.T) {
+	for _, c := range []struct {
+		offered, chosen string
+		status          int
+	}{
+		{"Upgrade: h2c, Foo\r\n", "foo", 101},
+		{"Upgrade: h2c\r\nUpgrade: foo/2\r\n", "foo/2", 101},
+		{"Upgrade: a, b\r\n", "b, a", 101},
+		{"Upgrade: a, b\r\n", "a, c", 502},
+		{"Upgrade: h2c, foobar\r\n", "foo", 502},
+		{"Upgrade: a\r\n", "", 502},
+	} {
+		origin := newRawOrigin(t, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+c.chosen+"\r\n\r\n")
+		d := open(t, &Server{Dialer: origin.dialer()})
+		client := d.dial(t)
+		write(t, client, "GET http://one.example/ HTTP/1.1\r\nHost: one.example\r\nConnection: Upgrade\r\n"+c.offered+"\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(client), nil)
+		if err != nil || resp.StatusCode != c.status {
+			t.Errorf("%q, %q: answered %v, %v; want %d", c.offered, c.chosen, resp, err, c.status)
+		}
+		_ = client.Close()
+	}
+}
+
 // What the origin is sent is what the client wrote, however odd.
 func TestTargetAsItCame(t *testing.T) {
 	for target, want := range map[string]string{
@@ -259,6 +301,8 @@ func TestBadAnswers(t *testing.T) {
 		{"<html>HTTP/0.9</html>", "does not begin with an HTTP status line"},
 		{"SSH-2.0-OpenSSH_9.2\r\n", "does not begin with an HTTP status line"},
 		{"HTTP/1.1 abc OK\r\n\r\n", "does not begin with an HTTP status line"},
+		{"HTTP/1.1 000 OK\r\nContent-Length: 2\r\n\r\nab", "does not begin with an HTTP status line"},
+		{"HTTP/1.1 +99 OK\r\nContent-Length: 2\r\n\r\nab", "does not begin with an HTTP status line"},
 		{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "more than one length"},
 		{"HTTP/1.1 200 OK\r\nno colon s3cret\r\n\r\n", "malformed"},
 		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", "transfer encoding"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -63,11 +64,12 @@ func (s *Server) forward(ctx context.Context, h *httpConn, r *httpRequest, dst n
 		}
 		return false
 	}
+	if err == nil {
+		if err = unusable(out, answer); err != nil {
+			_ = answer.Body.Close()
+		}
+	}
 	switch {
-	case err == nil && answer.StatusCode == http.StatusSwitchingProtocols && !sameUpgrade(out, answer):
-		_ = answer.Body.Close()
-		err = errOtherProtocol
-		fallthrough
 	case err != nil:
 		return x.fail(ctx, err)
 	case answer.StatusCode == http.StatusSwitchingProtocols:
@@ -143,17 +145,28 @@ func (x *exchange) fail(ctx context.Context, err error) (again bool) {
 	return x.server.refuse(x.body, status, text)
 }
 
-var errOtherProtocol = errors.New("it switches to another protocol than was asked for")
+var (
+	errOtherProtocol = errors.New("it switches to another protocol than was asked for")
+	errStatus        = errors.New("its status is below 100")
+)
+
+// unusable returns what http.Transport lets through and is no answer to r.
+func unusable(r *http.Request, answer *http.Response) error {
+	switch {
+	case answer.StatusCode < 100: // whether it has a body is undefined
+		return errStatus
+	case answer.StatusCode == http.StatusSwitchingProtocols && !wasOffered(r, answer):
+		return errOtherProtocol
+	}
+	return nil
+}
 
 // words explains why there is no answer.
 func (x *exchange) words(err error) (status int, text string) {
 	_, ofStream := errors.AsType[*streamError](err)
 	switch {
 	case x.body.failed() != nil:
-		if isTimeout(x.body.failed()) {
-			return http.StatusRequestTimeout, textSilent
-		}
-		return http.StatusBadRequest, textSilent
+		return x.wordsOfBody(x.body.failed())
 	case ofStream:
 		return statusOf(err), publicText(err)
 	case errors.Is(err, errIdle):
@@ -175,6 +188,19 @@ func (x *exchange) words(err error) (status int, text string) {
 	return http.StatusBadGateway, "The site's answer is not valid HTTP: " + wrong + ".\n"
 }
 
+// wordsOfBody explains why the body of the request could not be read.
+func (x *exchange) wordsOfBody(err error) (status int, text string) {
+	_, ofConn := errors.AsType[net.Error](err)
+	switch {
+	case isTimeout(err):
+		return http.StatusRequestTimeout, textSilent
+	case ofConn, isEnd(err):
+		return http.StatusBadRequest, textSilent
+	}
+	x.server.report(malformed(protocolHTTP, "its body is malformed"), x.conn.source)
+	return http.StatusBadRequest, "The request cannot be used: its body is malformed.\n"
+}
+
 // isEnd reports whether err is the clean end of a stream.
 func isEnd(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
@@ -185,6 +211,7 @@ func isEnd(err error) bool {
 func wrongAnswer(err error) string {
 	text := err.Error()
 	for _, known := range []struct{ has, words string }{
+		{errStatus.Error(), "it does not begin with an HTTP status line"},
 		{"malformed HTTP response", "it does not begin with an HTTP status line"},
 		{"malformed HTTP status", "it does not begin with an HTTP status line"},
 		{"malformed HTTP version", "it does not begin with an HTTP status line"},
@@ -363,16 +390,23 @@ func (x *exchange) upgrade(ctx context.Context, answer *http.Response) {
 	passing.Wait()
 }
 
-// upgradeOf returns what a message wants to switch to.
+// upgradeOf returns what a message wants to switch to: a list in a request.
 func upgradeOf(header http.Header) string {
 	if !httpguts.HeaderValuesContainsToken(header["Connection"], "Upgrade") {
 		return ""
 	}
-	return header.Get("Upgrade")
+	return strings.Join(header["Upgrade"], ", ")
 }
 
-func sameUpgrade(r *http.Request, answer *http.Response) bool {
-	return strings.EqualFold(upgradeOf(r.Header), upgradeOf(answer.Header)) && upgradeOf(r.Header) != ""
+// wasOffered reports whether all that an origin switches to was offered to it.
+func wasOffered(r *http.Request, answer *http.Response) bool {
+	offered, chosen := []string{upgradeOf(r.Header)}, upgradeOf(answer.Header)
+	for protocol := range strings.SplitSeq(chosen, ",") {
+		if !httpguts.HeaderValuesContainsToken(offered, strings.TrimSpace(protocol)) {
+			return false
+		}
+	}
+	return chosen != ""
 }
 
 // removeHopByHop takes out the fields that are for one connection only (RFC 9110
