@@ -89,7 +89,7 @@ type guard struct {
 	breaker        circuitBreaker
 	comeback       reconnectGate
 	tunnelFailures tunnelFailures
-	names          localResolutionDetector
+	names          diagnose.LocalResolutionDetector
 	resent         atomic.Int64              // requests sent again
 	lastFailure    atomic.Int64              // when something failed last, Unix nanoseconds
 	lastUsed       atomic.Pointer[time.Time] // when a tunnel that has ended worked last
@@ -212,7 +212,7 @@ func (g *guard) Name() string { return nameOf(g.remote) }
 
 // DialStream implements transport.StreamDialer.
 func (g *guard) DialStream(ctx context.Context, dst netaddr.Addr, first []byte) (transport.StreamConn, error) {
-	if g.names.observe(dst) {
+	if g.names.Observe(dst) {
 		g.failures.Hint(diagnose.HintBareAddresses())
 	}
 	if g.sessions != nil {

@@ -1,4 +1,4 @@
-package client
+package diagnose
 
 import (
 	"net/netip"
@@ -11,26 +11,26 @@ import (
 // show that the programs resolve names themselves.
 const bareIPThreshold = 20
 
-// A localResolutionDetector notices programs that resolve names themselves before they ask
-// the proxy. It may be used concurrently.
-type localResolutionDetector struct {
+// A LocalResolutionDetector notices programs that resolve names themselves before
+// they ask the proxy. It may be used concurrently.
+type LocalResolutionDetector struct {
 	bare atomic.Int32
 	over atomic.Bool // a name was seen, or the hint given
 }
 
-// observe takes note of a request's destination, and reports whether to give the
-// hint: once at most, and never after a name was seen.
-func (w *localResolutionDetector) observe(dst netaddr.Addr) bool {
+// Observe takes note of a request's destination, and reports whether to give
+// [HintBareAddresses]: once at most, and never after a name was seen.
+func (d *LocalResolutionDetector) Observe(dst netaddr.Addr) bool {
 	switch {
-	case w.over.Load():
+	case d.over.Load():
 		return false
 	case dst.IsName():
-		w.over.Store(true)
+		d.over.Store(true)
 		return false
 	case !publicWeb(dst):
 		return false
 	}
-	return w.bare.Add(1) >= bareIPThreshold && !w.over.Swap(true)
+	return d.bare.Add(1) >= bareIPThreshold && !d.over.Swap(true)
 }
 
 // publicWeb reports whether dst is what a browser that resolves names itself
