@@ -25,6 +25,7 @@ import (
 	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/diagnose"
+	"vmess-local/pkg/host/listen"
 	"vmess-local/pkg/host/netmon"
 	"vmess-local/pkg/inbound/udp"
 	"vmess-local/pkg/protocol/vmess"
@@ -75,7 +76,7 @@ type Options struct {
 
 	board *stats.Registry // the Client's
 	room  *fdBudget       // likewise
-	self  *selfAddr       // likewise
+	self  *listen.Self    // likewise
 }
 
 // A Client is an assembled vmess-local. Its port is bound from New on.
@@ -150,7 +151,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	if opt.Watcher == nil {
 		opt.Watcher = &netmon.Monitor{Now: opt.Now}
 	}
-	opt.board, opt.room, opt.self = stats.NewRegistry(), newFDBudget(), new(selfAddr)
+	opt.board, opt.room, opt.self = stats.NewRegistry(), newFDBudget(), new(listen.Self)
 	opt.room.configure(cfg)
 	g, err := newGeneration(cfg, opt)
 	if err != nil {
@@ -165,7 +166,7 @@ func New(cfg *config.Client, opt Options) (*Client, error) {
 	}
 	c := &Client{opt: opt, listener: ln, now: g, leaving: map[*generation]bool{}, pastDatagrams: datagramTotals{dropped: map[udp.Drop]int64{}}}
 	g.local = ln.Addr().String()
-	opt.self.set(g.local)
+	opt.self.Set(g.local)
 	if c.page, err = c.newPage(cfg); err != nil {
 		_ = c.Close()
 		return nil, err
@@ -296,7 +297,7 @@ func (c *Client) Reload(cfg *config.Client) error {
 	c.opt.room.configure(cfg)
 	c.now = next
 	next.local, next.again = c.listener.Addr().String(), true
-	c.opt.self.set(next.local)
+	c.opt.self.Set(next.local)
 	next.logStartup()
 	c.opt.Log.Info("reloaded", logging.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
 	if next.local != old.local {

@@ -20,6 +20,7 @@ import (
 	"vmess-local/pkg/carrier/netdial"
 	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/config"
+	"vmess-local/pkg/host/listen"
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
@@ -115,13 +116,13 @@ func newPath(cfg *config.Client, s *config.Remote, opt Options) (*path, error) {
 	}
 	self := opt.self
 	if self == nil { // nothing runs
-		self = new(selfAddr)
-		self.set(cfg.Listen)
+		self = new(listen.Self)
+		self.Set(cfg.Listen)
 	}
 	dial := dialTime(cfg)
 	below := func(t *netdial.TLS) *netdial.Dialer {
 		return &netdial.Dialer{
-			Server: server, Timeout: dial, Upstream: upstream, IsSelf: self.is, TLS: t,
+			Server: server, Timeout: dial, Upstream: upstream, IsSelf: self.Is, TLS: t,
 			Resolver: opt.Resolver, DialTCP: opt.DialTCP, OnStep: rememberedNote(opt.Log),
 		}
 	}

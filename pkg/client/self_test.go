@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -103,32 +102,5 @@ func TestUpstreamIsNotItself(t *testing.T) {
 				t.Errorf("it says:\n%s", text)
 			}
 		})
-	}
-}
-
-func TestSelfAddr(t *testing.T) {
-	for _, tt := range []struct {
-		listen, to string
-		want       bool
-	}{
-		{"127.0.0.1:1080", "127.0.0.1:1080", true},
-		{"127.0.0.1:1080", "127.0.0.1:1081", false},
-		{"127.0.0.1:1080", "127.0.0.2:1080", false},
-		{"127.0.0.1:1080", "[::1]:1080", false},
-		{"[::1]:1080", "[::1]:1080", true},
-		{"0.0.0.0:1080", "127.0.0.2:1080", true},
-		{"[::]:1080", "127.0.0.1:1080", true},
-		{"[::]:1080", "192.0.2.1:1080", false}, // another computer
-		{"192.0.2.1:1080", "192.0.2.1:1080", true},
-		{"127.0.0.1:1080", "0.0.0.0:1080", true},
-	} {
-		s := new(selfAddr)
-		s.set(tt.listen)
-		if got := s.is(netip.MustParseAddrPort(tt.to)); got != tt.want {
-			t.Errorf("listening on %s, to %s: %v", tt.listen, tt.to, got)
-		}
-	}
-	if new(selfAddr).is(netip.MustParseAddrPort("127.0.0.1:1080")) {
-		t.Error("what listens nowhere is asked")
 	}
 }

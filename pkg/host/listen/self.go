@@ -1,4 +1,4 @@
-package client
+package listen
 
 import (
 	"net"
@@ -7,22 +7,25 @@ import (
 	"sync/atomic"
 )
 
-// selfAddr is where the local proxy listens. It may be used concurrently; nil
-// and its zero value listen nowhere.
-type selfAddr struct{ atomic.Pointer[netip.AddrPort] }
+// A Self is the address that this program listens on, so that it does not connect
+// to itself. It may be used concurrently; nil and the zero value listen nowhere.
+type Self struct {
+	addr atomic.Pointer[netip.AddrPort]
+}
 
-// set notes an address to listen on.
-func (s *selfAddr) set(addr string) {
+// Set sets the address, HOST:PORT; anything but an IP address and a port is
+// ignored.
+func (s *Self) Set(addr string) {
 	if a, err := netip.ParseAddrPort(addr); err == nil {
-		s.Store(&a)
+		s.addr.Store(&a)
 	}
 }
 
-// is reports whether a connection to an address leads to the local proxy.
-func (s *selfAddr) is(to netip.AddrPort) bool {
+// Is reports whether a connection to an address leads to this program.
+func (s *Self) Is(to netip.AddrPort) bool {
 	var self *netip.AddrPort
 	if s != nil {
-		self = s.Load()
+		self = s.addr.Load()
 	}
 	if self == nil || self.Port() != to.Port() {
 		return false
