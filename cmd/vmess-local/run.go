@@ -75,7 +75,9 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 					return cfg, err
 				}
 			}
-			if r.client, err = client.New(cfg, client.Options{Log: logger.Logger, Reload: r.again, PageToken: pageToken(), Load: new(gcpacer.Pacer).Add}); err != nil {
+			if r.client, err = client.New(cfg, client.Options{
+				Log: logger.Logger, OnListen: logHints(logger.Logger), Reload: r.again, PageToken: pageToken(), Load: new(gcpacer.Pacer).Add,
+			}); err != nil {
 				return startError(cfg, at, err)
 			}
 			return r.serve(cmd.Context())

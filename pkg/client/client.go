@@ -62,6 +62,9 @@ type Options struct {
 	Listener net.Listener
 	// Watcher notices sleep and changes of networks; nil watches this computer.
 	Watcher *netmon.Monitor
+	// OnListen, if set, is called when the local port serves: at the start of Run,
+	// and in a Reload that moves the port. It must not call the Client.
+	OnListen func(SetupHints)
 	// OnStep, if set, is told of each step of a Check as it ends.
 	OnStep func(diagnose.CheckStep)
 	// Reload reads the configuration again, for the status page; nil where it
@@ -234,9 +237,10 @@ func (c *Client) Run(ctx context.Context) error {
 	addr := c.listener.Addr().String()
 	c.opt.Log.Info(logging.Ready, logging.Text("ready: SOCKS5 and HTTP proxy on %s", addr), "listen", addr)
 	c.now.serve(run, c.listener.acquire())
-	logEntries(c.opt.Log, addr, c.now.asks())
 	c.servePage(run)
+	hints := hintsFor(addr, c.now.asks())
 	c.mu.Unlock()
+	c.listening(hints)
 	defer func() { cut(); c.paged.Wait() }()
 
 	watched := make(chan struct{})
@@ -270,6 +274,13 @@ func (c *Client) Run(ctx context.Context) error {
 	return err
 }
 
+// listening calls OnListen.
+func (c *Client) listening(h SetupHints) {
+	if c.opt.OnListen != nil {
+		c.opt.OnListen(h)
+	}
+}
+
 // Reload goes on with another configuration. On an error all stays as it was.
 // Connections that are open go on with the old one, and UDP associations until
 // they are idle. It may be called while Run runs, concurrently too.
@@ -301,7 +312,7 @@ func (c *Client) Reload(cfg *config.Client) error {
 	next.logStartup()
 	c.opt.Log.Info("reloaded", logging.Text("reloaded: SOCKS5 and HTTP proxy on %s; open connections go on as they were", next.local), "listen", next.local)
 	if next.local != old.local {
-		logEntries(c.opt.Log, next.local, next.asks())
+		c.listening(hintsFor(next.local, next.asks()))
 	}
 	next.serve(c.run, c.listener.acquire())
 	if c.page != c.served {

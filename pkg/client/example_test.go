@@ -67,9 +67,6 @@ func Example() {
 	// Unordered output:
 	// msg=authentication
 	// msg=ready
-	// msg=firefox
-	// msg=chromium
-	// msg=shell
 	// dial tcp 192.0.2.1:80
 	// the page
 	// client: <nil>

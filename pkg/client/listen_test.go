@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -24,7 +26,10 @@ func TestWildcardListen(t *testing.T) {
 			cfg.Listen, cfg.Status.Listen, cfg.Warm.Max, cfg.Limits.Drain = addr, "127.0.0.1:0", 0, 0
 			cfg.Auth = config.Auth{Username: "someone", Password: "5ec2e7word"}
 			var log bytes.Buffer
-			c, err := New(cfg, Options{Log: slog.New(logging.New(&log, slog.LevelInfo, false))})
+			var hints SetupHints
+			c, err := New(cfg, Options{
+				Log: slog.New(logging.New(&log, slog.LevelInfo, false)), OnListen: func(h SetupHints) { hints = h },
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,21 +64,18 @@ func TestWildcardListen(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
-			text := log.String()
-			for _, want := range []string{
-				"ready: SOCKS5 and HTTP proxy on " + real + "\n",
-				"HTTP Proxy 127.0.0.1 port " + port + ",",
-				"chromium --proxy-server=http://" + here + " ",
-				"ALL_PROXY=socks5h://USER:PASSWORD@" + here + "\n",
-			} {
-				if !strings.Contains(text, want) {
-					t.Errorf("the log lacks %q:\n%s", want, text)
-				}
+			if text, want := log.String(), "ready: SOCKS5 and HTTP proxy on "+real+"\n"; !strings.Contains(text, want) {
+				t.Errorf("the log lacks %q:\n%s", want, text)
 			}
-			if others := listen.Elsewhere(real); len(others) > 0 {
-				if want := "other devices: SOCKS5 or HTTP proxy " + strings.Join(others, " or ") + "\n"; !strings.Contains(text, want) {
-					t.Errorf("the log lacks %q:\n%s", want, text)
-				}
+			want := SetupHints{
+				Proxy:    here,
+				Firefox:  "HTTP Proxy 127.0.0.1 port " + port + ", and \"Also use this proxy for HTTPS\" (it asks for the password; for SOCKS it has none)",
+				Chromium: "chromium --proxy-server=http://" + here + " (it asks for the password; for SOCKS it has none)",
+				Shell:    exportProxy(runtime.GOOS, "socks5h://USER:PASSWORD@"+here),
+				Others:   listen.Elsewhere(real),
+			}
+			if !reflect.DeepEqual(hints, want) {
+				t.Errorf("hints %+v, want %+v", hints, want)
 			}
 		})
 	}

@@ -132,7 +132,7 @@ func (p page) State() any {
 	g, v := p.generation(), p.opt.board.View()
 	addr := p.Addr().String()
 	s := pageState{
-		Listen: addr, Shell: hintsFor(addr, g.asks()).shell,
+		Listen: addr, Shell: hintsFor(addr, g.asks()).Shell,
 		Totals: v.Totals, Resent: p.Resent(), Open: v.Open,
 		Warm: g.warmth(), UDP: p.udp(), Servers: g.servers(), Failures: []pageFailure{}, Healed: []pageHealed{}, Heal: g.cfg.Heal,
 	}

@@ -1,47 +1,41 @@
 package client
 
 import (
-	"log/slog"
 	"net"
 	"runtime"
-	"strings"
 
-	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/host/listen"
 )
 
-// setupHints are what people enter to use the proxy: in Firefox, for Chromium, in
-// a shell.
-type setupHints struct{ firefox, chromium, shell string }
+// SetupHints are what people enter to use the proxy. The password is never part of
+// them.
+type SetupHints struct {
+	Proxy    string   // the address to enter on this computer
+	Firefox  string   // for Firefox's manual proxy settings
+	Chromium string   // a command that starts Chromium with the proxy
+	Shell    string   // a command that makes a shell's programs use it
+	Others   []string // the addresses to enter on other devices; none on loopback
+}
 
-// hintsFor returns those of the proxy that listens on addr. Where it asks for a password,
-// browsers get it as HTTP proxy: with SOCKS they give none. The password is
-// never part of them.
-func hintsFor(addr string, auth bool) setupHints {
+// hintsFor returns those of the proxy that listens on addr. Where it asks for a
+// password, browsers get it as HTTP proxy: with SOCKS they give none.
+func hintsFor(addr string, auth bool) SetupHints {
+	others := listen.Elsewhere(addr)
 	addr = listen.Here(addr)
 	if !auth {
-		return setupHints{
-			firefox:  "SOCKS v5 host " + hostPortWords(addr) + ", and \"Proxy DNS\"",
-			chromium: "chromium --proxy-server=socks5://" + addr,
-			shell:    exportProxy(runtime.GOOS, "socks5h://"+addr),
+		return SetupHints{
+			Proxy: addr, Others: others,
+			Firefox:  "SOCKS v5 host " + hostPortWords(addr) + ", and \"Proxy DNS\"",
+			Chromium: "chromium --proxy-server=socks5://" + addr,
+			Shell:    exportProxy(runtime.GOOS, "socks5h://"+addr),
 		}
 	}
 	const asks = " (it asks for the password; for SOCKS it has none)"
-	return setupHints{
-		firefox:  "HTTP Proxy " + hostPortWords(addr) + ", and \"Also use this proxy for HTTPS\"" + asks,
-		chromium: "chromium --proxy-server=http://" + addr + asks,
-		shell:    exportProxy(runtime.GOOS, "socks5h://USER:PASSWORD@"+addr),
-	}
-}
-
-// logEntries logs what to enter to use the proxy that listens on addr.
-func logEntries(log *slog.Logger, addr string, auth bool) {
-	enter, here := hintsFor(addr, auth), listen.Here(addr)
-	log.Info("firefox", logging.Text("Firefox: Settings, Network Settings, Manual: %s", enter.firefox), "proxy", here)
-	log.Info("chromium", logging.Text("Chromium: %s", enter.chromium), "proxy", here)
-	log.Info("shell", logging.Text("shell: %s", enter.shell), "proxy", here)
-	if others := listen.Elsewhere(addr); len(others) > 0 {
-		log.Info("other devices", logging.Text("other devices: SOCKS5 or HTTP proxy %s", strings.Join(others, " or ")), "proxies", others)
+	return SetupHints{
+		Proxy: addr, Others: others,
+		Firefox:  "HTTP Proxy " + hostPortWords(addr) + ", and \"Also use this proxy for HTTPS\"" + asks,
+		Chromium: "chromium --proxy-server=http://" + addr + asks,
+		Shell:    exportProxy(runtime.GOOS, "socks5h://USER:PASSWORD@"+addr),
 	}
 }
 
