@@ -15,6 +15,7 @@ import (
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // A slowPath is a server behind a network where time passes while something is
@@ -59,7 +60,7 @@ func newSlowPath(t *testing.T) *slowPath {
 			return nil, err
 		}
 		p.clock.Add(int64(p.connecting))
-		return &slowUpgrade{StreamConn: transport.NewTCP(c.(*net.TCPConn)), path: p}, nil
+		return &slowUpgrade{StreamConn: tcpconn.New(c.(*net.TCPConn)), path: p}, nil
 	})}
 	return p
 }

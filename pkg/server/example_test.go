@@ -17,6 +17,7 @@ import (
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // A program of yours has the server in it: on a listener of its own, with its
@@ -34,7 +35,7 @@ func Example() {
 		if err != nil {
 			return nil, err
 		}
-		stream := transport.NewTCP(conn.(*net.TCPConn))
+		stream := tcpconn.New(conn.(*net.TCPConn))
 		if _, err := stream.Write(first); err != nil { // it travelled with the request
 			_ = stream.Close()
 			return nil, err

@@ -36,6 +36,7 @@ import (
 	"vmess-local/pkg/status"
 	"vmess-local/pkg/status/stats"
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // Options are what a configuration file does not hold.
@@ -368,7 +369,7 @@ func (s *Server) count(c net.Conn) net.Conn {
 	if !ok {
 		return &counted{StreamConn: noHalfClose{c}, open: &s.open}
 	}
-	var stream transport.StreamConn = transport.NewTCP(t)
+	var stream transport.StreamConn = tcpconn.New(t)
 	if peer, ok := t.RemoteAddr().(*net.TCPAddr); ok && s.proxies.has(peer.AddrPort().Addr()) {
 		stream = &proxied{StreamConn: stream, patience: time.Duration(s.limits.Handshake)}
 	}

@@ -29,6 +29,7 @@ import (
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/tcpconn"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -97,7 +98,7 @@ func dialer(t *testing.T, s *Server) *vmess.Dialer {
 		if err != nil {
 			return nil, err
 		}
-		return transport.NewTCP(c.(*net.TCPConn)), nil
+		return tcpconn.New(c.(*net.TCPConn)), nil
 	})
 	return &vmess.Dialer{
 		Client:   vmess.NewAccount(vmess.AccountConfig{ID: id, Method: method}),

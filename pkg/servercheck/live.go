@@ -21,6 +21,7 @@ import (
 	"vmess-local/pkg/server"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // originName is the destination of the trial. It is of a domain that no
@@ -284,5 +285,5 @@ func (o *origin) DialStream(ctx context.Context, dst netaddr.Addr, first []byte)
 		_ = conn.Close()
 		return nil, fmt.Errorf("dial the origin: %w", err)
 	}
-	return transport.NewTCP(conn.(*net.TCPConn)), nil
+	return tcpconn.New(conn.(*net.TCPConn)), nil
 }

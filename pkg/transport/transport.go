@@ -112,6 +112,19 @@ func Reset(c StreamConn) error {
 	return c.Close()
 }
 
+// An AbortResetter can make a stream end in order by its CloseWrite and Close only:
+// whatever else ends it, the death of the process too, is an error for the far
+// end (TCP: RST). It is for far ends to which nothing but that end tells that
+// all has come. ResetOnAbort is called before the stream is used.
+type AbortResetter interface{ ResetOnAbort() }
+
+// ResetOnAbort has a stream reset its far end like that, where it can.
+func ResetOnAbort(c StreamConn) {
+	if f, ok := c.(AbortResetter); ok {
+		f.ResetOnAbort()
+	}
+}
+
 // A PeerResetter can tell without reading that the far end has broken off: nothing
 // that is done for it can reach it any more. What was not read yet does not
 // hide it, as it would from a reader. Broken may be called by anyone; where the

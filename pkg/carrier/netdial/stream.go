@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // streamOf returns conn as a stream: over TCP with all that TCP can do, over
@@ -13,7 +14,7 @@ import (
 func streamOf(conn net.Conn) transport.StreamConn {
 	switch c := conn.(type) {
 	case *net.TCPConn:
-		return transport.NewTCP(c)
+		return tcpconn.New(c)
 	case transport.StreamConn:
 		return c
 	default:

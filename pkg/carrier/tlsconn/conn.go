@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // corkedText is the most that is sealed before it is sent: five full records,
@@ -60,7 +61,7 @@ type Conn struct {
 // HandshakeContext, or else by the first Read or Write.
 func New(raw net.Conn, over func(below net.Conn) Secure) *Conn {
 	if tcp, ok := raw.(*net.TCPConn); ok {
-		raw = transport.NewTCP(tcp)
+		raw = tcpconn.New(tcp)
 	}
 	c := new(Conn)
 	c.records.init(raw)

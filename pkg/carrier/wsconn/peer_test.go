@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -152,7 +153,7 @@ func tcpEndpoint(addr string) transport.StreamEndpoint {
 		if err != nil {
 			return nil, err
 		}
-		return transport.NewTCP(conn.(*net.TCPConn)), nil
+		return tcpconn.New(conn.(*net.TCPConn)), nil
 	})
 }
 

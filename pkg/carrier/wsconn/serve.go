@@ -10,7 +10,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // upgradeWait is how long writing the answer to an upgrade may take.
@@ -145,7 +145,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		conn = transport.NewTCP(tcp)
+		conn = tcpconn.New(tcp)
 	}
 	_ = conn.SetWriteDeadline(time.Now().Add(upgradeWait)) // an error is the write's too
 	h.carrier.init(conn)

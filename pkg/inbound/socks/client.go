@@ -11,6 +11,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 const (
@@ -102,7 +103,7 @@ func (c *client) stream() transport.StreamConn {
 func (c *client) view() transport.StreamConn {
 	switch conn := c.Conn.(type) {
 	case *net.TCPConn:
-		return transport.NewTCP(conn)
+		return tcpconn.New(conn)
 	case transport.StreamConn:
 		return conn
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // replies are the last words of a handshake in one protocol.
@@ -35,7 +36,7 @@ var (
 // nobody can tell.
 func (p *pending) WaitDisconnect(ctx context.Context) bool {
 	conn, ok := p.client.Conn.(*net.TCPConn)
-	return ok && transport.WaitEnd(ctx, conn)
+	return ok && tcpconn.WaitEnd(ctx, conn)
 }
 
 // Proceed implements transport.Pending.

@@ -5,7 +5,7 @@ import (
 	"net"
 	"net/netip"
 
-	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // ErrOtherUser: the datagram comes from this computer, and not from the user
@@ -46,7 +46,7 @@ func (a *association) isLocal(ip netip.Addr) bool {
 }
 
 // users are what the system tells of the sockets of this computer:
-// transport.TCPUser and transport.UDPUser.
+// tcpconn.TCPUser and tcpconn.UDPUser.
 type users struct {
 	tcp, udp func(to, from netip.AddrPort) (uid uint32, ok bool)
 }
@@ -62,7 +62,7 @@ func (a *association) checkPeer(from netip.AddrPort) error {
 	}
 	system := a.server.system
 	if system == nil {
-		system = &users{transport.TCPUser, transport.UDPUser}
+		system = &users{tcpconn.TCPUser, tcpconn.UDPUser}
 	}
 	owner, ok := system.tcp(client, us)
 	if !ok {

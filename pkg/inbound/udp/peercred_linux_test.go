@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -123,7 +123,7 @@ func TestOwnSockets(t *testing.T) {
 			}
 			wantRead(t, far, "192.0.2.1:53", "own")
 			from := netip.AddrPortFrom(relay.Addr(), own.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-			if uid, ok := transport.UDPUser(from, relay); !ok || uid != uint32(os.Getuid()) {
+			if uid, ok := tcpconn.UDPUser(from, relay); !ok || uid != uint32(os.Getuid()) {
 				t.Errorf("user %d, %v", uid, ok)
 			}
 		})

@@ -24,7 +24,7 @@ type rule struct {
 }
 
 var (
-	protocols = []string{"protocol/vmess", "carrier/wsconn", "inbound/socks", "carrier/netdial", "transport", "transport/relay", "outbound/direct", "dispatch"}
+	protocols = []string{"protocol/vmess", "carrier/wsconn", "inbound/socks", "carrier/netdial", "transport", "transport/relay", "transport/tcpconn", "outbound/direct", "dispatch"}
 	runtime   = append([]string{"client", "server", "demo", "servercheck"}, protocols...)
 	nothing   = []string{}
 )
@@ -44,21 +44,22 @@ var rules = map[string]rule{
 	"internal/archtest":       {only: nothing},
 	"internal/e2e":            {},
 	"internal/bench":          {not: []string{"server", "demo", "cli"}},
-	"transport":               {only: []string{"host/errno", "transport/netaddr", "transport/rawsock"}},
-	"transport/relay":         {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
-	"carrier/tlsconn":         {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
-	"transport/transporttest": {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
-	"status/stats":            {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
+	"transport":               {only: []string{"host/errno", "transport/netaddr"}},
+	"transport/tcpconn":       {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
+	"transport/relay":         {only: []string{"host/errno", "transport/netaddr", "transport"}},
+	"carrier/tlsconn":         {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport", "transport/tcpconn"}},
+	"transport/transporttest": {only: []string{"host/errno", "transport/netaddr", "transport"}},
+	"status/stats":            {only: []string{"host/errno", "transport/netaddr", "transport"}},
 	"status":                  {only: []string{"host/errno"}},
 	"inbound/socks":           {not: []string{"protocol/vmess", "carrier/wsconn", "config"}},
-	"inbound/udp":             {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport"}},
+	"inbound/udp":             {only: []string{"host/errno", "transport/netaddr", "transport/rawsock", "transport", "transport/tcpconn"}},
 	"dispatch":                {not: []string{"inbound/socks", "protocol/vmess", "carrier/wsconn", "config"}},
 	"protocol/vmess":          {not: []string{"carrier/netdial", "outbound/direct", "carrier/wsconn", "dispatch", "config"}},
 	"carrier/wsconn":          {not: []string{"protocol/vmess", "dispatch", "config", "carrier/netdial"}},
 	"carrier/netdial":         {not: []string{"carrier/wsconn", "protocol/vmess", "config"}},
 	"protocol/mux":            {not: []string{"protocol/vmess", "carrier/wsconn", "dispatch"}},
 	"carrier/connpool":        {not: []string{"protocol/vmess", "config"}},
-	"outbound/packetenc":      {only: []string{"host/errno", "inbound/udp", "protocol/mux", "protocol/vmess", "transport", "transport/netaddr", "transport/rawsock"}},
+	"outbound/packetenc":      {only: []string{"host/errno", "inbound/udp", "protocol/mux", "protocol/vmess", "transport", "transport/netaddr", "transport/rawsock", "transport/tcpconn"}},
 	"outbound/direct":         {not: []string{"protocol/vmess", "carrier/wsconn"}},
 	"config":                  {only: []string{"transport/netaddr"}},
 	"config/sharelink":        {only: []string{"config", "transport/netaddr"}},

@@ -18,6 +18,7 @@ import (
 	"vmess-local/pkg/config"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // The faults of this side: the local port, and the programs that use it.
@@ -335,7 +336,7 @@ func TestHintBareAddresses(t *testing.T) {
 			return nil, err
 		}
 		_, err = c.Write(first)
-		return transport.NewTCP(c.(*net.TCPConn)), err
+		return tcpconn.New(c.(*net.TCPConn)), err
 	})
 	remote := remoteAt(t, inProcessServer(t, serverConfig(), inProcess{Dialer: there}).addr)
 	const bare, name = "192.0.2.7:443", "www.example.com:443"

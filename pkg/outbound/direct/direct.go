@@ -13,6 +13,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // A Dialer implements [transport.StreamDialer]. Its zero value refuses private
@@ -46,7 +47,7 @@ func (d *Dialer) DialStream(ctx context.Context, dst netaddr.Addr, first []byte)
 	if err != nil {
 		return nil, fmt.Errorf("dial the destination: %w", err)
 	}
-	conn := transport.NewTCP(c.(*net.TCPConn))
+	conn := tcpconn.New(c.(*net.TCPConn))
 	transport.ResetOnAbort(conn)
 	if len(first) > 0 {
 		if _, err := conn.Write(first); err != nil {

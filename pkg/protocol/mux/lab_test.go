@@ -16,6 +16,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
+	"vmess-local/pkg/transport/tcpconn"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -92,7 +93,7 @@ func (l *lab) overTCP(t testing.TB) {
 				return
 			}
 			l.serving.Go(func() {
-				_ = l.Server.Serve(l.ctx, transport.NewTCP(c.(*net.TCPConn)), "", netip.AddrPort{})
+				_ = l.Server.Serve(l.ctx, tcpconn.New(c.(*net.TCPConn)), "", netip.AddrPort{})
 			})
 		}
 	})
@@ -103,7 +104,7 @@ func (l *lab) overTCP(t testing.TB) {
 			return nil, err
 		}
 		_, err = c.Write(first)
-		return transport.NewTCP(c.(*net.TCPConn)), err
+		return tcpconn.New(c.(*net.TCPConn)), err
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
 	"vmess-local/pkg/transport/relay"
+	"vmess-local/pkg/transport/tcpconn"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -51,9 +52,9 @@ func TestStreamContractOverTCP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn := dialOver(t, c, transport.NewTCP(x.(*net.TCPConn)), "")
+		conn := dialOver(t, c, tcpconn.New(x.(*net.TCPConn)), "")
 		mustWrite(t, conn, "")
-		in, err := s.Accept(t.Context(), transport.NewTCP(y.(*net.TCPConn)))
+		in, err := s.Accept(t.Context(), tcpconn.New(y.(*net.TCPConn)))
 		if err != nil {
 			t.Fatal(err)
 		}

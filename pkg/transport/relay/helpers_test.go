@@ -10,6 +10,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/relay"
+	"vmess-local/pkg/transport/tcpconn"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -38,7 +39,7 @@ func tcpPair(t testing.TB) (a, b *net.TCPConn) {
 
 func streamPair(t testing.TB) (a, b transport.StreamConn) {
 	x, y := tcpPair(t)
-	return transport.NewTCP(x), transport.NewTCP(y)
+	return tcpconn.New(x), tcpconn.New(y)
 }
 
 func pipePair(t testing.TB) (a, b transport.StreamConn) {

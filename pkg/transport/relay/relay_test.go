@@ -21,6 +21,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/relay"
+	"vmess-local/pkg/transport/tcpconn"
 	"vmess-local/pkg/transport/transporttest"
 )
 
@@ -675,7 +676,7 @@ func TestRelayPingBehindAnswer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan relay.Outcome, 1)
-	go func() { done <- relay.Relay{}.Run(ctx, tunnel{transport.NewTCP(local)}, remote) }()
+	go func() { done <- relay.Relay{}.Run(ctx, tunnel{tcpconn.New(local)}, remote) }()
 	mustWrite(t, near, "question!")
 	mustRead(t, far, "question")
 	mustEnd(t, far)

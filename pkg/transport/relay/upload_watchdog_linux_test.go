@@ -8,6 +8,7 @@ import (
 
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/relay"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // mustFill writes to c until it takes no more.
@@ -53,8 +54,8 @@ func TestRelayLeavesStuckUpload(t *testing.T) {
 	if err := errors.Join(b.SetReadBuffer(many), remote.SetWriteBuffer(few), far.SetReadBuffer(few)); err != nil {
 		t.Fatal(err)
 	}
-	app, local := transport.NewTCP(a), transport.NewTCP(b)
-	d := startOn(t, relay.Relay{Idle: time.Hour}, app, local, transport.NewTCP(remote), transport.NewTCP(far))
+	app, local := tcpconn.New(a), tcpconn.New(b)
+	d := startOn(t, relay.Relay{Idle: time.Hour}, app, local, tcpconn.New(remote), tcpconn.New(far))
 	if _, err := app.Write(make([]byte, sent)); err != nil {
 		t.Fatal(err)
 	}

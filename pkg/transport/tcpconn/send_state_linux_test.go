@@ -1,4 +1,4 @@
-package transport_test
+package tcpconn_test
 
 import (
 	"io"
@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 // goDeaf makes the system drop all that comes in for c, as a path does that has
@@ -56,7 +57,7 @@ func TestTCPStanding(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, peer := tcpPair(t)
-			c := transport.NewTCP(near)
+			c := tcpconn.New(near)
 			await(t, c, transport.SendAcked)
 			fill(t, c)
 			if name == "full" {
@@ -74,7 +75,7 @@ func TestTCPStanding(t *testing.T) {
 		})
 	}
 	near, peer := tcpPair(t)
-	c := transport.NewTCP(near)
+	c := tcpconn.New(near)
 	_ = peer.Close()
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package transport_test
+package tcpconn_test
 
 import (
 	"context"
@@ -13,19 +13,12 @@ import (
 	"time"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 	"vmess-local/pkg/transport/transporttest"
 )
 
 func TestTCPContract(t *testing.T) {
 	transporttest.TestStream(t, func(t *testing.T) (a, b transport.StreamConn) { return streamPair(t) })
-}
-
-func TestPipeContract(t *testing.T) {
-	for _, size := range []int{20, 1000, 1 << 20} {
-		transporttest.TestStream(t, func(t *testing.T) (a, b transport.StreamConn) {
-			return transporttest.Pipe(size)
-		})
-	}
 }
 
 // waiting starts WaitRead and makes sure that it does not return by itself.
@@ -114,8 +107,8 @@ func TestTCPWaitRead(t *testing.T) {
 	t.Run("closed before", func(t *testing.T) {
 		x, _ := tcpPair(t)
 		_ = x.Close()
-		c := transport.NewTCP(x)
-		_ = c.(transport.ReadWaiter).WaitRead()
+		c := tcpconn.New(x)
+		_ = c.WaitRead()
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 			t.Fatalf("read %v", err)
 		}
@@ -299,7 +292,7 @@ func TestWaitEnd(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			done := make(chan bool, 1)
-			go func() { done <- transport.WaitEnd(ctx, here) }()
+			go func() { done <- tcpconn.WaitEnd(ctx, here) }()
 			select {
 			case <-done:
 				t.Fatal("it did not wait")
@@ -381,7 +374,7 @@ func TestTCPFrail(t *testing.T) {
 			below, peer := tcpPair(t)
 			_ = below.SetWriteBuffer(1 << 20)
 			_ = peer.SetReadBuffer(16 << 10) // so that there is something that an end may lose
-			conn := transport.NewTCP(below)
+			conn := tcpconn.New(below)
 			if c.frail {
 				transport.ResetOnAbort(conn)
 			}
@@ -396,12 +389,4 @@ func TestTCPFrail(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestResetWithoutResetter(t *testing.T) {
-	a, b := transporttest.Pipe(1)
-	if err := transport.Reset(struct{ transport.StreamConn }{a}); err != nil {
-		t.Fatal(err)
-	}
-	mustEnd(t, b)
 }

@@ -1,16 +1,18 @@
-package transport
+package tcpconn
 
 import (
 	"encoding/binary"
 	"net"
 	"net/netip"
 	"syscall"
+
+	"vmess-local/pkg/transport"
 )
 
-// PeerClosed implements [Leaver] for peers on this computer: it asks the kernel for
+// PeerClosed implements [transport.PeerCloser] for peers on this computer: it asks the kernel for
 // the peer's own socket, by sock_diag(7). One that was closed ends its
 // direction as a half close does, but belongs to nobody any more.
-func (t *tcpConn) PeerClosed() bool {
+func (t *Conn) PeerClosed() bool {
 	peer, ok := t.RemoteAddr().(*net.TCPAddr)
 	us, known := t.LocalAddr().(*net.TCPAddr)
 	if !ok || !known || !peer.IP.IsLoopback() && !peer.IP.Equal(us.IP) {
@@ -91,4 +93,4 @@ func diagRequest(protocol uint8, local, remote netip.AddrPort) []byte {
 	return p
 }
 
-var _ PeerCloser = (*tcpConn)(nil)
+var _ transport.PeerCloser = (*Conn)(nil)

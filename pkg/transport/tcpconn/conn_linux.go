@@ -1,15 +1,16 @@
-package transport
+package tcpconn
 
 import (
 	"syscall"
 
+	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/rawsock"
 )
 
-// ResetByPeer implements [Breaker]: a connection that was reset is closed for the
+// ResetByPeer implements [transport.PeerResetter]: a connection that was reset is closed for the
 // system, whatever is still there to be read (TCP_CLOSE of Linux's
 // tcp_states.h, which is the first byte of struct tcp_info).
-func (t *tcpConn) ResetByPeer() bool {
+func (t *Conn) ResetByPeer() bool {
 	if t.raw == nil {
 		return true
 	}
@@ -22,27 +23,27 @@ func (t *tcpConn) ResetByPeer() bool {
 	return broken || err != nil
 }
 
-// SendState implements [Stander]. A far end whose window is closed answers
+// SendState implements [transport.SendStater]. A far end whose window is closed answers
 // probes, one that is gone answers neither these nor what is sent again.
-func (t *tcpConn) SendState() (s SendState) {
+func (t *Conn) SendState() (s transport.SendState) {
 	if t.raw == nil {
-		return SendUnknown
+		return transport.SendUnknown
 	}
 	_ = t.raw.Control(func(fd uintptr) {
 		switch waiting, missed, ok := rawsock.SendQueue(fd); {
 		case !ok:
 		case missed >= 2: // one may be on its way
-			s = SendTimedOut
+			s = transport.SendTimedOut
 		case waiting:
-			s = SendBlocked
+			s = transport.SendBlocked
 		default:
-			s = SendAcked
+			s = transport.SendAcked
 		}
 	})
 	return s
 }
 
 var (
-	_ PeerResetter = (*tcpConn)(nil)
-	_ SendStater   = (*tcpConn)(nil)
+	_ transport.PeerResetter = (*Conn)(nil)
+	_ transport.SendStater   = (*Conn)(nil)
 )

@@ -1,6 +1,6 @@
 //go:build unix
 
-package transport
+package tcpconn
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/rawsock"
 )
 
@@ -26,7 +27,7 @@ type calls struct {
 	room    room
 }
 
-func (t *tcpConn) bind() {
+func (t *Conn) bind() {
 	c := &t.calls
 	c.poll, c.lazy.read, c.reading.try = t.readable, t.readPooled, t.readSome
 	c.writing.try, c.room.ask = t.writeMore, t.hasRoom
@@ -36,14 +37,14 @@ func (t *tcpConn) bind() {
 type lazyRead struct {
 	read       func(fd uintptr) bool
 	head, most int
-	buf        *Buffer
+	buf        *transport.Buffer
 	n          int
 	err        error
 }
 
-// WaitRead implements [ReadWaiter]. Its error is that of the Read that
+// WaitRead implements [transport.ReadWaiter]. Its error is that of the Read that
 // follows.
-func (t *tcpConn) WaitRead() error {
+func (t *Conn) WaitRead() error {
 	if t.raw == nil || t.lost != nil {
 		return t.lost
 	}
@@ -55,7 +56,7 @@ func (t *tcpConn) WaitRead() error {
 
 // readable peeks at the socket: only an empty one that is still open makes the
 // poller wait.
-func (t *tcpConn) readable(fd uintptr) bool {
+func (t *Conn) readable(fd uintptr) bool {
 	switch err := rawsock.Peek(fd); err {
 	case syscall.EAGAIN:
 		return false
@@ -66,8 +67,8 @@ func (t *tcpConn) readable(fd uintptr) bool {
 	return true
 }
 
-// ReadPooled implements [LazyReader].
-func (t *tcpConn) ReadPooled(head, most int) (*Buffer, int, error) {
+// ReadPooled implements [transport.PooledReader].
+func (t *Conn) ReadPooled(head, most int) (*transport.Buffer, int, error) {
 	if t.lost != nil || t.raw == nil {
 		return nil, 0, t.lostOr(net.ErrClosed)
 	}
@@ -83,7 +84,7 @@ func (t *tcpConn) ReadPooled(head, most int) (*Buffer, int, error) {
 	return b, n, err
 }
 
-func (t *tcpConn) lostOr(err error) error {
+func (t *Conn) lostOr(err error) error {
 	if t.lost != nil {
 		return t.lost
 	}
@@ -91,9 +92,9 @@ func (t *tcpConn) lostOr(err error) error {
 }
 
 // readPooled reads into a buffer that it gives back when the socket is empty.
-func (t *tcpConn) readPooled(fd uintptr) bool {
+func (t *Conn) readPooled(fd uintptr) bool {
 	l := &t.calls.lazy
-	b := GetBuffer()
+	b := transport.GetBuffer()
 	n, err := rawsock.Read(fd, b[l.head:l.head+l.most])
 	if n > 0 {
 		l.buf, l.n = b, n
@@ -119,7 +120,7 @@ type reading struct {
 	err error
 }
 
-func (t *tcpConn) read(p []byte) (int, error) {
+func (t *Conn) read(p []byte) (int, error) {
 	if t.raw == nil {
 		return 0, net.ErrClosed
 	}
@@ -134,7 +135,7 @@ func (t *tcpConn) read(p []byte) (int, error) {
 }
 
 // readSome is false when there is nothing to read.
-func (t *tcpConn) readSome(fd uintptr) bool {
+func (t *Conn) readSome(fd uintptr) bool {
 	r := &t.calls.reading
 	var err error
 	switch r.n, err = rawsock.Read(fd, r.p); {
@@ -159,7 +160,7 @@ type writing struct {
 }
 
 // write writes p, waiting for room where there is none.
-func (t *tcpConn) write(p []byte) (int, error) {
+func (t *Conn) write(p []byte) (int, error) {
 	if t.raw == nil {
 		return 0, net.ErrClosed
 	}
@@ -184,7 +185,7 @@ func renamed(err error, op string) error {
 }
 
 // writeMore writes what the socket takes; it is false when that was not all.
-func (t *tcpConn) writeMore(fd uintptr) bool {
+func (t *Conn) writeMore(fd uintptr) bool {
 	w := &t.calls.writing
 	for w.n < len(w.p) {
 		n, err := rawsock.Write(fd, w.p[w.n:])
@@ -208,8 +209,8 @@ type room struct {
 	is  bool
 }
 
-// WriteReady implements [Roomer].
-func (t *tcpConn) WriteReady() bool {
+// WriteReady implements [transport.WriteReadier].
+func (t *Conn) WriteReady() bool {
 	if t.raw == nil {
 		return false
 	}
@@ -219,9 +220,9 @@ func (t *tcpConn) WriteReady() bool {
 	return err == nil && t.calls.room.is
 }
 
-func (t *tcpConn) hasRoom(fd uintptr) { t.calls.room.is = rawsock.Writable(fd) }
+func (t *Conn) hasRoom(fd uintptr) { t.calls.room.is = rawsock.Writable(fd) }
 
-func (t *tcpConn) fault(op, call string, err error) error {
+func (t *Conn) fault(op, call string, err error) error {
 	return &net.OpError{
 		Op: op, Net: "tcp", Source: t.LocalAddr(), Addr: t.RemoteAddr(),
 		Err: os.NewSyscallError(call, err),

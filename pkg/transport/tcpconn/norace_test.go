@@ -1,5 +1,5 @@
 //go:build !race
 
-package transport_test
+package tcpconn_test
 
 const raceEnabled = false

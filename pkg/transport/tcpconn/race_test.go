@@ -1,6 +1,6 @@
 //go:build race
 
-package transport_test
+package tcpconn_test
 
 // raceEnabled tells that sync.Pool drops items at random and allocations
 // mean nothing.

@@ -1,4 +1,6 @@
-package transport
+// Package tcpconn is a TCP connection as a transport.StreamConn, with what the
+// operating system knows of it and of the user at its other end.
+package tcpconn
 
 import (
 	"io"
@@ -8,19 +10,22 @@ import (
 	"time"
 
 	"vmess-local/pkg/host/errno"
+	"vmess-local/pkg/transport"
 )
 
-// NewTCP wraps an established TCP connection as a StreamConn that can wait
-// without a buffer ([ReadWaiter], where the system allows it) and be reset
-// ([Resetter]).
-func NewTCP(c *net.TCPConn) StreamConn {
-	t := &tcpConn{TCPConn: c}
+// New wraps an established TCP connection.
+func New(c *net.TCPConn) *Conn {
+	t := &Conn{TCPConn: c}
 	t.raw, _ = c.SyscallConn() // nil only for a closed connection
 	t.bind()
 	return t
 }
 
-type tcpConn struct {
+// A Conn is a TCP connection. It can wait without a buffer
+// ([transport.ReadWaiter], where the system allows it), be reset
+// ([transport.Resetter]), and tell what the system knows of its far end. Those
+// that wrap it are asked the same ([transport.ResetByPeer] and the others).
+type Conn struct {
 	*net.TCPConn
 	raw syscall.RawConn
 	// lost is the error that WaitRead met. The system tells it once and an end
@@ -66,7 +71,7 @@ func (w *writes) end() error {
 }
 
 // Read implements net.Conn.
-func (t *tcpConn) Read(p []byte) (int, error) {
+func (t *Conn) Read(p []byte) (int, error) {
 	if t.lost != nil {
 		return 0, t.lost
 	}
@@ -78,14 +83,14 @@ func (t *tcpConn) Read(p []byte) (int, error) {
 }
 
 // Write implements net.Conn.
-func (t *tcpConn) Write(p []byte) (int, error) {
+func (t *Conn) Write(p []byte) (int, error) {
 	t.under.Add(1)
 	n, err := t.write(p)
 	return n, t.met(err)
 }
 
 // WriteTo implements io.WriterTo, for the same reason as Read.
-func (t *tcpConn) WriteTo(w io.Writer) (int64, error) {
+func (t *Conn) WriteTo(w io.Writer) (int64, error) {
 	if t.lost != nil {
 		return 0, t.lost
 	}
@@ -98,55 +103,42 @@ func (t *tcpConn) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// ResetOnAbort implements [Frailer].
-func (t *tcpConn) ResetOnAbort() {
+// ResetOnAbort implements [transport.AbortResetter].
+func (t *Conn) ResetOnAbort() {
 	t.resetOnAbort.Store(true)
 	_ = t.SetLinger(0) // fails only when already closed
 }
 
-// clearResetOnAbort takes Frail back: what is closed without that loses what was not sent.
-func (t *tcpConn) clearResetOnAbort() {
+// clearResetOnAbort takes ResetOnAbort back: what is closed without that loses what was not sent.
+func (t *Conn) clearResetOnAbort() {
 	if t.resetOnAbort.CompareAndSwap(true, false) {
 		_ = t.SetLinger(-1)
 	}
 }
 
-// CloseWrite implements [StreamConn].
-func (t *tcpConn) CloseWrite() error {
+// CloseWrite implements [transport.StreamConn].
+func (t *Conn) CloseWrite() error {
 	t.clearResetOnAbort()
 	return t.TCPConn.CloseWrite()
 }
 
 // Close implements net.Conn.
-func (t *tcpConn) Close() error {
+func (t *Conn) Close() error {
 	t.clearResetOnAbort()
 	return t.TCPConn.Close()
 }
 
-// Reset implements [Resetter]: the peer sees RST.
-func (t *tcpConn) Reset() error {
+// Reset implements [transport.Resetter]: the peer sees RST.
+func (t *Conn) Reset() error {
 	t.resetOnAbort.Store(false)
 	_ = t.SetLinger(0)
 	return t.TCPConn.Close()
 }
 
-// A AbortResetter can make a stream end in order by its CloseWrite and Close only:
-// whatever else ends it, the death of the process too, is an error for the far
-// end (TCP: RST). It is for far ends to which nothing but that end tells that
-// all has come. Frail is called before the stream is used.
-type AbortResetter interface{ ResetOnAbort() }
-
-// ResetOnAbort makes a stream frail that can be.
-func ResetOnAbort(c StreamConn) {
-	if f, ok := c.(AbortResetter); ok {
-		f.ResetOnAbort()
-	}
-}
-
 var (
-	_ AbortResetter = (*tcpConn)(nil)
-	_ StreamConn    = (*tcpConn)(nil)
-	_ Resetter      = (*tcpConn)(nil)
-	_ ReadWaiter    = (*tcpConn)(nil)
-	_ PooledReader  = (*tcpConn)(nil)
+	_ transport.AbortResetter = (*Conn)(nil)
+	_ transport.StreamConn    = (*Conn)(nil)
+	_ transport.Resetter      = (*Conn)(nil)
+	_ transport.ReadWaiter    = (*Conn)(nil)
+	_ transport.PooledReader  = (*Conn)(nil)
 )

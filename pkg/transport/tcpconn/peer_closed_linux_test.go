@@ -1,4 +1,4 @@
-package transport_test
+package tcpconn_test
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package transport
+package tcpconn
 
 import (
 	"net/netip"

@@ -1,4 +1,4 @@
-package transport_test
+package tcpconn_test
 
 import (
 	"io"
@@ -8,6 +8,7 @@ import (
 	"go.uber.org/goleak"
 
 	"vmess-local/pkg/transport"
+	"vmess-local/pkg/transport/tcpconn"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,7 +36,7 @@ func tcpPair(t testing.TB) (a, b *net.TCPConn) {
 
 func streamPair(t testing.TB) (a, b transport.StreamConn) {
 	x, y := tcpPair(t)
-	return transport.NewTCP(x), transport.NewTCP(y)
+	return tcpconn.New(x), tcpconn.New(y)
 }
 
 func mustWrite(t testing.TB, w io.Writer, s string) {
