@@ -13,3 +13,5 @@ func TestScripts(t *testing.T) { clitest.Run(t) }
 func TestHelp(t *testing.T) { clitest.Help(t, "vmess-local", run) }
 
 func TestDocs(t *testing.T) { clitest.Docs(t, "../../docs/commands.md", "vmess-local", run) }
+
+func TestMentions(t *testing.T) { clitest.Mentions(t, "../..", "vmess-local", run) }

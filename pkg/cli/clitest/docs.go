@@ -3,6 +3,7 @@ package clitest
 import (
 	"flag"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -85,4 +86,40 @@ func rows(t *testing.T, name, summary string, run Program, words ...string) (all
 		all = append(all, rows(t, name, strings.TrimSpace(summary), run, append(slices.Clone(words), word)...)...)
 	}
 	return all
+}
+
+// Mentions checks that README.md and docs, under top, name no command of a
+// program that it does not have. A mention is in code: the program's name, and
+// the words behind it.
+func Mentions(t *testing.T, top, name string, run Program) {
+	t.Helper()
+	known, groups := map[string]bool{"man": true, "help": true}, map[string]bool{}
+	for _, row := range rows(t, name, "", run) {
+		command, _, _ := strings.Cut(strings.TrimPrefix(row, "| `"+name+" "), "`")
+		known[command] = true
+		if group, _, ok := strings.Cut(command, " "); ok {
+			groups[group] = true
+		}
+	}
+	pages, err := filepath.Glob(filepath.Join(top, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mention := regexp.MustCompile("(?m)(?:`|^ {4,})(?:sudo )?(?:bin/|\\./)?" + name + " ([a-z]+)(?: ([a-z]+))?")
+	found := 0
+	for _, page := range append(pages, filepath.Join(top, "README.md")) {
+		data, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range mention.FindAllStringSubmatch(string(data), -1) {
+			found++
+			if !known[m[1]] && !known[m[1]+" "+m[2]] && (!groups[m[1]] || m[2] != "") {
+				t.Errorf("%s names %q, which is not a command", page, m[0])
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d commands found in the documentation", found)
+	}
 }
