@@ -13,6 +13,7 @@ import (
 	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/host/netmon"
+	"vmess-local/pkg/outbound/reconnect"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
 )
@@ -41,7 +42,7 @@ type failoverGroup struct {
 	log         *slog.Logger
 	single      *entry        // the only one; nil when there are several
 	waitTimeout time.Duration // how long a request waits for a return
-	comeback    reconnectGate
+	reconnect   reconnect.Gate
 	trials      sync.WaitGroup
 
 	ctx context.Context // ends with close
@@ -130,8 +131,8 @@ func (f *failoverGroup) dial(ctx context.Context, first []byte, dial func(ctx co
 		_, _, err := f.round(ctx, ctx, first, dial)
 		return err
 	}
-	return f.comeback.await(ctx, f.waitTimeout, func() bool { return true },
-		func(waiting context.Context, _ func(error)) (how dialOutcome, again bool, err error) {
+	return f.reconnect.Do(ctx, f.waitTimeout, func() bool { return true },
+		func(waiting context.Context, _ func(error)) (how reconnect.Outcome, again bool, err error) {
 			return f.round(ctx, waiting, first, dial)
 		},
 		func(err, _ error) error { return err }) // the guards have told
@@ -145,29 +146,29 @@ func (f *failoverGroup) waitForReady() bool {
 // round tries one server after the other. Each of those that are up has its own
 // time: a silent one would take that of the next otherwise, and would not be
 // found to have failed. Where none is up, waiting bounds all of it.
-func (f *failoverGroup) round(ctx, waiting context.Context, first []byte, dial func(ctx context.Context, g *guard) error) (how dialOutcome, again bool, err error) {
+func (f *failoverGroup) round(ctx, waiting context.Context, first []byte, dial func(ctx context.Context, g *guard) error) (how reconnect.Outcome, again bool, err error) {
 	members, up := f.order()
 	if !up {
 		ctx = waiting
 	}
-	how = dialCanceled
+	how = reconnect.Canceled
 	for len(members) > 0 {
 		m, restarts, failed := f.pick(ctx, members)
 		if failed != nil {
 			if restarts && ctx.Err() == nil {
-				how = dialUnreachable
+				how = reconnect.Unreachable
 			}
 			return how, ctx.Err() == nil, failed
 		}
 		if err = dial(ctx, m.guard); err == nil {
 			f.markServed(m)
-			return dialOK, false, nil
+			return reconnect.OK, false, nil
 		}
 		if ctx.Err() != nil || !m.guard.notExecuted(err, first) {
-			return dialCanceled, false, err
+			return reconnect.Canceled, false, err
 		}
 		if m.guard.recentlyUp() && m.guard.restarting(err, nil) {
-			how = dialUnreachable
+			how = reconnect.Unreachable
 		}
 		members = without(members, m)
 	}
@@ -333,8 +334,8 @@ func (f *failoverGroup) choose(why, words string) {
 func (f *failoverGroup) try(m *entry) {
 	ctx, cancel := context.WithTimeout(m.guard.ctx, trialTime)
 	defer cancel()
-	e := m.guard.comeback.era()
-	ctx, done := e.bound(ctx)
+	e := m.guard.reconnect.Epoch()
+	ctx, done := e.Bound(ctx)
 	defer done()
 	found := m.guard.prober.Ask(ctx, m.guard.account.Mode(), m.guard.account.Offset())
 	ok := accepts(found)
@@ -343,7 +344,7 @@ func (f *failoverGroup) try(m *entry) {
 	m.tried = false
 	now := time.Now()
 	switch {
-	case !ok && e.over():
+	case !ok && e.Over():
 		return // of this network nothing was found
 	case !ok:
 		m.refuses = found != diagnose.ProbeFailed && found != diagnose.ProbeNotTried
@@ -377,7 +378,7 @@ func (f *failoverGroup) onNetworkChange(e netmon.Event) {
 		m.until, m.rest = now, 0
 	}
 	f.mu.Unlock()
-	f.comeback.forget()
+	f.reconnect.Reset()
 	for _, m := range members {
 		m.guard.onNetworkChange(e)
 	}

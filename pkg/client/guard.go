@@ -15,6 +15,7 @@ import (
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/diagnose/failurelog"
 	"vmess-local/pkg/outbound/packetenc"
+	"vmess-local/pkg/outbound/reconnect"
 	"vmess-local/pkg/protocol/mux"
 	"vmess-local/pkg/protocol/vmess"
 	"vmess-local/pkg/transport"
@@ -87,7 +88,7 @@ type guard struct {
 	failed         func(diagnose.Verdict) // hears of failures that are the server's; may be nil
 	alone          bool                   // there is no other server
 	breaker        circuitBreaker
-	comeback       reconnectGate
+	reconnect      reconnect.Gate
 	tunnelFailures tunnelFailures
 	names          diagnose.LocalResolutionDetector
 	resent         atomic.Int64              // requests sent again
@@ -146,7 +147,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 		Max: warmMax, Idle: time.Duration(cfg.Warm.Idle), Ahead: transport.EndpointFunc(g.ahead), Now: opt.Now,
 	})
 	g.dialer = &vmess.Dialer{Client: account, Endpoint: transport.EndpointFunc(g.tunnel)}
-	g.comeback.back = func(away time.Duration) { g.failures.Recovered(away) }
+	g.reconnect.OnRecovered = func(away time.Duration) { g.failures.Recovered(away) }
 	if cfg.Mux.Enabled {
 		g.sessions = &mux.Client{Dial: g.muxTunnel, Concurrency: cfg.Mux.Concurrency, Owner: g}
 	}
@@ -282,7 +283,7 @@ func (g *guard) signature() signature { return signature{g.account.Mode(), g.acc
 // wayFailed names a failure on the way to the server.
 func (g *guard) wayFailed(ctx context.Context, err error) error {
 	var told *VerdictError
-	if ctx.Err() != nil || errors.Is(err, errNetworkChanged) || errors.As(err, &told) {
+	if ctx.Err() != nil || errors.Is(err, reconnect.ErrNetworkChanged) || errors.As(err, &told) {
 		return err // the application went away, or we end, or the network is another, or it was named already
 	}
 	g.noteFailure()

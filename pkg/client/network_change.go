@@ -48,7 +48,7 @@ func (g *guard) onNetworkChange(e netmon.Event) {
 		now := g.now()
 		g.lastUsed.Store(&now)
 	}
-	g.comeback.moved()
+	g.reconnect.NetworkChanged()
 	g.followUp.forget()
 	g.askAnew()
 }

@@ -20,6 +20,7 @@ import (
 	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/diagnose"
 	"vmess-local/pkg/host/netmon"
+	"vmess-local/pkg/outbound/reconnect"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/netaddr"
 )
@@ -113,7 +114,7 @@ func TestComeback(t *testing.T) {
 				for range page {
 					all.Go(func() {
 						took, err := l.ask(t.Context())
-						if late := took - tt.away; err != nil || late < 0 || late > lastPause*5/4 {
+						if late := took - tt.away; err != nil || late < 0 || late > reconnect.MaxPause*5/4 {
 							t.Errorf("%v after %v, away for %v", err, took, tt.away)
 						}
 					})
@@ -153,7 +154,7 @@ func TestComebackTooLate(t *testing.T) {
 					if !errors.As(err, &told) || told.Verdict.Cause != diagnose.TCPRefused || !errors.Is(err, syscall.ECONNREFUSED) || took != l.guard.dialTime {
 						t.Errorf("asked at %v: %v after %v", asked, err, took)
 					}
-				case asked+l.guard.dialTime > away+lastPause*5/4:
+				case asked+l.guard.dialTime > away+reconnect.MaxPause*5/4:
 					if err != nil {
 						t.Errorf("asked at %v: %v after %v", asked, err, took)
 					}
@@ -171,7 +172,7 @@ func TestComebackTooLate(t *testing.T) {
 // TestNoWaitForServerThatNeverWorked: only a server that worked a moment ago is waited for.
 func TestNoWaitForServerThatNeverWorked(t *testing.T) {
 	for name, change := range map[string]func(l *comebackLab){
-		"long ago":             func(*comebackLab) { time.Sleep(comebackFor) },
+		"long ago":             func(*comebackLab) { time.Sleep(recentlyUpFor) },
 		"several servers":      func(l *comebackLab) { l.guard.alone = false },
 		"other than a restart": func(l *comebackLab) { l.fault = &wsconn.HandshakeError{Status: http.StatusNotFound} },
 	} {
@@ -243,7 +244,7 @@ func TestComebackForsaken(t *testing.T) {
 				}
 			})
 		}
-		if took, err := l.ask(t.Context()); err != nil || took > 5*time.Second+lastPause*5/4 {
+		if took, err := l.ask(t.Context()); err != nil || took > 5*time.Second+reconnect.MaxPause*5/4 {
 			t.Errorf("waited: %v after %v", err, took)
 		}
 		all.Wait()
@@ -270,7 +271,7 @@ func TestComebackHangs(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if n := l.attempts.Load(); n > 3*unproven { // some for nobody, too
+		if n := l.attempts.Load(); n > 3*reconnect.MaxUnproven { // some for nobody, too
 			t.Errorf("%d attempts", n)
 		}
 	})
@@ -280,7 +281,7 @@ func TestComebackHangs(t *testing.T) {
 // on the old network, and those that made them, go by the new one at once. So do
 // those to a server that nobody has heard of for long.
 func TestComebackMoved(t *testing.T) {
-	for name, idle := range map[string]time.Duration{"a moment ago": healthyFor, "long ago": 2 * comebackFor} {
+	for name, idle := range map[string]time.Duration{"a moment ago": healthyFor, "long ago": 2 * recentlyUpFor} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newComebackLab(t)
@@ -327,8 +328,8 @@ func TestNetworkChangeKeepsDialLimit(t *testing.T) {
 	}{
 		"below the upgrade":           {healthyFor, below, 4, 0},
 		"in the upgrade":              {healthyFor, upgrade, 1, every},
-		"below the upgrade, long ago": {2 * comebackFor, below, 4, 0},
-		"in the upgrade, long ago":    {2 * comebackFor, upgrade, 1, every},
+		"below the upgrade, long ago": {2 * recentlyUpFor, below, 4, 0},
+		"in the upgrade, long ago":    {2 * recentlyUpFor, upgrade, 1, every},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -369,7 +370,7 @@ func TestMovedIsNoFailure(t *testing.T) {
 				l.leaveFor(time.Hour)
 				l.hangs.Store(true)
 				time.AfterFunc(time.Second, func() { l.guard.onNetworkChange(netmon.Event{AddrsChanged: true}) })
-				if took, err := l.ask(t.Context()); !errors.Is(err, errNetworkChanged) || took != time.Second {
+				if took, err := l.ask(t.Context()); !errors.Is(err, reconnect.ErrNetworkChanged) || took != time.Second {
 					t.Errorf("%v after %v", err, took)
 				}
 				l.guard.failures.Close()
