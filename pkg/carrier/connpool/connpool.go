@@ -91,7 +91,8 @@ func NewPool(endpoint transport.StreamEndpoint, o Options) *Pool {
 }
 
 // ConnectStream implements transport.StreamEndpoint. A ready stream that turns
-// out dead before anything was sent is replaced in silence.
+// out dead before anything was sent is replaced in silence, and one whose far end
+// leaves a ping unanswered is passed over.
 func (p *Pool) ConnectStream(ctx context.Context, first []byte) (transport.StreamConn, error) {
 	return p.connect(ctx, first, p.take())
 }
@@ -146,7 +147,7 @@ func (p *Pool) Prefetch() {
 func (p *Pool) Ready() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.ContainsFunc(p.ready, func(s *stream) bool { return !p.old(s) })
+	return slices.ContainsFunc(p.ready, func(s *stream) bool { return !p.old(s) && !s.pingOverdue() })
 }
 
 // Stats returns the counters.
@@ -213,10 +214,15 @@ func (p *Pool) next() *stream {
 }
 
 func (p *Pool) pop() *stream {
-	for len(p.ready) > 0 {
-		s := p.ready[0]
-		p.ready[0], p.ready = nil, p.ready[1:]
-		if p.old(s) {
+	for i := 0; i < len(p.ready); {
+		s := p.ready[i]
+		old := p.old(s)
+		if !old && s.pingOverdue() {
+			i++ // the answer may still come
+			continue
+		}
+		p.ready = slices.Delete(p.ready, i, i+1)
+		if old {
 			p.making.Go(func() { p.discard(s) }) // which may take a while
 			continue
 		}
@@ -384,6 +390,13 @@ func (s *stream) WaitRead() error {
 		return nil
 	}
 	return s.waiter.WaitRead()
+}
+
+// pingOverdue reports whether the far end leaves a ping unanswered: a request
+// might be lost there.
+func (s *stream) pingOverdue() bool {
+	c, ok := s.StreamConn.(interface{ PingOverdue() bool })
+	return ok && c.PingOverdue()
 }
 
 // Reset implements transport.Resetter.

@@ -423,3 +423,49 @@ func TestSleep(t *testing.T) {
 		})
 	}
 }
+
+// silentConn is a stream that a ping finds unanswered while silent is set.
+type silentConn struct {
+	*transporttest.Conn
+	silent *atomic.Bool
+}
+
+func (c silentConn) PingOverdue() bool { return c.silent.Load() }
+
+// TestPingOverdue: a ready stream on which a ping stays unanswered is passed over,
+// and handed out once the far end has answered.
+func TestPingOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, silent := &far{}, new(atomic.Bool)
+		p := NewPool(f, Options{Max: 1, Idle: 45 * time.Second, Ahead: transport.EndpointFunc(
+			func(ctx context.Context, first []byte) (transport.StreamConn, error) {
+				c, err := f.ConnectStream(ctx, first)
+				if err != nil {
+					return nil, err
+				}
+				return silentConn{c.(*transporttest.Conn), silent}, nil
+			})})
+		p.Prefetch()
+		expect(t, p, Stats{Ready: 1})
+		silent.Store(true)
+		if p.Ready() {
+			t.Error("a silent stream counts as ready")
+		}
+		a := connect(t, p, "new")
+		if f.made("new") == nil {
+			t.Error("the silent stream was handed out")
+		}
+		expect(t, p, Stats{Ready: 1})
+		silent.Store(false)
+		if !p.Ready() {
+			t.Error("not ready after the answer")
+		}
+		b := connect(t, p, "ready")
+		if f.made("ready") != nil {
+			t.Error("the stream was not handed out after the answer")
+		}
+		expect(t, p, Stats{Ready: 1, Used: 1})
+		_, _ = a.Close(), b.Close()
+		_ = p.Close()
+	})
+}

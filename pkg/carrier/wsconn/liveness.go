@@ -241,6 +241,7 @@ func (p *pinger) restart() {
 	defer p.mu.Unlock()
 	p.missed, p.watch.stage = 0, stageNone
 	p.armed.Store(false)
+	p.pinged.Store(0)
 }
 
 // PingOnce pings the far end of a connection that nobody has used, waits for the

@@ -404,3 +404,43 @@ func TestLearnsThatPingsAreAnswered(t *testing.T) {
 		}
 	})
 }
+
+// TestPingOverdue: a regular ping that stays unanswered for a second shows at once,
+// long before it ends the connection, and no longer once it is answered. Of a far
+// end that never answered a ping the lack of an answer means nothing.
+func TestPingOverdue(t *testing.T) {
+	for _, answered := range []bool{true, false} {
+		t.Run(fmt.Sprintf("answered before %v", answered), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const every = 10 * time.Second
+				_, group := newMonitored()
+				group.ponged.Store(answered)
+				back := make(chan struct{})
+				c := openStanding(t, transport.SendAcked, Dialer{Ping: every, Group: group}, func(p *rawPeer) {
+					_, b, _ := readFrame(p.br)
+					<-back
+					_, _ = p.Write(frame(0x8a, b))
+					_, _ = io.Copy(io.Discard, p.br)
+				})
+				go func() { _ = c.WaitRead() }()
+				expect := func(when string, want bool) {
+					t.Helper()
+					synctest.Wait()
+					if got := c.PingOverdue(); got != want {
+						t.Errorf("%s: overdue %v, want %v", when, got, want)
+					}
+				}
+				expect("before a ping", false)
+				time.Sleep(every + time.Millisecond)
+				expect("after the ping", false)
+				time.Sleep(time.Second)
+				expect("a second later", answered)
+				close(back)
+				expect("after the pong", false)
+				time.Sleep(2 * time.Second)
+				expect("later", false)
+				_ = c.Reset()
+			})
+		})
+	}
+}

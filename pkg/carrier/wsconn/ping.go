@@ -21,6 +21,9 @@ const muchWritten = 32 << 10
 // checkPause is how long a check listens before it pings.
 const checkPause = time.Second
 
+// pongUsual is longer than the answer to a ping usually takes.
+const pongUsual = time.Second
+
 // A pinger pings when nothing was received for a while, and ends the Conn
 // when it has missed the answers although somebody was reading and nothing
 // that was written stood before the pings. While nobody reads it does not
@@ -34,6 +37,7 @@ type pinger struct {
 	start   time.Time
 	heard   atomic.Int64 // nanoseconds since start of the last receipt
 	asked   atomic.Int64 // and of the first Write since then
+	pinged  atomic.Int64 // and of the first ping since then
 	open    atomic.Bool  // payload was written, and none was received since
 	armed   atomic.Bool  // the timer is set for a request
 	reading atomic.Bool  // somebody waits for the connection below
@@ -237,6 +241,9 @@ func (p *pinger) send(within time.Duration) {
 		return
 	}
 	defer p.sending.Store(false)
+	if heard := p.heard.Load(); p.pinged.Load() <= heard {
+		p.pinged.Store(max(p.now(), heard+1)) // clocks are coarse
+	}
 	payload := p.proof.ping(p.conn.written.Load())
 	err := p.conn.ws.WriteControl(websocket.PingMessage, payload, time.Now().Add(within))
 	var timeout net.Error
@@ -268,4 +275,16 @@ func (c *Conn) sendPongs() {
 			return
 		}
 	}
+}
+
+// PingOverdue reports whether a ping has been unanswered for longer than a healthy
+// far end takes, and nothing else came meanwhile. Of a far end of a Group that has
+// never answered a ping that means nothing.
+func (c *Conn) PingOverdue() bool {
+	p := c.ping
+	if p == nil || p.group != nil && !p.group.ponged.Load() {
+		return false
+	}
+	pinged := p.pinged.Load()
+	return pinged > p.heard.Load() && p.now()-pinged > int64(pongUsual)
 }
