@@ -58,6 +58,9 @@ func openFile(path string, most int64) (*File, error) {
 
 // open opens the path. A file that was open is closed once there is another.
 func (f *File) open() error {
+	if info, err := os.Stat(f.path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		return fmt.Errorf("log file: %s is a named pipe", f.path) // opening it waits for a reader
+	}
 	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("log file: %w", err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A device is not moved aside, nor a link to one.
@@ -117,5 +118,30 @@ func TestFileIsReopened(t *testing.T) {
 	write(1)
 	if data, _ := os.ReadFile(path); !strings.Contains(string(data), fmt.Sprintf("line %03d", n-1)) {
 		t.Errorf("the new file has %q", data)
+	}
+}
+
+// A named pipe is refused at once: nobody may ever read it.
+func TestNamedPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		_, err := OpenFile(path)
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if err == nil || !strings.Contains(err.Error(), "named pipe") {
+			t.Errorf("opened: %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it waits for a reader")
+		if r, err := os.Open(path); err == nil { // ends the wait
+			<-opened
+			_ = r.Close()
+		}
 	}
 }
