@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -178,7 +179,7 @@ func importSource(arg string, stdin io.Reader) (name string, data []byte, err er
 	}
 	defer func() { _ = file.Close() }() // only read from
 	data, err = readImport(file)
-	return cli.Show(arg), data, err
+	return strconv.Quote(arg), data, err // a file's name, since it is there, and so no secret
 }
 
 // readImport reads a text, and one byte more than is allowed if it is longer.
