@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -193,9 +194,19 @@ func (r *reloading) notFound(elsewhere []control.Process, lookup func(string) (s
 	if len(elsewhere) == 0 {
 		return fmt.Sprintf("no %s of yours is running\nfix: start it with %s run -c FILE", r.program, r.program)
 	}
-	var fixes []string
+	var fixes []string // each once, with the processes that it is for
+	places := make(map[[2]string]int)
 	for _, p := range elsewhere {
-		fixes = append(fixes, r.reach(p, lookup))
+		command, kill := r.reach(p, lookup)
+		i, known := places[[2]string{command, kill}]
+		if !known {
+			i = len(fixes)
+			places[[2]string{command, kill}] = i
+			fixes = append(fixes, strings.TrimPrefix(strings.TrimSuffix(command+", or "+kill, ", or "), ", or "))
+		}
+		if kill != "" {
+			fixes[i] += " " + strconv.Itoa(p.PID)
+		}
 	}
 	where := fmt.Sprintf("process %d is out of reach from here", elsewhere[0].PID)
 	if len(elsewhere) > 1 {
@@ -210,22 +221,23 @@ func (r *reloading) notFound(elsewhere []control.Process, lookup func(string) (s
 	return fmt.Sprintf("no %s of yours answers in %s; %s\nfix: %s", r.program, r.dir, where, strings.Join(fixes, "; or "))
 }
 
-// reach is the command that reloads a process whose socket is elsewhere.
-func (r *reloading) reach(p control.Process, lookup func(string) (string, bool)) string {
+// reach is the command that reloads a process whose socket is elsewhere, and one
+// that does so behind which its number is written; either may be "".
+func (r *reloading) reach(p control.Process, lookup func(string) (string, bool)) (command, kill string) {
 	here, _ := lookup("XDG_RUNTIME_DIR")
 	switch {
 	case p.Unit != "" && p.UserUnit && p.Own:
-		return "systemctl --user reload " + p.Unit
+		return "systemctl --user reload " + p.Unit, ""
 	case p.Unit != "" && !p.UserUnit:
-		return "sudo systemctl reload " + p.Unit
+		return "sudo systemctl reload " + p.Unit, ""
 	case !p.Own:
-		return fmt.Sprintf("sudo kill -HUP %d", p.PID)
+		return "", "sudo kill -HUP"
 	case !p.Known || p.RuntimeDir == here:
-		return fmt.Sprintf("kill -HUP %d", p.PID) // its socket is lost, or in another namespace
+		return "", "kill -HUP" // its socket is lost, or in another namespace
 	case p.RuntimeDir == "":
-		return fmt.Sprintf("env -u XDG_RUNTIME_DIR %s reload, or kill -HUP %d", r.program, p.PID)
+		return fmt.Sprintf("env -u XDG_RUNTIME_DIR %s reload", r.program), "kill -HUP"
 	}
-	return fmt.Sprintf("XDG_RUNTIME_DIR=%s %s reload, or kill -HUP %d", quoted(p.RuntimeDir), r.program, p.PID)
+	return fmt.Sprintf("XDG_RUNTIME_DIR=%s %s reload", quoted(p.RuntimeDir), r.program), "kill -HUP"
 }
 
 // quoted is text as a shell takes it for one word.

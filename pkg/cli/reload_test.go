@@ -21,7 +21,9 @@ func TestReloadOfAnotherDirectory(t *testing.T) {
 		{[]control.Process{{PID: 7, Own: true, Known: true, RuntimeDir: "/run/user/1000"}}, "\nfix: kill -HUP 7"},
 		{[]control.Process{{PID: 7, Own: true, Unit: "prog", UserUnit: true}}, "\nfix: systemctl --user reload prog"},
 		{[]control.Process{{PID: 7, Unit: "prog"}}, "; process 7 is another user's\nfix: sudo systemctl reload prog"},
-		{[]control.Process{{PID: 7}, {PID: 8, Unit: "prog", UserUnit: true}}, "; 2 processes are other users'\nfix: sudo kill -HUP 7; or sudo kill -HUP 8"},
+		{[]control.Process{{PID: 7}, {PID: 8, Unit: "prog", UserUnit: true}}, "; 2 processes are other users'\nfix: sudo kill -HUP 7 8"},
+		{[]control.Process{{PID: 7, Own: true, Known: true, RuntimeDir: "/tmp/a"}, {PID: 8, Own: true}, {PID: 9, Own: true, Known: true, RuntimeDir: "/tmp/a"}}, "\nfix: XDG_RUNTIME_DIR=/tmp/a prog reload, or kill -HUP 7 9; or kill -HUP 8"},
+		{[]control.Process{{PID: 7, Own: true, Unit: "prog", UserUnit: true}, {PID: 8, Own: true, Unit: "prog", UserUnit: true}}, "\nfix: systemctl --user reload prog"},
 	} {
 		if got := r.notFound(c.elsewhere, here); !strings.HasSuffix(got, c.want) || !strings.HasPrefix(got, "no prog of yours ") {
 			t.Errorf("%+v:\n%s\nwant %s", c.elsewhere, got, c.want)
