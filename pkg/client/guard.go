@@ -119,7 +119,6 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 		return nil, err
 	}
 	setting := diagnose.ServerContextOf(cfg, section, s)
-	setting.Host, setting.ServerName = hostHeader(s), serverName(s)
 	setting.AEADDisabled = vmess.AEADDisabled(opt.LookupEnv)
 	ctx, cancel := context.WithCancel(context.Background())
 	if w.wantsTLS != nil {
@@ -136,7 +135,7 @@ func newGuard(cfg *config.Client, section string, s *config.Remote, opt Options,
 			Endpoint: w.withDialTimeout(w.plain), EarlyEndpoint: w.withDialTimeout(w.withEarly), Below: w.unverified, Secure: w.plain.Endpoint, Other: w.other,
 			TLS: s.TLS.Enabled, EarlyData: s.WS.EarlyData > 0, Host: setting.Host, Account: account, Now: opt.Now,
 		},
-		section: section, identity: identity(s), setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
+		section: section, identity: s.Identity(), setting: setting, heal: cfg.Heal, kindShows: s.Security != "zero", dialTime: w.dial,
 		failures: failurelog.New(failurelog.Options{
 			Log: opt.Log, Server: nameOf(s), Registry: opt.board, LastAnswer: account.LastAnswer,
 		}),

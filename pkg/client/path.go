@@ -131,7 +131,7 @@ func newPath(cfg *config.Client, s *config.Remote, opt Options) (*path, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server.tls.fingerprint: %w", err)
 	}
-	insecure := &netdial.TLS{ServerName: serverName(s), AllowInsecure: true, Fingerprint: look, Now: now}
+	insecure := &netdial.TLS{ServerName: s.ServerName(), AllowInsecure: true, Fingerprint: look, Now: now}
 	otherTLS := insecure
 	if s.TLS.Enabled {
 		if checked, err = newTLS(s, look, now); err != nil {
@@ -145,7 +145,7 @@ func newPath(cfg *config.Client, s *config.Remote, opt Options) (*path, error) {
 	}
 	ws := wsconn.Dialer{
 		Endpoint: below(checked),
-		Host:     hostHeader(s),
+		Host:     s.HostHeader(),
 		Path:     s.WS.Path,
 		Header:   header,
 		Ping:     time.Duration(s.WS.Ping),
@@ -286,7 +286,7 @@ func (w *path) withDialTimeout(ws *wsconn.Dialer) transport.StreamEndpoint {
 }
 
 func newTLS(s *config.Remote, look netdial.Fingerprint, now func() time.Time) (*netdial.TLS, error) {
-	t := &netdial.TLS{ServerName: serverName(s), AllowInsecure: s.TLS.AllowInsecure, Fingerprint: look, Now: now}
+	t := &netdial.TLS{ServerName: s.ServerName(), AllowInsecure: s.TLS.AllowInsecure, Fingerprint: look, Now: now}
 	for _, p := range s.TLS.Pin {
 		pin, err := hex.DecodeString(p)
 		if err != nil || len(pin) != 32 {
@@ -305,39 +305,4 @@ func newTLS(s *config.Remote, look netdial.Fingerprint, now func() time.Time) (*
 		t.RootCAs = pool
 	}
 	return t, nil
-}
-
-// serverName is what TLS asks for and checks: tls.serverName, else the ws
-// Host, else the address.
-func serverName(s *config.Remote) string {
-	switch {
-	case s.TLS.ServerName != "":
-		return s.TLS.ServerName
-	case s.WS.Host != "":
-		if host, _, err := net.SplitHostPort(s.WS.Host); err == nil {
-			return host
-		}
-		return s.WS.Host
-	}
-	return s.Address
-}
-
-// hostHeader is the upgrade request's Host: ws.host as it is, else the TLS
-// server name or the address, with the port unless it is the scheme's own
-// (docs/protocol.md 12).
-func hostHeader(s *config.Remote) string {
-	if s.WS.Host != "" {
-		return s.WS.Host
-	}
-	host, own := s.Address, 80
-	if s.TLS.Enabled {
-		host, own = serverName(s), 443
-	}
-	if s.Port != own {
-		return net.JoinHostPort(host, strconv.Itoa(s.Port))
-	}
-	if a, err := netaddr.FromHost(host, 0); err == nil && a.IP().Is6() {
-		return "[" + a.Host() + "]"
-	}
-	return host
 }

@@ -34,15 +34,14 @@ type ServerContext struct {
 	Place func(path string) string
 }
 
-// ServerContextOf reads a Setting out of a configuration and one of its servers,
-// whose path is section. Host and ServerName are the configured ones, else the
-// address; a caller with rules of its own sets them, and AEADDisabled, itself.
+// ServerContextOf reads a ServerContext out of a configuration and one of its
+// servers, whose path is section. AEADDisabled is the caller's to set.
 func ServerContextOf(cfg *config.Client, section string, r *config.Remote) ServerContext {
 	s := ServerContext{
 		Name: r.Name, Address: r.Address, Port: r.Port,
 		TLS: r.TLS.Enabled, Path: r.WS.Path,
-		Host:       first(r.WS.Host, r.TLS.ServerName, r.Address),
-		ServerName: first(r.TLS.ServerName, r.WS.Host, r.Address),
+		Host:       r.HostHeader(),
+		ServerName: r.ServerName(),
 		AlterID:    r.AlterID, EarlyData: r.WS.EarlyData, Ping: time.Duration(r.WS.Ping),
 		Upstream: proxyHost(string(cfg.Upstream)),
 		Section:  section,
