@@ -39,7 +39,7 @@ by TCP is not a failure then.
 What vmess-local run puts right by itself, like a wrong clock, is marked "heal",
 with what to change so that nothing needs healing. All is not well then.
 
-Exit codes: 0 all is well, 1 it is not (healed or not), 2 usage or
+Exit codes: 0 all checks passed, 1 some did not (healed or not), 2 usage or
 configuration error.`,
 		Example: `  vmess-local check
   vmess-local check 'vmess://eyJ2IjoiMiIsImFkZCI6…'

@@ -95,7 +95,7 @@ pass  clock MS  this computer and the server agree
 skip  destination
 skip  udp                     not tried
 
-all is well
+all checks passed
 `
 	closedTable = `pass  configuration          FILE
 skip  dns                    the address is an IP address
@@ -107,8 +107,8 @@ skip  clock
 skip  destination
 skip  udp
 
-error: tcp.refused: 127.0.0.1:PORT refuses the connection: nothing listens on that port [certain]
-fix: check "port" at FILE:PLACE, and that the service runs on the server
+error: tcp.refused: 127.0.0.1:PORT refuses the connection: nothing is listening on that port [certain]
+fix: check "port" at FILE:PLACE, and that the service is running on the server
 `
 )
 

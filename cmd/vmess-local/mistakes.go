@@ -37,7 +37,7 @@ func mistakes(err error) []diagnose.Verdict {
 	case fix == "" && unusableFix(err) != "":
 		v.Cause, v.Fix = diagnose.ConfigValue, unusableFix(err)
 	case fix == "":
-		v.Cause, v.Fix = diagnose.ConfigSyntax, "copy the whole link again, or name a configuration file with -c"
+		v.Cause, v.Fix = diagnose.ConfigSyntax, "copy the whole link again, or pass a configuration file with -c"
 	}
 	return []diagnose.Verdict{v}
 }

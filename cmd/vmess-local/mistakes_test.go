@@ -38,7 +38,7 @@ fix: add "id" (text in double quotes) at @:1:12
 error: config.missing: @:1:12: server.port: missing
 fix: add "port" (a whole number, without quotes) at @:1:12`},
 		{"all at once", "{\n \"listen\": \"0.0.0.0:1080\",\n \"serber\": {},\n \"limits\": {\"idle\": \"soon\"},\n " + server + ",\n \"log\": {\"level\": \"loud\"}\n}", `error: listen.needs-auth: @:2:12: listen: others can reach this address; saw "0.0.0.0:1080"
-fix: set auth.username and auth.password, or write a loopback address like 127.0.0.1:1080 at @:2:12
+fix: set auth.username and auth.password, or use a loopback address like 127.0.0.1:1080 at @:2:12
 error: config.unknown-key: @:3:2: serber: unknown key
 fix: did you mean "server"? write that at @:3:2
 error: config.value: @:4:21: limits.idle: saw "soon"
@@ -46,9 +46,9 @@ fix: write a duration like "30s", "2m" or "1h30m" at @:4:21
 error: config.value: @:6:19: log.level: saw "loud"
 fix: write one of debug, info, warn, error at @:6:19`},
 		{"wildcard without password", `{"listen": ":1080", ` + server + `}`, `error: listen.needs-auth: @:1:12: listen: others can reach this address; saw ":1080"
-fix: set auth.username and auth.password, or write a loopback address like 127.0.0.1:1080 at @:1:12`},
+fix: set auth.username and auth.password, or use a loopback address like 127.0.0.1:1080 at @:1:12`},
 		{"LAN without password", `{"listen": "192.168.1.2:1080", ` + server + `}`, `error: listen.needs-auth: @:1:12: listen: others can reach this address; saw "192.168.1.2:1080"
-fix: set auth.username and auth.password, or write a loopback address like 127.0.0.1:1080 at @:1:12`},
+fix: set auth.username and auth.password, or use a loopback address like 127.0.0.1:1080 at @:1:12`},
 		{"half a password", `{"auth": {"username": "me"}, ` + server + `}`, `error: config.value: @:1:10: auth.password: missing or empty
 fix: write both auth.username and auth.password, or none at @:1:10`},
 		{"a misspelt key", `{"server": {"address": "a.example", "port": 1, "id": "` + secretID + `", "ws": {"pth": "/"}}}`, `error: config.unknown-key: @:1:101: server.ws.pth: unknown key
@@ -90,7 +90,7 @@ fix: write one of auto, aes-128-gcm, chacha20-poly1305, none, zero at @:1:106`},
 func fromInput(text, want string) string {
 	if isLink(text) {
 		return "error: config.syntax: the link: not a VMess share link: its base64 holds neither a JSON object nor what Shadowrocket or Quantumult write\n" +
-			"fix: copy the whole link again, or name a configuration file with -c"
+			"fix: copy the whole link again, or pass a configuration file with -c"
 	}
 	return strings.ReplaceAll(want, "@:", "standard input:")
 }

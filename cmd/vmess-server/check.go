@@ -24,8 +24,8 @@ came of each step and, of those that fail, the cause and the fix. It works with
 and without a running server, and never touches one. What clients meet on their
 way here, like a firewall, only vmess-local check tells, at the client's.
 
-Exit codes: 0 all is well, or works and should be mended (warn), 1 it is not,
-2 usage or configuration error.`,
+Exit codes: 0 all checks passed (perhaps with warnings), 1 some did not, 2 usage
+or configuration error.`,
 		Example: `  vmess-server check -c server.json
   vmess-server check -c server.json --json | jq .verdict.fix`,
 		Args: cli.NoArgs,

@@ -72,8 +72,8 @@ var words = []struct{ word, colour string }{
 	{"warn  ", wrong},
 	{"skip  ", faint},
 	{"ok: ", good},
-	{"all is well\n", good},
-	{"not all is well\n", bad},
+	{"all checks passed\n", good},
+	{"some checks did not pass\n", bad},
 }
 
 // A colorWriter colours the words that begin lines. Only the program's own lines

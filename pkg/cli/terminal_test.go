@@ -12,7 +12,7 @@ func TestPainter(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"labels in one column", "error: a\nfix: b\n  or c\nwarning: d\nreloaded: e\n", "\x1b[1;31merror:\x1b[0m    a\n\x1b[36mfix:\x1b[0m      b\n\x1b[36m  or\x1b[0m      c\n\x1b[33mwarning:\x1b[0m  d\n\x1b[32mreloaded:\x1b[0m e\n"},
 		{"a table", "pass  tcp\nfail  tls  1 ms\nskip  udp\n", "\x1b[32mpass\x1b[0m  tcp\n\x1b[1;31mfail\x1b[0m  tls  1 ms\n\x1b[2mskip\x1b[0m  udp\n"},
-		{"a result", "\nall is well\nnot all is well\n", "\n\x1b[32mall is well\x1b[0m\n\x1b[1;31mnot all is well\x1b[0m\n"},
+		{"a result", "\nall checks passed\nsome checks did not pass\n", "\n\x1b[32mall checks passed\x1b[0m\n\x1b[1;31msome checks did not pass\x1b[0m\n"},
 		{"only what begins a line", "no error: a\npassed  b\nerror:c\n", "no error: a\npassed  b\nerror:c\n"},
 		{"JSON", "{\"level\":\"ERROR\",\"msg\":\"error: a\"}\n", "{\"level\":\"ERROR\",\"msg\":\"error: a\"}\n"},
 		{"nothing", "", ""},

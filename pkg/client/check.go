@@ -250,7 +250,7 @@ func (k *checker) clock(ctx context.Context) {
 	start := time.Now()
 	skew, err := k.guard.prober.Skew(ctx)
 	if err != nil {
-		k.report.Add(diagnose.StepClock, diagnose.Skip, time.Since(start), "the server tells no time")
+		k.report.Add(diagnose.StepClock, diagnose.Skip, time.Since(start), "the server sends no Date header")
 		return
 	}
 	status, detail := diagnose.Pass, diagnose.ClockDetail(skew)

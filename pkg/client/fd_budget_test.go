@@ -138,7 +138,7 @@ func TestShortageIsNamed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	const want = "error: limit.connections: too many files are open: the system allows this program no more connections\nfix: raise the limit of open files"
+	const want = "error: limit.connections: too many open files: the system allows this program no more connections\nfix: raise the limit on open files"
 	select {
 	case got := <-told:
 		if !strings.HasPrefix(got, want) {

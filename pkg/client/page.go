@@ -260,7 +260,7 @@ func (p page) Check(ctx context.Context, tell func(step any)) error {
 	if err != nil {
 		return err
 	}
-	v := pageVerdict{Verdict: "all is well", OK: report.OK()}
+	v := pageVerdict{Verdict: "all checks passed", OK: report.OK()}
 	if v.OK {
 		now := time.Now().Round(0)
 		using.checked.Store(&now)

@@ -27,7 +27,7 @@ func (r ProbeResult) turnedDown() bool { return r == ProbeRefused || r == ProbeS
 
 // String names the result.
 func (r ProbeResult) String() string {
-	names := [...]string{"not tried", "accepted", "held open", "refused", "silent", "answered unreadably", "no way to the server"}
+	names := [...]string{"not tried", "accepted", "held open", "refused", "silent", "unreadable answer", "server not reachable"}
 	if int(r) < len(names) {
 		return names[r]
 	}
@@ -75,7 +75,7 @@ func account(sig AccountSignals, s ServerContext) Verdict {
 	case sig.Configured.taken() && sig.BadResponse:
 		v := badResponse(s)
 		v.Confidence = Likely
-		v.Sentence = "the server's answer does not decrypt, though it accepts us: something on the way damages it"
+		v.Sentence = "the server's answer does not decrypt although it accepts us: something on the path corrupts it"
 		return v
 	case sig.Configured.taken():
 		d := sig.Destination
@@ -109,9 +109,9 @@ func (sig AccountSignals) evidence(s ServerContext) []string {
 		facts = append(facts, fmt.Sprintf("probes with the server's time: %s %s, %s %s", mode, sig.ServerTime, other, sig.OtherServerTime))
 	}
 	if sig.Skew == nil {
-		facts = append(facts, "the server tells no time")
+		facts = append(facts, "the server sends no Date header")
 	} else {
-		facts = append(facts, "this clock is "+ahead(*sig.Skew)+" by the server's Date")
+		facts = append(facts, "this clock is "+ahead(*sig.Skew)+", according to the server's Date")
 	}
 	switch sig.Drain {
 	case Yes:
@@ -176,8 +176,8 @@ func wrongClock(sig AccountSignals, s ServerContext) Verdict {
 	if sig.Skew.Abs() <= margin {
 		return Verdict{
 			Cause: VMessRefused, Confidence: Possible,
-			Sentence: "the server refused requests and then accepted one: its filter against replays errs now and then",
-			Fix:      `try again; if it happens often, restart V2Ray on the server ("heal.refused" repeats such requests by itself)`,
+			Sentence: "the server refused requests and then accepted one: its replay filter has occasional false positives",
+			Fix:      `try again; if it happens often, restart V2Ray on the server ("heal.refused" resends such requests automatically)`,
 		}
 	}
 	result := sig.ServerTime
@@ -191,9 +191,9 @@ func wrongClock(sig AccountSignals, s ServerContext) Verdict {
 	}
 	if !result.taken() {
 		result = sig.OtherServerTime
-		v.Fix += "; also the server takes only MD5: update it to V2Ray 4.28.1 or later"
+		v.Fix += "; also, the server accepts only MD5: update it to V2Ray 4.28.1 or later"
 		if s.legacy() {
-			v.Fix = "set this computer's clock (turn on automatic time); also the server wants VMessAEAD: " + useAEAD(s)
+			v.Fix = "set this computer's clock (turn on automatic time); also, the server requires VMessAEAD: " + useAEAD(s)
 		}
 	}
 	v.Confidence = sure(result)
@@ -205,28 +205,28 @@ func knownButRefused(sig AccountSignals, s ServerContext) Verdict {
 	if sig.Skew != nil {
 		return Verdict{
 			Cause: VMessClockSkew, Confidence: Possible,
-			Sentence: "the server knows the id but refuses at this clock's time: most likely the server's own clock is wrong",
-			Fix:      "set the clock of the server that V2Ray runs on (the time a CDN or front tells may be another)",
+			Sentence: "the server knows the id but rejects this clock's time: most likely the server's own clock is wrong",
+			Fix:      "set the clock of the machine that V2Ray runs on (a CDN or reverse proxy may report a different time)",
 		}
 	}
 	return Verdict{
 		Cause: VMessClockSkew, Confidence: Likely,
-		Sentence: "the server knows the id but refuses: most likely this computer's clock is wrong",
-		Fix:      "set this computer's clock (turn on automatic time); if it is right, look at the server's",
+		Sentence: "the server knows the id but rejects the request: most likely this computer's clock is wrong",
+		Fix:      "set this computer's clock (turn on automatic time); if it is right, check the server's clock",
 	}
 }
 
 func unknownUser(sig AccountSignals, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: VMessUnknownUser, Confidence: Likely,
-		Sentence: "the server does not know this id: it refuses VMessAEAD and MD5, and the clock is right",
-		Fix:      "compare " + s.at("id") + " with the server's, or ask for a new link: the user may have been deleted",
+		Sentence: "the server does not know this id: it rejects both VMessAEAD and MD5, and the clock is right",
+		Fix:      "compare " + s.at("id") + " with the server's configuration, or ask for a new link: the user may have been deleted",
 	}
 	if s.AlterID > 0 {
-		v.Fix = "compare " + s.at("id") + " and " + s.at("alterId") + " with the server's, or ask for a new link: the user may have been deleted"
+		v.Fix = "compare " + s.at("id") + " and " + s.at("alterId") + " with the server's configuration, or ask for a new link: the user may have been deleted"
 	}
 	if sig.Skew.Abs() > margin {
-		v.Sentence = "the server does not know this id, whatever the time; and this computer's clock is " + ahead(*sig.Skew)
+		v.Sentence = "the server does not know this id, whatever the time; in addition, this computer's clock is " + ahead(*sig.Skew)
 		v.Fix = "set this computer's clock first; then compare " + s.at("id") + " with the server's"
 	}
 	return v
@@ -235,21 +235,21 @@ func unknownUser(sig AccountSignals, s ServerContext) Verdict {
 func undecided(sig AccountSignals, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: VMessRefused, Confidence: Possible,
-		Sentence: "the server refuses us: either the id is wrong or this computer's clock (the server tells no time)",
+		Sentence: "the server rejects us: either the id or this computer's clock is wrong (the server sends no Date header)",
 		Fix:      "check this computer's clock, then " + s.at("id"),
 	}
 	switch {
 	case sig.Configured == ProbeSilent && sig.Other == ProbeSilent:
-		v.Sentence = "the server takes the connection and answers nothing: no VMess behind the path, or it knows neither id nor time"
+		v.Sentence = "the server accepts the connection but never responds: either there is no VMess inbound at this path, or the id or clock is wrong"
 		v.Fix = "check that " + s.at("ws.path") + " leads to a VMess inbound, then " + s.at("id") + " and this computer's clock"
 	case !sig.Configured.turnedDown(), sig.Skew != nil && !sig.Other.turnedDown():
-		v.Sentence = "the server refused the request, and a second look at it did not come about"
+		v.Sentence = "the server rejected the request, and the follow-up probe failed"
 	case sig.Skew != nil:
-		v.Sentence = "the server refuses us, and this computer's clock is " + ahead(*sig.Skew)
+		v.Sentence = "the server rejects us, and this computer's clock is " + ahead(*sig.Skew)
 		v.Fix = "set this computer's clock first; then compare " + s.at("id") + " with the server's"
 	}
 	if s.AlterID > 0 {
-		v.Fix += ", and " + s.set("alterId", "0") + ": servers since 2022 want that"
+		v.Fix += ", and " + s.set("alterId", "0") + ": servers since 2022 require that"
 	}
 	return v
 }

@@ -33,13 +33,13 @@ func certificateVerdict(e *netdial.CertificateError, s ServerContext, f ConnectF
 	case len(e.Chain) == 0:
 		return Verdict{
 			Cause: TLSUnknownIssuer, Confidence: Certain,
-			Sentence: s.server() + " shows no certificate",
+			Sentence: s.server() + " presented no certificate",
 			Fix:      "check " + s.at("port") + ", and the certificate in the server's configuration",
 		}
 	case errors.As(e.Err, &pin):
 		return Verdict{
 			Cause: TLSPinMismatch, Confidence: Certain,
-			Sentence: "the certificate of " + s.server() + " is none of those pinned (valid from " + day(e.Chain[0].NotBefore) + ")",
+			Sentence: "the certificate of " + s.server() + " is not one of the pinned ones (valid from " + day(e.Chain[0].NotBefore) + ")",
 			Fix:      "only if you renewed it: " + s.set("tls.pin", pinned(e)),
 		}
 	case errors.As(e.Err, &name):
@@ -49,8 +49,8 @@ func certificateVerdict(e *netdial.CertificateError, s ServerContext, f ConnectF
 	case errors.As(e.Err, &roots):
 		return Verdict{
 			Cause: TLSUnknownIssuer, Confidence: Certain,
-			Sentence: "this computer has no root certificates, so it trusts no certificate at all",
-			Fix:      `install them (the package ca-certificates on Linux), or name a file of authorities in "tls.caFile"`,
+			Sentence: "this computer has no root certificates, so no certificate is trusted",
+			Fix:      `install them (the package ca-certificates on Linux), or set "tls.caFile" to a CA file`,
 		}
 	case errors.As(e.Err, &unknown):
 		if cert := outdatedIssuer(e.Chain, f.now()); cert != nil {
@@ -60,8 +60,8 @@ func certificateVerdict(e *netdial.CertificateError, s ServerContext, f ConnectF
 	}
 	return Verdict{
 		Cause: TLSUnknownIssuer, Confidence: Likely,
-		Sentence: "the certificate of " + s.server() + " is not acceptable: " + clean(e.Err.Error(), 80),
-		Fix:      "renew it on the server; if it is yours and fine: " + s.set("tls.pin", pinned(e)),
+		Sentence: "the certificate of " + s.server() + " was rejected: " + clean(e.Err.Error(), 80),
+		Fix:      "renew it on the server; if it is yours and correct: " + s.set("tls.pin", pinned(e)),
 	}
 }
 
@@ -107,7 +107,7 @@ func wrongName(e *netdial.CertificateError, s ServerContext) Verdict {
 	leaf := e.Chain[0]
 	fix := s.at("tls.serverName") + " must be a name of the certificate; if this is your server: " + s.set("tls.pin", pinned(e))
 	if len(leaf.DNSNames) == 1 && plainName(leaf.DNSNames[0]) {
-		fix = "if that is your server: " + s.set("tls.serverName", strconv.Quote(leaf.DNSNames[0]))
+		fix = "if this is your server: " + s.set("tls.serverName", strconv.Quote(leaf.DNSNames[0]))
 	}
 	return Verdict{
 		Cause: TLSWrongName, Confidence: Certain,
@@ -131,13 +131,13 @@ func outOfDate(cert *x509.Certificate, what string, s ServerContext, f ConnectFa
 	early := now.Before(cert.NotBefore)
 	when := "expired on " + day(cert.NotAfter)
 	if early {
-		when = "is not valid yet, but from " + day(cert.NotBefore) + " on"
+		when = "is not valid before " + day(cert.NotBefore)
 	}
 	if f.Skew != nil && f.Skew.Abs() > margin {
 		if there := now.Add(-*f.Skew); !there.Before(cert.NotBefore) && !there.After(cert.NotAfter) {
 			return Verdict{
 				Cause: VMessClockSkew, Confidence: Likely,
-				Sentence: "this computer's clock is " + ahead(*f.Skew) + ": by it " + what + " " + when,
+				Sentence: "this computer's clock is " + ahead(*f.Skew) + ": according to it " + what + " " + when,
 				Fix:      "set this computer's clock (turn on automatic time)",
 			}
 		}
@@ -148,14 +148,14 @@ func outOfDate(cert *x509.Certificate, what string, s ServerContext, f ConnectFa
 		Fix:      "renew the certificate on the server and reload the web server",
 	}
 	if early {
-		v.Fix = "wait until then, or let the server have a certificate that is valid now"
+		v.Fix = "wait until then, or install a certificate on the server that is valid now"
 	}
 	if f.Skew == nil {
 		v.Confidence = Likely
 		v.Sentence += ", and this computer's clock says " + day(now)
-		v.Fix = "if that date is wrong, set this computer's clock; else renew the certificate on the server"
+		v.Fix = "if that date is wrong, set this computer's clock; otherwise renew the certificate on the server"
 		if early {
-			v.Fix = "most likely this computer's clock is behind: set it (turn on automatic time); else wait until then"
+			v.Fix = "most likely this computer's clock is behind: set it (turn on automatic time); otherwise wait until then"
 		}
 	}
 	return v
@@ -178,19 +178,19 @@ func isIssuer(ca, cert *x509.Certificate) bool {
 
 func unknownIssuer(e *netdial.CertificateError, s ServerContext) Verdict {
 	leaf := e.Chain[0]
-	pin := "if it is your own server: " + s.set("tls.pin", pinned(e))
+	pin := "if this is your own server: " + s.set("tls.pin", pinned(e))
 	switch {
 	case isIssuer(leaf, leaf):
 		return Verdict{
 			Cause: TLSUnknownIssuer, Confidence: Certain,
-			Sentence: "the certificate of " + s.server() + " is self-signed, so nobody vouches for it",
+			Sentence: "the certificate of " + s.server() + " is self-signed and not trusted",
 			Fix:      pin,
 		}
 	case !issuerSent(e.Chain) && publicIssuer(leaf):
 		return Verdict{
 			Cause: TLSIncompleteChain, Confidence: Likely,
 			Sentence: s.server() + " does not send the intermediate certificate " + issuer(leaf),
-			Fix:      "let the server send the full chain (fullchain.pem, not cert.pem); until then " + s.set("tls.pin", pinned(e)),
+			Fix:      "configure the server to send the full chain (fullchain.pem, not cert.pem); until then " + s.set("tls.pin", pinned(e)),
 		}
 	}
 	if publicIssuer(leaf) {
@@ -199,7 +199,7 @@ func unknownIssuer(e *netdial.CertificateError, s ServerContext) Verdict {
 	return Verdict{
 		Cause: TLSUnknownIssuer, Confidence: Certain,
 		Sentence: "the certificate of " + s.server() + " is issued by " + issuer(leaf) + ", which this computer does not trust",
-		Fix:      pin + `, or name the authority's file in "tls.caFile"`,
+		Fix:      pin + `, or set "tls.caFile" to the CA's file`,
 	}
 }
 

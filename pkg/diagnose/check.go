@@ -75,7 +75,7 @@ type CheckStep struct {
 type Report struct {
 	Server  string // the server's name for people, or address; may be empty
 	Steps   []CheckStep
-	Verdict Verdict // the first failure's; zero when all is well
+	Verdict Verdict // the first failure's; zero when all checks passed
 	// Others are those of further failures, where steps do not build on each
 	// other.
 	Others []Verdict
@@ -109,7 +109,7 @@ func (r *Report) complete(names []string) {
 	}
 }
 
-// OK reports whether all is well: no step failed or needs healing, and there is
+// OK reports whether all checks passed: no step failed or needs healing, and there is
 // no verdict.
 func (r *Report) OK() bool {
 	for _, step := range r.Steps {
@@ -121,7 +121,7 @@ func (r *Report) OK() bool {
 }
 
 // WriteText writes the report for people: an aligned table and, after an empty
-// line, two lines for each verdict or "all is well". Where a running client heals
+// line, two lines for each verdict or "all checks passed". Where a running client heals
 // what is wrong, a third line says how.
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
@@ -138,15 +138,15 @@ func (r *Report) WriteText(w io.Writer) error {
 	switch {
 	case r.healed():
 		b.WriteString("error: " + r.Verdict.Line() + "\n" + r.Verdict.FixLine() + "\n")
-		b.WriteString("healed: vmess-local run works all the same: by itself it " + r.Healing.String() + "\n")
+		b.WriteString("healed: vmess-local run works anyway: it automatically " + r.Healing.String() + "\n")
 	case !r.Verdict.IsZero():
 		writeVerdicts(&b, append([]Verdict{r.Verdict}, r.Others...))
 	case r.OK() && r.warned():
-		b.WriteString("it works; mend what is marked warn\n")
+		b.WriteString("it works, but fix what is marked warn\n")
 	case r.OK():
-		b.WriteString("all is well\n")
+		b.WriteString("all checks passed\n")
 	default:
-		b.WriteString("not all is well\n")
+		b.WriteString("some checks did not pass\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -201,7 +201,7 @@ type reportJSON struct {
 }
 
 // WriteJSON writes the report for programs: ok, server, steps (name, status,
-// ms, detail), the verdict, which is null when all is well, those of further
+// ms, detail), the verdict, which is null when all checks passed, those of further
 // failures in others, and in healed what a running client does about it by
 // itself.
 func (r *Report) WriteJSON(w io.Writer) error { return writeJSON(w, r.json()) }

@@ -117,7 +117,7 @@ func TestReportOthers(t *testing.T) {
 	warned := new(diagnose.Report)
 	warned.Add("key", diagnose.Warn, 0, "others can read it")
 	text.Reset()
-	if err := warned.WriteText(&text); err != nil || !warned.OK() || text.String() != "warn  key    others can read it\n\nit works; mend what is marked warn\n" {
+	if err := warned.WriteText(&text); err != nil || !warned.OK() || text.String() != "warn  key    others can read it\n\nit works, but fix what is marked warn\n" {
 		t.Errorf("%v, %q", err, text.String())
 	}
 	if text.Reset(); diagnose.WriteReports(&text, []*diagnose.Report{warned, r}) != nil || !strings.HasPrefix(text.String(), "{\n  \"ok\": false,\n  \"servers\": [\n") {

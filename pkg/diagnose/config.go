@@ -29,7 +29,7 @@ func mistake(p config.Problem, m manual) Verdict {
 	said.Want, said.DidYouMean = "", ""
 	v := Verdict{Cause: Cause(p.Cause), Confidence: Certain, Sentence: strings.TrimSuffix(said.String(), ": "), Fix: configFix(p, m)}
 	if said.Text() == "" { // all that is known is what is wanted
-		v.Sentence += ": not right"
+		v.Sentence += ": invalid"
 	}
 	return v
 }
@@ -40,7 +40,7 @@ func configFix(p config.Problem, m manual) string {
 	case p.Cause == config.CauseUnreadable:
 		return unreadableFix(p, m)
 	case p.Cause == config.CauseNeedsAuth:
-		return "set auth.username and auth.password, or write a loopback address like 127.0.0.1:1080" + where
+		return "set auth.username and auth.password, or use a loopback address like 127.0.0.1:1080" + where
 	case p.DidYouMean != "":
 		return "did you mean " + strconv.Quote(p.DidYouMean) + "? write " + first(p.Want, "that") + where
 	case p.Want != "" && p.Cause == config.CauseMissing:
@@ -69,9 +69,9 @@ func configPlace(p config.Problem) string {
 func unreadableFix(p config.Problem, m manual) string {
 	switch {
 	case errors.Is(p.Err, fs.ErrNotExist):
-		return "name the right file with -c, or write one: " + m.write
+		return "pass the right file with -c, or create one: " + m.write
 	case errors.Is(p.Err, fs.ErrPermission):
 		return "make " + first(p.File, "the file") + " readable for you (its owner, or chmod u+r)"
 	}
-	return "name a configuration file with -c"
+	return "pass a configuration file with -c"
 }

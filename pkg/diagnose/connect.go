@@ -94,7 +94,7 @@ func way(err error, s ServerContext, f ConnectFacts) Verdict {
 	case f.VMessBelow == Yes:
 		return vmessBelow(s)
 	case f.HTTP2 == Yes:
-		return onlyHTTP2(s, "does not answer the WebSocket upgrade, but HTTP/2", Likely)
+		return onlyHTTP2(s, "speaks only HTTP/2 and does not answer the WebSocket upgrade", Likely)
 	case alerted:
 		return refusedTLS(alert, s)
 	case errors.As(err, &silent):
@@ -115,7 +115,7 @@ func dns(e *netdial.Error, s ServerContext, f ConnectFacts) Verdict {
 	name, resolver := clean(e.Addr, 60), asked(e.Err)
 	sure, offline := Certain, ""
 	if f.Online == No {
-		offline = ", and this computer seems to be offline"
+		offline = ", and this computer appears to be offline"
 	}
 	direct := `put the server's IP address into ` + s.at("address") + ` and its name into "ws.host" and "tls.serverName"`
 	var d *net.DNSError
@@ -123,14 +123,14 @@ func dns(e *netdial.Error, s ServerContext, f ConnectFacts) Verdict {
 	case found && d.IsNotFound:
 		return Verdict{
 			Cause: DNSNotFound, Confidence: sure,
-			Sentence: fmt.Sprintf("%s says that the name %s does not exist", resolver, name),
-			Fix:      "correct " + s.at("address") + "; if it is right, use another resolver: some networks hide names",
+			Sentence: fmt.Sprintf("%s reports that the name %s does not exist", resolver, name),
+			Fix:      "correct " + s.at("address") + "; if it is right, use another resolver: some networks block names",
 		}
 	case e.Timeout(), found && d.IsTimeout:
 		return Verdict{
 			Cause: DNSTimeout, Confidence: sure,
-			Sentence: fmt.Sprintf("%s does not answer when asked for %s%s", resolver, name, offline),
-			Fix:      "check that this computer is online and its DNS setting; or " + direct,
+			Sentence: fmt.Sprintf("%s did not answer the query for %s%s", resolver, name, offline),
+			Fix:      "check that this computer is online, and its DNS settings; or " + direct,
 		}
 	}
 	why := ""
@@ -157,8 +157,8 @@ func connect(e *netdial.Error, s ServerContext, f ConnectFacts) Verdict {
 	v := connectVerdict(e, s, f)
 	if e.Stale != nil {
 		v.Confidence = min(v.Confidence, Likely)
-		v.Sentence += "; its name does not resolve now"
-		v.Evidence = append(v.Evidence, "an earlier address was tried, because: "+clean(e.Stale.Error(), 120))
+		v.Sentence += "; its name currently does not resolve"
+		v.Evidence = append(v.Evidence, "a previously resolved address was tried because: "+clean(e.Stale.Error(), 120))
 	}
 	return v
 }
@@ -171,25 +171,25 @@ func connectVerdict(e *netdial.Error, s ServerContext, f ConnectFacts) Verdict {
 	case code == transport.CodeConnectionRefused && f.Worked:
 		return Verdict{
 			Cause: TCPRefused, Confidence: Certain,
-			Sentence: s.server() + " refuses the connection: nothing listens on that port any more",
-			Fix:      "start the service on the server again, or wait for its restart: requests wait for it, too",
+			Sentence: s.server() + " refuses the connection: nothing is listening on that port any more",
+			Fix:      "start the service on the server again, or wait for it to restart: requests wait for it as well",
 		}
 	case code == transport.CodeConnectionRefused:
 		return Verdict{
 			Cause: TCPRefused, Confidence: Certain,
-			Sentence: s.server() + " refuses the connection: nothing listens on that port",
-			Fix:      "check " + s.at("port") + ", and that the service runs on the server",
+			Sentence: s.server() + " refuses the connection: nothing is listening on that port",
+			Fix:      "check " + s.at("port") + ", and that the service is running on the server",
 		}
 	case isReset(e.Err):
 		return reset(s, "while connecting")
 	case (e.Timeout() || unreachable) && offline:
 		v := Verdict{
 			Cause: TCPUnreachable, Confidence: Likely,
-			Sentence: s.server() + " is out of reach: this computer seems to be offline",
+			Sentence: s.server() + " is unreachable: this computer appears to be offline",
 			Fix:      "check this computer's network connection (cable, Wi-Fi, VPN)",
 		}
 		if e.Timeout() {
-			v.Cause, v.Sentence = TCPTimeout, "no answer from "+s.server()+": this computer seems to be offline"
+			v.Cause, v.Sentence = TCPTimeout, "no answer from "+s.server()+": this computer appears to be offline"
 		}
 		return v
 	case e.Timeout():
@@ -207,7 +207,7 @@ func connectVerdict(e *netdial.Error, s ServerContext, f ConnectFacts) Verdict {
 	case unreachable:
 		return Verdict{
 			Cause: TCPUnreachable, Confidence: Certain,
-			Sentence: "there is no way from here to " + s.server() + familyHint(s.Address),
+			Sentence: "there is no route from this computer to " + s.server() + familyHint(s.Address),
 			Fix:      "check this computer's network connection and " + s.at("address"),
 		}
 	}
@@ -221,7 +221,7 @@ func connectVerdict(e *netdial.Error, s ServerContext, f ConnectFacts) Verdict {
 // familyHint explains an IPv6 address in a network that has none.
 func familyHint(address string) string {
 	if ip := net.ParseIP(address); ip != nil && ip.To4() == nil {
-		return " (an IPv6 address: has this network IPv6?)"
+		return " (an IPv6 address: does this network support IPv6?)"
 	}
 	return ""
 }
@@ -229,8 +229,8 @@ func familyHint(address string) string {
 func reset(s ServerContext, when string) Verdict {
 	return Verdict{
 		Cause: TCPReset, Confidence: Likely,
-		Sentence: "the connection to " + s.server() + " was reset " + when + ": a wrong port, or something on the way forbids it",
-		Fix:      "check " + s.at("port") + "; if another network works, this one blocks the server or its name",
+		Sentence: "the connection to " + s.server() + " was reset " + when + ": wrong port, or something on the path blocks it",
+		Fix:      "check " + s.at("port") + "; if it works from another network, this one blocks the server or its name",
 	}
 }
 
@@ -249,16 +249,16 @@ func handshake(e *netdial.Error, s ServerContext, f ConnectFacts) Verdict {
 	case alerted: // which only TLS servers send
 		return refusedTLS(alert, s)
 	case f.OtherTLS == Yes && isReset(e.Err): // or something cuts TLS by its name
-		return notTLS(s, "resets TLS and answers plain HTTP", Likely)
+		return notTLS(s, "resets TLS connections and answers plain HTTP", Likely)
 	case f.OtherTLS == Yes:
-		return notTLS(s, "does not answer TLS, but plain HTTP", Certain)
+		return notTLS(s, "answers plain HTTP but not TLS", Certain)
 	case isReset(e.Err):
 		return reset(s, "during the TLS handshake")
 	case e.Timeout():
 		v := Verdict{
 			Cause: WSSilent, Confidence: Certain,
-			Sentence: fmt.Sprintf("%s takes the connection but does not answer the TLS handshake within %s", s.server(), spoken(e.Took)),
-			Fix:      "check " + s.at("port") + " and " + s.at("tls.enabled") + "; if both are right, look at the server: it hangs or is overloaded",
+			Sentence: fmt.Sprintf("%s accepts the connection but does not answer the TLS handshake within %s", s.server(), spoken(e.Took)),
+			Fix:      "check " + s.at("port") + " and " + s.at("tls.enabled") + "; if both are right, check the server: it hangs or is overloaded",
 		}
 		if f.Worked {
 			v.Fix = hangs
@@ -268,12 +268,12 @@ func handshake(e *netdial.Error, s ServerContext, f ConnectFacts) Verdict {
 		return Verdict{
 			Cause: TLSRefused, Confidence: Likely,
 			Sentence: s.server() + " closed the connection during the TLS handshake",
-			Fix:      "check " + s.at("port") + " and " + s.at("tls.serverName") + `, and that TLS 1.2 or later is on at the server; a port that expects the PROXY protocol hangs up, too`,
+			Fix:      "check " + s.at("port") + " and " + s.at("tls.serverName") + `, and that the server enables TLS 1.2 or later; a port that expects the PROXY protocol also hangs up`,
 		}
 	}
 	return Verdict{
 		Cause: TLSRefused, Confidence: Possible,
-		Sentence: "the TLS handshake with " + s.server() + " fails: " + clean(e.Err.Error(), 80),
+		Sentence: "the TLS handshake with " + s.server() + " failed: " + clean(e.Err.Error(), 80),
 		Fix:      "check " + s.at("port") + " and " + s.at("tls.serverName"),
 	}
 }
@@ -282,7 +282,7 @@ func notTLS(s ServerContext, does string, sure Confidence) Verdict {
 	return Verdict{
 		Cause: TLSNotTLS, Confidence: sure,
 		Sentence: s.server() + " " + does + ": the port does not speak TLS",
-		Fix:      s.set("tls.enabled", "false") + ", or the TLS port (mostly 443) as " + s.at("port"),
+		Fix:      s.set("tls.enabled", "false") + ", or use the TLS port (usually 443) as " + s.at("port"),
 	}
 }
 
@@ -292,19 +292,19 @@ func refusedTLS(alert tls.AlertError, s ServerContext) Verdict {
 	fix := "check " + s.at("tls.serverName") + " and " + s.at("port")
 	switch uint8(alert) {
 	case 112: // unrecognized_name
-		fix = "correct " + s.at("tls.serverName") + ": the server has no site of that name"
+		fix = "correct " + s.at("tls.serverName") + ": the server has no site with that name"
 	case 40: // handshake_failure; what Cloudflare sends for names that it does not have
-		fix = "correct " + s.at("tls.serverName") + "; if it is right, let the server allow the usual ciphers for its certificate and require no client certificate"
+		fix = "correct " + s.at("tls.serverName") + "; if it is right, configure the server to allow the usual ciphers for its certificate and not to require a client certificate"
 	case 70: // protocol_version
-		fix = "turn on TLS 1.2 or 1.3 at the server: older versions are not supported here"
+		fix = "enable TLS 1.2 or 1.3 on the server: older versions are not supported"
 	case 120: // no_application_protocol
-		fix = `let the server accept HTTP/1.1 on this port (ALPN "http/1.1"): a WebSocket upgrade needs it, and HTTP/2 only is what h2 and gRPC transports have`
+		fix = `configure the server to accept HTTP/1.1 on this port (ALPN "http/1.1"): a WebSocket upgrade needs it, while h2 and gRPC transports are HTTP/2 only`
 	case 42, 43, 44, 45, 46, 48, 116: // of bad_certificate to unknown_ca, certificate_required
-		fix = "the server requires a client certificate, and none is sent: turn that off at the server (at a CDN's origin: connect through the CDN)"
+		fix = "the server requires a client certificate, which is not supported: turn that off on the server (at a CDN's origin: connect through the CDN)"
 	}
 	return Verdict{
 		Cause: TLSRefused, Confidence: Certain,
-		Sentence: fmt.Sprintf("%s refuses the TLS handshake for the name %s: %s", s.server(), s.ServerName, alertText(alert)),
+		Sentence: fmt.Sprintf("%s rejects the TLS handshake for the name %s: %s", s.server(), s.ServerName, alertText(alert)),
 		Fix:      fix,
 	}
 }

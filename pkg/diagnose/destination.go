@@ -42,7 +42,7 @@ func Destination(f DestinationFacts, s ServerContext) Verdict {
 	if f.Account == ProbePending {
 		v.Confidence = Possible
 	}
-	v.Evidence = append(v.Evidence, "the account at "+s.server()+" is fine")
+	v.Evidence = append(v.Evidence, "the account at "+s.server()+" works")
 	switch {
 	case f.After <= 0:
 	case f.End == StillSilent:
@@ -64,20 +64,20 @@ func destination(f DestinationFacts) Verdict {
 	case f.End == StillSilent && private:
 		return Verdict{
 			Cause: DestinationNoAnswer, Confidence: Likely,
-			Sentence: "the server accepted the request, but " + what + " is private: many servers drop those in silence",
+			Sentence: "the server accepted the request, but " + what + " is a private address: many servers silently drop those",
 			Fix:      "exempt private addresses from the proxy in your browser or system",
 		}
 	case f.End == StillSilent:
 		return Verdict{
 			Cause: DestinationNoAnswer, Confidence: Likely,
 			Sentence: "the server accepted the request; " + what + " does not answer" + since(f.After),
-			Fix:      "try another destination; if all are silent, look at the server's own connection",
+			Fix:      "try another destination; if none answers, check the server's own internet connection",
 		}
 	case f.End == Broke, f.End == BrokeSession:
 		v := Verdict{
 			Cause: DestinationReset, Confidence: Certain,
-			Sentence: what + " reset the connection, the server says; the path to the server is fine",
-			Fix:      "try again; if it happens each time, the fault is at the destination, or it forbids what was asked of it",
+			Sentence: what + " reset the connection (reported by the server); the path to the server is fine",
+			Fix:      "try again; if it happens every time, the destination is faulty or forbids the request",
 		}
 		if f.End == BrokeSession {
 			v.Confidence = Likely // the server may have had a reason of its own
@@ -86,7 +86,7 @@ func destination(f DestinationFacts) Verdict {
 	case f.End == HeldUp:
 		return Verdict{
 			Cause: DestinationStalled, Confidence: Certain,
-			Sentence: what + " took no data for 10 s and held up the other connections of its Mux tunnel, so the server ended this one",
+			Sentence: what + " accepted no data for 10 s and blocked the other connections of its Mux tunnel, so the server closed this one",
 			Fix:      `set "enabled": false in "mux" if you send much to slow destinations`,
 		}
 	case f.End == NotRead:
@@ -98,27 +98,27 @@ func destination(f DestinationFacts) Verdict {
 	case f.End == GivenUp:
 		return Verdict{
 			Cause: DestinationNoAnswer, Confidence: Likely,
-			Sentence: "the server accepted the request and gave it up after " + spoken(f.After) + ": " + what + " had not answered",
+			Sentence: "the server accepted the request and gave up after " + spoken(f.After) + ": " + what + " had not answered",
 			Fix: `try another destination; if its answers take that long, raise "connIdle" (where the application ends its side first: "downlinkOnly") ` +
 				"in the policy of the server's V2Ray",
 		}
 	case local:
 		return Verdict{
 			Cause: DestinationUnresolvable, Confidence: Likely,
-			Sentence: "the server accepted the request but cannot know the name of " + what + ": it belongs to a local network",
+			Sentence: "the server accepted the request but cannot resolve " + what + ": the name belongs to a local network",
 			Fix:      "exempt local names from the proxy in your browser or system, or use a public name",
 		}
 	case private:
 		return Verdict{
 			Cause: DestinationRefused, Confidence: Possible,
-			Sentence: "the server accepted us; " + what + " refused it, or is private and forbidden there",
-			Fix:      "check the address and port; private addresses can be allowed at the server (egress.allowPrivate in vmess-server)",
+			Sentence: "the server accepted us; " + what + " refused it, or is a private address that the server does not allow",
+			Fix:      "check the address and port; the server can allow private addresses (egress.allowPrivate in vmess-server)",
 		}
 	}
 	v := Verdict{
 		Cause: DestinationRefused, Confidence: Likely,
 		Sentence: "the server accepted us; " + what + " refused it, or its name does not resolve there",
-		Fix:      "check the destination's name and port; the server's log tells which",
+		Fix:      "check the destination's name and port; see the server's log",
 	}
 	if f.To.IsValid() && !f.To.IsName() {
 		v.Sentence = "the server accepted us; " + what + " refused the server's connection"

@@ -211,9 +211,9 @@ func TestHealed(t *testing.T) {
 	for got, want := range map[string]string{
 		diagnose.HealedClock(312*time.Second + 200*time.Millisecond): "healed: vmess.clock-skew: signing with the server's time, this clock is 312 s ahead",
 		diagnose.HealedClock(-time.Hour):                             "healed: vmess.clock-skew: signing with the server's time, this clock is 3600 s behind",
-		diagnose.HealedAEAD(s):                                       `healed: vmess.aead-required: using VMessAEAD, the server refuses MD5; to make it last: set "alterId": 0 at config.json:9:16`,
-		diagnose.HealedEarlyData(s):                                  `healed: ws.early-data-refused: going on without early data; to make it last: set "ws.earlyData": 0 at config.json:10:68`,
-		diagnose.HintBareAddresses():                                 "hint: a program resolves names itself before it asks the proxy, so its DNS sees what you visit: let it use \"socks5h\", or turn on \"proxy DNS\" there",
+		diagnose.HealedAEAD(s):                                       `healed: vmess.aead-required: using VMessAEAD, the server refuses MD5; to make it permanent: set "alterId": 0 at config.json:9:16`,
+		diagnose.HealedEarlyData(s):                                  `healed: ws.early-data-refused: continuing without early data; to make it permanent: set "ws.earlyData": 0 at config.json:10:68`,
+		diagnose.HintBareAddresses():                                 "hint: a program resolves names itself before using the proxy, so its DNS server sees what you visit: use \"socks5h\", or turn on \"proxy DNS\" in that program",
 		diagnose.HealedRefused(1):                                    "healed: vmess.refused: 1 request refused by the server's replay filter sent again",
 	} {
 		if got != want {

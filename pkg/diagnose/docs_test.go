@@ -11,12 +11,12 @@ import (
 
 const docsHead = "# Failures: what they mean and what to do\n\n" +
 	"<!-- Written by: go test ./pkg/diagnose -run TestDocs -update -->\n\n" +
-	"Every failure is told in two lines: the cause's id with what happened and how sure that is, and what to do.\n\n" +
+	"Every failure is reported in two lines: the cause's id with what happened and how certain that is, and what to do.\n\n" +
 	"    error: vmess.aead-required: the server refuses MD5 authentication (it enforces VMessAEAD) [3 of 3 attempts; certain]\n" +
 	"    fix: unset V2RAY_VMESS_AEAD_DISABLED\n\n" +
-	"*certain*: what was seen has one meaning. *likely*: another cause would be rare. *possible*: the signals allow several. " +
-	"The message itself is more exact than this page: it names your server, path and key, and where the key stands in your file. " +
-	"`vmess-local check` walks the whole way step by step and ends with the same words; `vmess-server check` does it at the server.\n"
+	"*certain*: the symptoms have only one explanation. *likely*: another cause would be rare. *possible*: several causes fit. " +
+	"The message itself is more precise than this page: it names your server, path and key, and the key's position in your file. " +
+	"`vmess-local check` tests the whole connection step by step and ends with the same two lines; `vmess-server check` does this on the server.\n"
 
 func docs() string {
 	titles := map[string]string{

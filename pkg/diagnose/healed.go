@@ -18,12 +18,12 @@ func HealedClock(skew time.Duration) string {
 
 // HealedAEAD says that VMessAEAD is used in place of the configured mode.
 func HealedAEAD(s ServerContext) string {
-	return healed(VMessAEADRequired, "using VMessAEAD, the server refuses MD5; to make it last: "+useAEAD(s))
+	return healed(VMessAEADRequired, "using VMessAEAD, the server refuses MD5; to make it permanent: "+useAEAD(s))
 }
 
 // HealedEarlyData says that early data is no longer sent.
 func HealedEarlyData(s ServerContext) string {
-	return healed(WSEarlyDataRefused, "going on without early data; to make it last: "+s.set("ws.earlyData", "0"))
+	return healed(WSEarlyDataRefused, "continuing without early data; to make it permanent: "+s.set("ws.earlyData", "0"))
 }
 
 // HealedRefused says that requests which the server refused by mistake were
@@ -36,17 +36,17 @@ func HealedRefused(n int) string {
 type Healing struct {
 	Clock     bool // signs with the server's time
 	AEAD      bool // uses VMessAEAD in place of MD5
-	EarlyData bool // goes on without early data
+	EarlyData bool // continues without early data
 }
 
 // String says what the client does: "signs with the server's time".
 func (h Healing) String() string {
 	var parts []string
 	if h.EarlyData {
-		parts = append(parts, "goes on without early data")
+		parts = append(parts, "continues without early data")
 	}
 	if h.AEAD {
-		parts = append(parts, "uses VMessAEAD")
+		parts = append(parts, "switches to VMessAEAD")
 	}
 	if h.Clock {
 		parts = append(parts, "signs with the server's time")

@@ -42,7 +42,7 @@ func listenVerdict(err error, addr string, f ListenFacts) Verdict {
 	case errno.IsAddrNotAvailable(err):
 		return Verdict{
 			Cause: ListenDenied, Confidence: Certain,
-			Sentence: "no address of this computer is " + addr,
+			Sentence: addr + " is not an address of this computer",
 			Fix:      "write 127.0.0.1 and a port, or one of this computer's addresses, as " + f.at(),
 		}
 	case errno.IsTooManyFiles(err):
@@ -52,7 +52,7 @@ func listenVerdict(err error, addr string, f ListenFacts) Verdict {
 	}
 	return Verdict{
 		Cause: ListenDenied, Confidence: Likely,
-		Sentence: "the system does not let us listen on " + addr + ": " + clean(err.Error(), 80),
+		Sentence: "the system does not allow listening on " + addr + ": " + clean(err.Error(), 80),
 		Fix:      "choose another address as " + f.at(),
 	}
 }
@@ -67,7 +67,7 @@ func inUse(addr string, f ListenFacts) Verdict {
 		v.Sentence = fmt.Sprintf("%s (process %d) already listens on %s", first(clean(f.Owner.Name, 30), "another program"), f.Owner.PID, addr)
 	}
 	if f.Free != "" {
-		v.Fix = fmt.Sprintf("stop that program, or set %q as %s: it is free", f.Free, f.at())
+		v.Fix = fmt.Sprintf("stop that program, or set %s to %q, which is free", f.at(), f.Free)
 	}
 	return v
 }
@@ -76,7 +76,7 @@ func denied(addr string, f ListenFacts) Verdict {
 	free := first(f.Free, "127.0.0.1:1080")
 	v := Verdict{
 		Cause: ListenDenied, Confidence: Certain,
-		Sentence: "the system does not let us listen on " + addr,
+		Sentence: "the system does not allow listening on " + addr,
 		Fix:      fmt.Sprintf("set a port above 1023, like %q, as %s", free, f.at()),
 	}
 	if first(f.System, runtime.GOOS) == "windows" {
@@ -86,7 +86,7 @@ func denied(addr string, f ListenFacts) Verdict {
 	}
 	if _, port, err := net.SplitHostPort(addr); err == nil {
 		if n, err := strconv.Atoi(port); err == nil && n > 0 && n < 1024 {
-			v.Sentence += ": ports below 1024 are for administrators"
+			v.Sentence += ": ports below 1024 require administrator rights"
 		}
 	}
 	return v
@@ -108,7 +108,7 @@ const (
 	FaultUDP                           // UDP, which udp.mode turns off
 	FaultLoop                          // it asked for this very proxy
 	FaultWebPage                       // a web page of the proxy's port was asked for
-	FaultFiles                         // the limit of open files is reached
+	FaultFiles                         // the limit on open files is reached
 )
 
 // LocalFacts are what is known of the program.
@@ -140,29 +140,29 @@ func Local(fault LocalFault, f LocalFacts) Verdict {
 		v.Sentence = who + " speaks TLS to the proxy port, which speaks SOCKS and plain HTTP"
 		v.Fix = "set that program to HTTP proxy (not HTTPS proxy) or SOCKS5 at " + proxy
 	case FaultSilence:
-		v.Sentence = who + " connected and made no whole request in time"
+		v.Sentence = who + " connected but did not send a complete request in time"
 	case FaultAuth:
 		v.Cause = LocalBadAuth
-		v.Sentence = who + " gave a wrong user name or password, or none"
-		v.Fix = "enter the user name and password of " + placed(`"auth"`, f.Place) + " in that program; where it has none for SOCKS, as browsers, set it to HTTP proxy on the same port"
+		v.Sentence = who + " sent a wrong username or password, or none"
+		v.Fix = "enter the username and password of " + placed(`"auth"`, f.Place) + " in that program; if it has none for SOCKS, like browsers, set it to HTTP proxy on the same port"
 	case FaultNeedsNoAuth:
 		v.Cause = LocalNeedsNoAuth
-		v.Sentence = who + " offers only a user name and password, and none is set here"
-		v.Fix = "remove the user name and password from that program's proxy settings, or set the same as " + placed(`"auth"`, f.Place)
+		v.Sentence = who + " insists on a username and password, but the proxy has none"
+		v.Fix = "remove the username and password from that program's proxy settings, or set the same as " + placed(`"auth"`, f.Place)
 	case FaultRequest:
 		return badLocalRequest(who, f)
 	case FaultTooMany:
 		v.Cause = LimitConnections
-		v.Sentence = "a connection was turned away: " + plural(f.Limit, "connection") + " are open, which is the limit"
-		v.Fix = "close what is not needed, or raise " + placed(`"limits.connections"`, f.Place) + " and the limit of open files"
+		v.Sentence = "a connection was rejected: " + plural(f.Limit, "connection") + " are already open, which is the limit"
+		v.Fix = "close what is not needed, or raise " + placed(`"limits.connections"`, f.Place) + " and the limit on open files"
 	case FaultCommand:
 		v.Sentence = who + " asked for a SOCKS command that is not supported"
-		v.Fix = "let that program use CONNECT or UDP ASSOCIATE; BIND cannot be carried by VMess"
+		v.Fix = "configure that program to use CONNECT or UDP ASSOCIATE; VMess cannot carry BIND"
 	case FaultUDP:
 		v.Sentence = who + " asked for UDP, which " + placed(`"udp.mode": "off"`, f.Place) + " refuses"
 		v.Fix = `set that to "auto", or turn UDP off in that program`
 	case FaultLoop:
-		v.Sentence = who + " asked the proxy for a connection to the proxy itself"
+		v.Sentence = who + " asked the proxy to connect to the proxy itself"
 		v.Fix = "exempt " + proxy + " from the proxy in that program"
 	case FaultWebPage:
 		v.Sentence = who + " asked for a web page at " + proxy + ", which is a proxy"
@@ -180,7 +180,7 @@ func Local(fault LocalFault, f LocalFacts) Verdict {
 func badLocalRequest(who string, f LocalFacts) Verdict {
 	v := Verdict{Cause: LocalBadRequest, Confidence: Certain}
 	if f.BadDestination {
-		v.Sentence = who + " asked by " + f.Protocol + " for a destination that is not valid"
+		v.Sentence = who + " asked over " + f.Protocol + " for an invalid destination"
 		v.Fix = "correct the host name and port that program connects to"
 	} else {
 		v.Sentence = who + " sent a malformed or unsupported " + strings.TrimSpace(f.Protocol+" request")
@@ -203,18 +203,18 @@ func placed(key, place string) string {
 // names: then they, not the server, resolve names, and their resolver learns
 // what is visited.
 func HintBareAddresses() string {
-	return `hint: a program resolves names itself before it asks the proxy, so its DNS sees what you visit: ` +
-		`let it use "socks5h", or turn on "proxy DNS" there`
+	return `hint: a program resolves names itself before using the proxy, so its DNS server sees what you visit: ` +
+		`use "socks5h", or turn on "proxy DNS" in that program`
 }
 
 // OutOfFiles reports whether err says that the system allows no more open files.
 func OutOfFiles(err error) bool { return errno.IsTooManyFiles(err) }
 
-// limitOfFiles is the verdict for the system's limit of open files.
+// limitOfFiles is the verdict for the system's limit on open files.
 func limitOfFiles(key string) Verdict {
 	return Verdict{
 		Cause: LimitConnections, Confidence: Certain,
-		Sentence: "too many files are open: the system allows this program no more connections",
-		Fix:      "raise the limit of open files (ulimit -n), or lower " + key,
+		Sentence: "too many open files: the system allows this program no more connections",
+		Fix:      "raise the limit on open files (ulimit -n), or lower " + key,
 	}
 }

@@ -40,9 +40,9 @@ func (c ServerCertificate) Check() (Status, string, Verdict) {
 		return Fail, "", v
 	}
 	leaf, status := c.Chain[0], Pass
-	seen := "for " + listed(names(leaf), 2) + ", good until " + day(leaf.NotAfter)
+	seen := "for " + listed(names(leaf), 2) + ", valid until " + day(leaf.NotAfter)
 	if left := leaf.NotAfter.Sub(c.Now); left < renewBefore {
-		seen, status = seen+": renew it, it ends in "+spoken(left), Warn
+		seen, status = seen+": renew it, it expires in "+spoken(left), Warn
 	}
 	if advice != "" {
 		seen, status = seen+"; "+advice, Warn
@@ -51,13 +51,13 @@ func (c ServerCertificate) Check() (Status, string, Verdict) {
 }
 
 func (c ServerCertificate) dates(what string, cert *x509.Certificate) Verdict {
-	v := Verdict{Cause: TLSExpired, Confidence: Certain, Fix: "renew it; it is read again by itself, without a restart"}
+	v := Verdict{Cause: TLSExpired, Confidence: Certain, Fix: "renew it; the new one is loaded automatically, without a restart"}
 	switch {
 	case c.Now.After(cert.NotAfter):
 		v.Sentence = fmt.Sprintf("%s expired on %s", what, day(cert.NotAfter))
 	case c.Now.Before(cert.NotBefore):
-		v.Sentence = fmt.Sprintf("%s is not valid yet, but from %s on; this computer's clock says %s", what, day(cert.NotBefore), day(c.Now))
-		v.Fix = "set this computer's clock if that is wrong; else wait until then"
+		v.Sentence = fmt.Sprintf("%s is not valid before %s; this computer's clock says %s", what, day(cert.NotBefore), day(c.Now))
+		v.Fix = "set this computer's clock if that is wrong; otherwise wait until then"
 	default:
 		return Verdict{}
 	}
@@ -75,8 +75,8 @@ func (c ServerCertificate) name() Verdict {
 	}
 	return Verdict{
 		Cause: TLSWrongName, Confidence: Certain,
-		Sentence: fmt.Sprintf("the certificate is for %s, not for %s, the only host that is let in", listed(names(leaf), 3), host),
-		Fix:      "write a name of the certificate as " + c.HostKey + ", or name a certificate for " + host + " as " + c.CertKey,
+		Sentence: fmt.Sprintf("the certificate is for %s, not for %s, the only host that is accepted", listed(names(leaf), 3), host),
+		Fix:      "set " + c.HostKey + " to a name of the certificate, or " + c.CertKey + " to a certificate for " + host,
 	}
 }
 
@@ -98,17 +98,17 @@ func (c ServerCertificate) trust() (advice string, v Verdict) {
 	case err == nil:
 		return "", Verdict{}
 	case errors.As(err, &noRoots):
-		return "this computer has no root certificates to hold it against", Verdict{}
+		return "this computer has no root certificates to verify it with", Verdict{}
 	case isIssuer(leaf, leaf):
 		return "self-signed: " + pin, Verdict{}
 	case !issuerSent(c.Chain) && publicIssuer(leaf):
 		return "", Verdict{
 			Cause: TLSIncompleteChain, Confidence: Likely,
-			Sentence: "the file lacks the intermediate certificate " + issuer(leaf) + ": many clients will refuse the certificate",
-			Fix:      "name the full chain (fullchain.pem, not cert.pem) as " + c.CertKey,
+			Sentence: "the file does not contain the intermediate certificate " + issuer(leaf) + ": many clients will reject the certificate",
+			Fix:      "set " + c.CertKey + " to the full chain (fullchain.pem, not cert.pem)",
 		}
 	}
-	return "not by an authority that this computer trusts: " + pin, Verdict{}
+	return "not issued by a CA that this computer trusts: " + pin, Verdict{}
 }
 
 // subject is what an authority's certificate is called.

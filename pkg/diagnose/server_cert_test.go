@@ -76,17 +76,17 @@ func TestOwnCertificate(t *testing.T) {
 		cause  diagnose.Cause
 		text   string // stands in sentence and fix
 	}{
-		{"good", []*x509.Certificate{good, between}, "", diagnose.Pass, "for vps.example.com, good until 2026-07-01", "", ""},
+		{"good", []*x509.Certificate{good, between}, "", diagnose.Pass, "for vps.example.com, valid until 2026-07-01", "", ""},
 		{"its host", []*x509.Certificate{good, between}, "vps.example.com:443", diagnose.Pass, "for vps.example.com", "", ""},
-		{"another host", []*x509.Certificate{good, between}, "cdn.example.com", diagnose.Fail, "", diagnose.TLSWrongName, `for vps.example.com, not for cdn.example.com, the only host that is let in|write a name of the certificate as "ws.host"`},
-		{"ends soon", []*x509.Certificate{short, between}, "", diagnose.Warn, "for vps.example.com, good until 2026-05-06: renew it, it ends in 5 days", "", ""},
-		{"expired", []*x509.Certificate{expired, between}, "", diagnose.Fail, "", diagnose.TLSExpired, "the certificate expired on 2026-04-30|renew it; it is read again by itself"},
-		{"not valid yet", []*x509.Certificate{early, between}, "", diagnose.Fail, "", diagnose.TLSExpired, "not valid yet, but from 2026-05-02 on; this computer's clock says 2026-05-01|set this computer's clock"},
+		{"another host", []*x509.Certificate{good, between}, "cdn.example.com", diagnose.Fail, "", diagnose.TLSWrongName, `for vps.example.com, not for cdn.example.com, the only host that is accepted|set "ws.host" to a name of the certificate`},
+		{"ends soon", []*x509.Certificate{short, between}, "", diagnose.Warn, "for vps.example.com, valid until 2026-05-06: renew it, it expires in 5 days", "", ""},
+		{"expired", []*x509.Certificate{expired, between}, "", diagnose.Fail, "", diagnose.TLSExpired, "the certificate expired on 2026-04-30|renew it; the new one is loaded automatically"},
+		{"not valid yet", []*x509.Certificate{early, between}, "", diagnose.Fail, "", diagnose.TLSExpired, "not valid before 2026-05-02; this computer's clock says 2026-05-01|set this computer's clock"},
 		{"the issuer's expired", []*x509.Certificate{good, old}, "", diagnose.Fail, "", diagnose.TLSExpired, `the intermediate certificate of "between" expired on 2026-04-30|renew`},
 		{"an old one besides", []*x509.Certificate{good, between, old}, "", diagnose.Pass, "for vps.example.com", "", ""},
-		{"without its issuer", []*x509.Certificate{good}, "", diagnose.Fail, "", diagnose.TLSIncompleteChain, `lacks the intermediate certificate "between"|fullchain.pem, not cert.pem) as "tls.certFile"`},
-		{"self-signed", []*x509.Certificate{self}, "", diagnose.Warn, `for vps.example.com, good until 2026-07-01; self-signed: clients need "tls.pin": ["`, "", ""},
-		{"by an unknown authority", []*x509.Certificate{own}, "", diagnose.Warn, `for vps.example.com, good until 2026-07-01; not by an authority that this computer trusts: clients need "tls.pin": ["`, "", ""},
+		{"without its issuer", []*x509.Certificate{good}, "", diagnose.Fail, "", diagnose.TLSIncompleteChain, `does not contain the intermediate certificate "between"|set "tls.certFile" to the full chain (fullchain.pem, not cert.pem)`},
+		{"self-signed", []*x509.Certificate{self}, "", diagnose.Warn, `for vps.example.com, valid until 2026-07-01; self-signed: clients need "tls.pin": ["`, "", ""},
+		{"by an unknown authority", []*x509.Certificate{own}, "", diagnose.Warn, `for vps.example.com, valid until 2026-07-01; not issued by a CA that this computer trusts: clients need "tls.pin": ["`, "", ""},
 	} {
 		status, detail, v := diagnose.ServerCertificate{Chain: c.chain, Host: c.host, Now: now, Roots: roots, CertKey: `"tls.certFile"`, HostKey: `"ws.host"`}.Check()
 		if status != c.status || !strings.HasPrefix(detail, c.detail) || (detail == "") != (c.detail == "") || v.Cause != c.cause {

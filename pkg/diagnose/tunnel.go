@@ -89,30 +89,30 @@ func tunnel(f TunnelFacts, s ServerContext) Verdict {
 	case errors.Is(f.Err, vmess.ErrBadResponse):
 		return badResponse(s)
 	case f.ServerRefusesNow:
-		v := serverGone(Certain, s.server()+" went away: the connection ended and new ones are refused",
-			"start the service on the server again, or wait for its restart")
+		v := serverGone(Certain, s.server()+" went down: the connection ended and new ones are refused",
+			"start the service on the server again, or wait for it to restart")
 		if f.OthersEnded > 0 {
 			v.Basis = plural(f.OthersEnded+1, "connection") + " ended"
 		}
 		return v
 	case errors.Is(f.Err, vmess.ErrBadChunk), errors.Is(f.Err, wsconn.ErrBadFrame):
-		return tunnelReset(s, "damaged data came through the connection to "+s.server()+": something on the way alters it", Likely)
+		return tunnelReset(s, "corrupted data arrived on the connection to "+s.server()+": something on the path modifies it", Likely)
 	case errors.Is(f.Err, wsconn.ErrPingTimeout), errno.IsTimeout(f.Err):
-		return serverGone(Likely, s.server()+" stopped answering: the server, or the network on the way, is gone",
-			"check this computer's network connection; new connections are made by themselves")
+		return serverGone(Likely, s.server()+" stopped answering: the server or the network path to it is down",
+			"check this computer's network connection; new connections are made automatically")
 	case looksIdle(f):
 		return idleCut(f, s)
 	case f.OthersEnded > 0:
-		return serverGone(Likely, fmt.Sprintf("%s ended %s at one moment: it was restarted, or the network changed",
-			s.server(), plural(f.OthersEnded+1, "connection")), "nothing, if that happens once; else look at the server's log")
+		return serverGone(Likely, fmt.Sprintf("%s closed %s at the same moment: it was restarted, or the network changed",
+			s.server(), plural(f.OthersEnded+1, "connection")), "if it happens once, ignore it; if it recurs, check the server's log")
 	case errors.As(f.Err, &closed) && closed.Code == 1012: // service restart
-		return serverGone(Certain, s.server()+" restarts", "wait a moment: new connections are made by themselves")
+		return serverGone(Certain, s.server()+" is restarting", "wait a moment: new connections are made automatically")
 	case errors.As(f.Err, &closed):
 		return tunnelReset(s, fmt.Sprintf("%s closed the connection with WebSocket code %d", s.server(), closed.Code), Certain)
 	case !f.Answered:
-		return tunnelReset(s, "the connection to "+s.server()+" was "+how(f.Err)+" at the first bytes, before any answer", Likely)
+		return tunnelReset(s, "the connection to "+s.server()+" was "+how(f.Err)+" right at the start, before any answer", Likely)
 	}
-	return tunnelReset(s, fmt.Sprintf("the connection to %s was %s in use, after %s", s.server(), how(f.Err), spoken(f.Age)), Likely)
+	return tunnelReset(s, fmt.Sprintf("the connection to %s was %s while in use, after %s", s.server(), how(f.Err), spoken(f.Age)), Likely)
 }
 
 func how(err error) string {
@@ -129,7 +129,7 @@ func serverGone(c Confidence, sentence, fix string) Verdict {
 func tunnelReset(s ServerContext, sentence string, c Confidence) Verdict {
 	return Verdict{
 		Cause: TunnelReset, Confidence: c, Sentence: sentence,
-		Fix: "once: try again; often: look at the server's log and at what is between here and " + clean(s.Address, 50) + " (CDN, antivirus, router)",
+		Fix: "if it happens once, retry; if often, check the server's log and middleboxes on the path to " + clean(s.Address, 50) + " (CDN, antivirus, router)",
 	}
 }
 
@@ -148,7 +148,7 @@ func idleTimers() []idleTimer {
 		{60 * time.Second, "nginx's proxy_read_timeout is 60 s", "raise proxy_read_timeout in nginx", false},
 		{100 * time.Second, "Cloudflare and other CDNs allow 100 s", "", false},
 		{300 * time.Second, "V2Ray's connIdle is 300 s", raiseConnIdle, true},
-		{600 * time.Second, "V2Ray ends tunnels after 600 s (twice its connIdle)", raiseConnIdle, true},
+		{600 * time.Second, "V2Ray closes tunnels after 600 s (twice its connIdle)", raiseConnIdle, true},
 	}
 }
 
@@ -182,21 +182,21 @@ func idleCut(f TunnelFacts, s ServerContext) Verdict {
 	c, found := idleTimerOf(f.IdleFor)
 	v := Verdict{
 		Cause: TunnelIdleCut, Confidence: Likely,
-		Sentence: fmt.Sprintf("something on the way to %s ends connections that are idle for %s", s.server(), spoken(f.IdleFor)),
+		Sentence: fmt.Sprintf("something on the path to %s closes connections that are idle for %s", s.server(), spoken(f.IdleFor)),
 	}
 	switch {
 	case found:
-		v.Sentence = fmt.Sprintf("the connection to %s was ended after %s of silence: %s", s.server(), spoken(c.after), c.who)
+		v.Sentence = fmt.Sprintf("the connection to %s was closed after %s of silence: %s", s.server(), spoken(c.after), c.who)
 	case errors.Is(f.Err, vmess.ErrUnmarked):
 		return ownConnIdle(f, s)
 	case f.SeenBefore == 0:
-		v.Sentence = fmt.Sprintf("the connection to %s was ended after %s of silence", s.server(), spoken(f.IdleFor))
+		v.Sentence = fmt.Sprintf("the connection to %s was closed after %s of silence", s.server(), spoken(f.IdleFor))
 	}
 	v.Fix = keepAliveFix(c, f.IdleFor, s)
 	if f.SeenBefore > 0 {
-		v.Confidence, v.Basis = Certain, "again"
+		v.Confidence, v.Basis = Certain, "recurring"
 	} else if !found {
-		v.Fix = "once: nothing; if it comes again: " + v.Fix
+		v.Fix = "if it happens once, ignore it; if it recurs: " + v.Fix
 	}
 	return v
 }
@@ -205,8 +205,8 @@ func idleCut(f TunnelFacts, s ServerContext) Verdict {
 // alone may have such a limit of its own, which it enforces by resets.
 func ownConnIdle(f TunnelFacts, s ServerContext) Verdict {
 	v := Verdict{
-		Cause: TunnelIdleCut, Confidence: Likely, Basis: "again",
-		Sentence: fmt.Sprintf("V2Ray on %s ends connections after %s of silence, whatever the destination: its connIdle", s.server(), spoken(f.IdleFor)),
+		Cause: TunnelIdleCut, Confidence: Likely, Basis: "recurring",
+		Sentence: fmt.Sprintf("V2Ray on %s closes connections after %s of silence, whatever the destination: that is its connIdle", s.server(), spoken(f.IdleFor)),
 	}
 	if f.SeenBefore > 1 {
 		v.Confidence = Certain
@@ -219,9 +219,9 @@ func ownConnIdle(f TunnelFacts, s ServerContext) Verdict {
 func keepAliveFix(c idleTimer, idle time.Duration, s ServerContext) string {
 	switch {
 	case c.core:
-		return c.fix + ", or let the application send something now and then"
+		return c.fix + ", or let the application send something from time to time"
 	case s.Ping > 0 && s.Ping < idle:
-		return "pings do not help here: " + first(c.fix, "raise the idle limit of what stands between, or avoid it")
+		return "pings do not help here: " + first(c.fix, "raise the idle timeout of the middlebox, or avoid it")
 	}
 	every := min(30*time.Second, max(time.Second, (idle/2).Truncate(time.Second)))
 	ping := s.set("ws.ping", strconv.Quote(config.Duration(every).String()))

@@ -32,7 +32,7 @@ func wantsTLS(body []byte) bool {
 func needsTLS(s ServerContext, why string) Verdict {
 	return Verdict{
 		Cause: WSNeedsTLS, Confidence: Certain,
-		Sentence: s.server() + " " + why + ": the port wants TLS",
+		Sentence: s.server() + " " + why + ": the port requires TLS",
 		Fix:      s.set("tls.enabled", "true"),
 	}
 }
@@ -40,7 +40,7 @@ func needsTLS(s ServerContext, why string) Verdict {
 func earlyDataLost(s ServerContext) Verdict {
 	return Verdict{
 		Cause: WSEarlyDataRefused, Confidence: Certain,
-		Sentence: s.server() + " works without early data and fails with it: it is not set up for it",
+		Sentence: s.server() + " works without early data and fails with it: it is not configured for early data",
 		Fix:      s.set("ws.earlyData", "0"),
 	}
 }
@@ -61,8 +61,8 @@ func byStatus(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	case status == http.StatusSwitchingProtocols:
 		return Verdict{
 			Cause: WSNotWebSocket, Confidence: Certain,
-			Sentence: who(e) + " agrees to the upgrade, but with headers that are not a WebSocket's",
-			Fix:      "check " + s.at("ws.path") + " and what stands between: it changes the headers of the upgrade",
+			Sentence: who(e) + " accepts the upgrade, but its headers are not those of a WebSocket",
+			Fix:      "check " + s.at("ws.path") + " and the proxies in between: something changes the headers of the upgrade",
 		}
 	case status == http.StatusBadRequest, status == http.StatusUpgradeRequired:
 		return badRequest(e, s)
@@ -108,15 +108,15 @@ func notFound(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{Cause: WSNotFound, Confidence: Certain}
 	switch {
 	case isCore(e), e.Server() == "" && strings.TrimSpace(string(e.Body)) == "404 page not found":
-		v.Sentence = fmt.Sprintf("the proxy server itself answers %d: its path is not %s, or it is not for the host %s", e.Status, s.showPath(), s.showHost())
-		v.Fix = "correct " + s.at("ws.path") + ": it must be the server's, letter by letter; else " + s.at("ws.host") + ", which servers may check, too"
+		v.Sentence = fmt.Sprintf("the VMess server returned %d: its path is not %s, or it does not accept the host %s", e.Status, s.showPath(), s.showHost())
+		v.Fix = "correct " + s.at("ws.path") + ": it must match the server's exactly; otherwise correct " + s.at("ws.host") + ", which servers may also check"
 	case isPassedOn(e):
 		v.Confidence = Likely
-		v.Sentence = fmt.Sprintf("%s passes the request on, and what is behind it answers %d: it is not asked for the path that it has", who(e), e.Status)
-		v.Fix = `in nginx: "proxy_pass http://ADDRESS:PORT;" without a slash or path at its end; and ` + s.at("ws.path") + " must be V2Ray's, letter by letter"
+		v.Sentence = fmt.Sprintf("%s forwards the request, but its backend returned %d: the path that reaches it is not its own", who(e), e.Status)
+		v.Fix = `in nginx: "proxy_pass http://ADDRESS:PORT;" without a slash or path at its end; and ` + s.at("ws.path") + " must match V2Ray's path exactly"
 	default:
-		v.Sentence = fmt.Sprintf("%s answers %d: it has nothing at %s for the host %s", who(e), e.Status, s.showPath(), s.showHost())
-		v.Fix = "correct " + s.at("ws.path") + " or " + s.at("ws.host") + ": the web server has no location for them"
+		v.Sentence = fmt.Sprintf("%s returned %d: nothing is configured at %s for host %s", who(e), e.Status, s.showPath(), s.showHost())
+		v.Fix = "correct " + s.at("ws.path") + " or " + s.at("ws.host") + ": the web server has no location that matches"
 	}
 	return v
 }
@@ -126,35 +126,35 @@ func badRequest(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	body := strings.ToLower(string(e.Body))
 	switch {
 	case wantsTLS(e.Body) && !s.TLS:
-		return needsTLS(s, "answers 400, an HTTP request was sent to its HTTPS port")
+		return needsTLS(s, "returned 400, a plain HTTP request was sent to its HTTPS port")
 	case wantsTLS(e.Body):
 		v.Confidence = Certain
-		v.Sentence = "the front server opens TLS and passes plain HTTP on, but what is behind it wants TLS again"
-		v.Fix = "on the server: turn TLS off in V2Ray behind the web server, or pass on with https"
+		v.Sentence = "the reverse proxy terminates TLS and forwards plain HTTP, but the backend expects TLS"
+		v.Fix = "on the server: turn TLS off in V2Ray behind the web server, or forward with https"
 	case strings.Contains(body, "no required ssl certificate was sent"):
 		v.Cause, v.Confidence = WSForbidden, Certain
-		v.Sentence = fmt.Sprintf("%s answers %d: it requires a client certificate", who(e), e.Status)
-		v.Fix = `in nginx: turn "ssl_verify_client" off for this host; where it is for a CDN (authenticated origin pulls), connect through the CDN`
+		v.Sentence = fmt.Sprintf("%s returned %d: it requires a client certificate", who(e), e.Status)
+		v.Fix = `in nginx: turn "ssl_verify_client" off for this host; if it is meant for a CDN (authenticated origin pulls), connect through the CDN`
 	case strings.Contains(body, "request header or cookie too large"):
 		v.Confidence = Certain
-		v.Sentence = fmt.Sprintf("%s answers %d: the headers of the request are too large for it", who(e), e.Status)
+		v.Sentence = fmt.Sprintf("%s returned %d: the request headers are too large for it", who(e), e.Status)
 		v.Fix = "lower " + s.at("ws.earlyData") + `, or raise "large_client_header_buffers" in nginx`
 	case isCDN(e):
-		v.Sentence = "cloudflare answers 400: WebSockets are off there, or the port is not one of its HTTP ports"
+		v.Sentence = "Cloudflare returned 400: WebSockets are turned off, or the port is not one of its HTTP ports"
 		v.Fix = "turn WebSockets on at the CDN, and check " + s.at("port") + " and " + s.at("ws.host")
 	case e.Header.Get("Sec-Websocket-Version") != "", e.Status == http.StatusUpgradeRequired,
 		strings.Contains(body, `bad "upgrade" header`), strings.Contains(body, `bad "connection" header`):
 		v.Confidence = Certain
-		v.Sentence = fmt.Sprintf("%s answers %d: something on the way dropped the Upgrade header", who(e), e.Status)
+		v.Sentence = fmt.Sprintf("%s returned %d: something on the path removed the Upgrade header", who(e), e.Status)
 		v.Fix = `in nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"`
 	case isGos(body):
 		return unreadable(e, body, s)
 	case e.Server() == "":
-		v.Sentence = "the proxy server itself answers 400: no WebSocket upgrade reached it"
-		v.Fix = `in a web server in front pass the Upgrade and Connection headers on; check that ` + s.at("ws.path") + " is exact"
+		v.Sentence = "the VMess server returned 400: no WebSocket upgrade reached it"
+		v.Fix = `forward the Upgrade and Connection headers in the reverse proxy; check that ` + s.at("ws.path") + " is exact"
 	default:
-		v.Sentence = fmt.Sprintf("%s answers 400 to the WebSocket upgrade of %s at %s", who(e), s.showPath(), s.showHost())
-		v.Fix = "check " + s.at("ws.host") + " and " + s.at("ws.path") + ", and that the web server passes Upgrade and Connection on"
+		v.Sentence = fmt.Sprintf("%s returned 400 to the WebSocket upgrade of %s at %s", who(e), s.showPath(), s.showHost())
+		v.Fix = "check " + s.at("ws.host") + " and " + s.at("ws.path") + ", and that the web server forwards Upgrade and Connection"
 	}
 	return v
 }
@@ -166,21 +166,21 @@ func isGos(body string) bool { return strings.HasPrefix(body, "400 bad request")
 // unreadable judges such an answer: our own requests are readable.
 func unreadable(e *wsconn.HandshakeError, body string, s ServerContext) Verdict {
 	v := Verdict{Cause: WSBadRequest, Confidence: Likely}
-	setHost := `in the web server in front set Host once (nginx: one "proxy_set_header Host $host")`
+	setHost := `in the reverse proxy set Host once (nginx: one "proxy_set_header Host $host")`
 	behind := "the program behind " + who(e)
 	if e.Server() == "" {
-		behind = "the proxy server itself"
+		behind = "the VMess server"
 	}
 	switch {
 	case strings.Contains(body, "host header"):
 		v.Confidence = Certain
-		v.Sentence = behind + " answers 400: the Host header that reaches it is wrong"
+		v.Sentence = behind + " returned 400: the Host header that reaches it is wrong"
 		v.Fix = setHost + ", and check " + s.at("ws.host")
 	case e.Server() == "":
-		v.Sentence = behind + " cannot read the request (400): it expects the PROXY protocol, or gets a header twice"
-		v.Fix = `on the server: turn "acceptProxyProtocol" off, or let what is in front send it; ` + setHost
+		v.Sentence = behind + " cannot read the request (400): it expects the PROXY protocol, or receives a header twice"
+		v.Fix = `on the server: turn "acceptProxyProtocol" off, or make the reverse proxy send it; ` + setHost
 	default:
-		v.Sentence = behind + " cannot read the request (400): it gets Host twice, or expects the PROXY protocol"
+		v.Sentence = behind + " cannot read the request (400): it receives Host twice, or expects the PROXY protocol"
 		v.Fix = setHost + `; in V2Ray turn "acceptProxyProtocol" off`
 	}
 	return v
@@ -189,11 +189,11 @@ func unreadable(e *wsconn.HandshakeError, body string, s ServerContext) Verdict 
 func forbiddenUpgrade(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSForbidden, Confidence: Likely,
-		Sentence: fmt.Sprintf("%s answers %d: %s is forbidden for the host %s", who(e), e.Status, s.showPath(), s.showHost()),
+		Sentence: fmt.Sprintf("%s returned %d: %s is forbidden for host %s", who(e), e.Status, s.showPath(), s.showHost()),
 		Fix:      "check " + s.at("ws.host") + " and " + s.at("ws.path") + ", and the access rules of the web server",
 	}
 	if isCDN(e) {
-		v.Sentence = fmt.Sprintf("cloudflare answers %d for the host %s: its bot rules, or WebSockets are off", e.Status, s.showHost())
+		v.Sentence = fmt.Sprintf("Cloudflare returned %d for host %s: its bot rules block us, or WebSockets are off", e.Status, s.showHost())
 		v.Fix = "at the CDN: turn WebSockets on and exempt the path from bot and firewall rules; check " + s.at("ws.host")
 	}
 	return v
@@ -202,21 +202,21 @@ func forbiddenUpgrade(e *wsconn.HandshakeError, s ServerContext) Verdict {
 func badGateway(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSBadGateway, Confidence: Likely,
-		Sentence: fmt.Sprintf("%s answers %d: it does not reach the V2Ray behind it", who(e), e.Status),
-		Fix:      "on the server: start V2Ray, and check that proxy_pass for " + s.showPath() + " names its address and port",
+		Sentence: fmt.Sprintf("%s returned %d: it cannot reach its V2Ray backend", who(e), e.Status),
+		Fix:      "on the server: start V2Ray, and check that proxy_pass for " + s.showPath() + " points to its address and port",
 	}
 	cloudflare := map[int]string{
-		520: "the server gives it an answer it does not understand", 521: "the server refuses its connection",
-		522: "the server does not answer it", 523: "the server is out of its reach", 524: "the server answers it too late",
-		525: "its TLS handshake with the server fails", 526: "the server's certificate is invalid", 530: "it cannot resolve the server's name",
+		520: "the server's answer to it is invalid", 521: "the server refuses its connection",
+		522: "the server does not answer it", 523: "it cannot reach the server", 524: "the server answered it too late",
+		525: "its TLS handshake with the server failed", 526: "the server's certificate is invalid", 530: "it cannot resolve the server's name",
 	}[e.Status]
 	if cloudflare != "" {
 		v.Confidence = Certain
-		v.Sentence = fmt.Sprintf("%s answers %d: %s", who(e), e.Status, cloudflare)
-		v.Fix = "at the CDN: check the DNS record and the SSL mode of " + s.showHost() + "; on the server: start the web server"
+		v.Sentence = fmt.Sprintf("%s returned %d: %s", who(e), e.Status, cloudflare)
+		v.Fix = "at the CDN: check the DNS record and SSL mode of " + s.showHost() + "; on the server: start the web server"
 	}
 	if e.Status == http.StatusServiceUnavailable {
-		v.Sentence = fmt.Sprintf("%s answers 503: the V2Ray behind it is down, or no site is set up for the host %s", who(e), s.showHost())
+		v.Sentence = fmt.Sprintf("%s returned 503: its V2Ray backend is down, or no site is configured for host %s", who(e), s.showHost())
 		v.Fix = "check " + s.at("ws.host") + " and " + s.at("tls.serverName") + "; on the server: start V2Ray"
 	}
 	return v
@@ -225,8 +225,8 @@ func badGateway(e *wsconn.HandshakeError, s ServerContext) Verdict {
 func redirect(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSRedirect, Confidence: Certain,
-		Sentence: fmt.Sprintf("%s answers %d and sends us to %s", who(e), e.Status, location(e.Location())),
-		Fix:      "check " + s.at("ws.host") + " and " + s.at("ws.path") + ": they lead to a web site, not to V2Ray",
+		Sentence: fmt.Sprintf("%s returned %d and redirects to %s", who(e), e.Status, location(e.Location())),
+		Fix:      "check " + s.at("ws.host") + " and " + s.at("ws.path") + ": they lead to a website, not to V2Ray",
 	}
 	to, err := url.Parse(e.Location())
 	switch {
@@ -239,8 +239,8 @@ func redirect(e *wsconn.HandshakeError, s ServerContext) Verdict {
 		v.Fix = s.setBoth("tls.enabled", "true", "port", port)
 	case onlySlash(to, s):
 		path, _, _ := strings.Cut(s.Path, "?")
-		v.Sentence = fmt.Sprintf("%s redirects %s to %s: its location is written so", who(e), clean(path, 40), clean(to.Path, 40))
-		v.Fix = "on the server: write \"location " + clean(path, 40) + "\" as V2Ray's path is; or, if V2Ray's is the other, " +
+		v.Sentence = fmt.Sprintf("%s redirects %s to %s because of how its location is written", who(e), clean(path, 40), clean(to.Path, 40))
+		v.Fix = "on the server: write \"location " + clean(path, 40) + "\", like V2Ray's path; or, if V2Ray uses the other one, " +
 			s.set("ws.path", strconv.Quote(to.Path))
 	}
 	return v
@@ -269,30 +269,30 @@ func location(raw string) string {
 }
 
 func webSite(e *wsconn.HandshakeError, s ServerContext) Verdict {
-	what := "something else than a WebSocket"
+	what := "something other than a WebSocket"
 	if strings.Contains(e.Header.Get("Content-Type"), "html") {
 		what = "a web page"
 	}
 	return Verdict{
 		Cause: WSNotWebSocket, Confidence: Certain,
-		Sentence: fmt.Sprintf("%s answers %d with %s at %s for the host %s", who(e), e.Status, what, s.showPath(), s.showHost()),
-		Fix:      "correct " + s.at("ws.path") + " or " + s.at("ws.host") + ": a web site answers there, not V2Ray",
+		Sentence: fmt.Sprintf("%s returned %d with %s at %s for host %s", who(e), e.Status, what, s.showPath(), s.showHost()),
+		Fix:      "correct " + s.at("ws.path") + " or " + s.at("ws.host") + ": a website answers there, not V2Ray",
 	}
 }
 
 func unexpectedStatus(e *wsconn.HandshakeError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSUnexpectedStatus, Confidence: Certain,
-		Sentence: clean(fmt.Sprintf("%s answers %d %s to the WebSocket upgrade", who(e), e.Status, http.StatusText(e.Status)), 150),
-		Fix:      "check " + s.at("ws.path") + " and " + s.at("ws.host") + ", and look into the log of the web server",
+		Sentence: clean(fmt.Sprintf("%s returned %d %s to the WebSocket upgrade", who(e), e.Status, http.StatusText(e.Status)), 150),
+		Fix:      "check " + s.at("ws.path") + " and " + s.at("ws.host") + ", and the web server's log",
 	}
 	switch e.Status {
 	case http.StatusProxyAuthRequired:
-		v.Fix = "a proxy on the way wants a password: name it in " + s.at("/upstream")
+		v.Fix = "a proxy on the path requires a password: configure it in " + s.at("/upstream")
 	case http.StatusMisdirectedRequest:
 		v.Fix = "make " + s.at("tls.serverName") + " and " + s.at("ws.host") + " the same name"
 	case http.StatusTooManyRequests:
-		v.Fix = "wait a while: the web server limits how many requests it takes from this address"
+		v.Fix = "wait a while: the web server limits the request rate of this address"
 	}
 	return v
 }
@@ -303,28 +303,28 @@ func garbledUpgrade(e *wsconn.ProtocolError, s ServerContext) Verdict {
 	v := Verdict{
 		Cause: WSNotHTTP, Confidence: Certain,
 		Sentence: fmt.Sprintf("%s answers the WebSocket upgrade with %s", s.server(), what),
-		Fix:      "check " + s.at("port") + ": no web server and no V2Ray answers there",
+		Fix:      "check " + s.at("port") + ": neither a web server nor V2Ray answers there",
 	}
 	switch {
 	case isTLSRecord(e.Seen) && !s.TLS:
 		return needsTLS(s, "answers HTTP with a TLS record")
 	case isTLSRecord(e.Seen):
-		v.Fix = "on the server: TLS is on twice, in front and behind; turn one off"
+		v.Fix = "on the server: TLS is on twice, in the reverse proxy and in the backend; turn one off"
 	case isHTTP2(e.Seen):
 		return onlyHTTP2(s, "answers the WebSocket upgrade with HTTP/2", Certain)
 	case strings.HasPrefix(string(e.Seen), "HTTP/"):
-		v.Sentence = s.server() + " answers the WebSocket upgrade with broken HTTP"
-		v.Fix = "look at what stands between: it damages the answer; check " + s.at("port")
+		v.Sentence = s.server() + " answers the WebSocket upgrade with malformed HTTP"
+		v.Fix = "check the proxies in between: something corrupts the answer; also check " + s.at("port")
 	}
 	return v
 }
 
 // hangs is what to do about a server that worked a moment ago and is silent.
-const hangs = "restart the service on the server, or wait: it worked a moment ago, and hangs or is overloaded"
+const hangs = "restart the service on the server, or wait: it worked a moment ago and now hangs or is overloaded"
 
 func silentUpgrade(after time.Duration, s ServerContext, f ConnectFacts) Verdict {
 	if f.OtherTLS == Yes && !s.TLS {
-		return needsTLS(s, "is silent to plain HTTP and answers TLS")
+		return needsTLS(s, "does not answer plain HTTP but answers TLS")
 	}
 	within := "in time"
 	if after > 0 {
@@ -332,15 +332,15 @@ func silentUpgrade(after time.Duration, s ServerContext, f ConnectFacts) Verdict
 	}
 	v := Verdict{
 		Cause: WSSilent, Confidence: Certain,
-		Sentence: s.server() + " takes the connection but does not answer the WebSocket upgrade " + within,
+		Sentence: s.server() + " accepts the connection but does not answer the WebSocket upgrade " + within,
 		Fix: "check " + s.at("port") + " and " + s.at("tls.enabled") + `, and that the inbound has "network": "ws"; ` +
-			"if all are right, look at the server: it hangs or is overloaded",
+			"if all are right, check the server: it hangs or is overloaded",
 	}
 	switch {
 	case f.Worked:
 		v.Fix = hangs
 	case !s.TLS && f.OtherTLS == Unknown:
-		v.Fix = "if the server uses TLS: " + s.set("tls.enabled", "true") + "; else check " + s.at("port") + `, and that the inbound has "network": "ws"`
+		v.Fix = "if the server uses TLS: " + s.set("tls.enabled", "true") + "; otherwise check " + s.at("port") + `, and that the inbound has "network": "ws"`
 	}
 	return v
 }
@@ -356,13 +356,13 @@ func cutUpgrade(err error, s ServerContext, f ConnectFacts) Verdict {
 	return Verdict{
 		Cause: WSReset, Confidence: Certain,
 		Sentence: fmt.Sprintf("the connection to %s was %s before it answered the WebSocket upgrade", s.server(), how),
-		Fix: "check " + s.at("port") + " and " + s.at("tls.enabled") + "; a port that expects the PROXY protocol hangs up, too; " +
-			"if another network works, something on the way cuts it",
+		Fix: "check " + s.at("port") + " and " + s.at("tls.enabled") + "; a port that expects the PROXY protocol also hangs up; " +
+			"if it works from another network, something on the path blocks it",
 	}
 }
 
 // serveWebSocket says what an inbound of another transport needs.
-const serveWebSocket = `on the server: set "network": "ws" in the inbound's streamSettings, or use an inbound that has it: only WebSocket is supported here`
+const serveWebSocket = `on the server: set "network": "ws" in the inbound's streamSettings, or use an inbound that has it: only WebSocket is supported`
 
 // vmessBelow is for a port that accepted a request without a WebSocket.
 func vmessBelow(s ServerContext) Verdict {
@@ -380,11 +380,11 @@ func otherTransport(e *wsconn.HandshakeError) (v Verdict, ok bool) {
 	cache := strings.ToLower(e.Header.Get("Cache-Control"))
 	switch bare := isCore(e) && e.Header.Get("Content-Type") == ""; {
 	case e.Status == http.StatusSwitchingProtocols && e.Header.Get("Sec-Websocket-Accept") == "":
-		does = "agrees to an upgrade without WebSocket's headers, as HTTPUpgrade transports do"
+		does = "accepts an upgrade without WebSocket headers, like HTTPUpgrade transports"
 	case bare && e.Status == http.StatusNotFound && cache == "private":
-		does = `answers 404 as V2Ray's TCP with an HTTP header does ("header": {"type": "http"}), which is not WebSocket`
+		does = `returned 404 like V2Ray's TCP transport with an HTTP header ("header": {"type": "http"}), which is not WebSocket`
 	case bare && e.Status == http.StatusOK && cache == "no-store":
-		does = `answers 200 as V2Ray's HTTP/2 transport does ("network": "h2"), which is not WebSocket`
+		does = `returned 200 like V2Ray's HTTP/2 transport ("network": "h2"), which is not WebSocket`
 	default:
 		return Verdict{}, false
 	}
@@ -396,6 +396,6 @@ func onlyHTTP2(s ServerContext, does string, sure Confidence) Verdict {
 	return Verdict{
 		Cause: WSNotHTTP, Confidence: sure,
 		Sentence: s.server() + " " + does,
-		Fix:      "let the server accept HTTP/1.1 on this port: a WebSocket upgrade needs it; for V2Ray behind it: " + `"network": "ws", not h2 or gRPC`,
+		Fix:      "configure the server to accept HTTP/1.1 on this port: a WebSocket upgrade needs it; for V2Ray behind it: " + `"network": "ws", not h2 or gRPC`,
 	}
 }

@@ -18,7 +18,7 @@ func upstream(e *netdial.Error, s ServerContext) Verdict {
 	if errors.As(e.Err, &answer) {
 		return upstreamAnswer(answer, s, proxy, key)
 	}
-	v := Verdict{Cause: UpstreamFailed, Confidence: Certain, Fix: "check " + key + ", and that you are in the network the proxy belongs to"}
+	v := Verdict{Cause: UpstreamFailed, Confidence: Certain, Fix: "check " + key + ", and that you are on the network the proxy belongs to"}
 	var d *net.DNSError
 	switch {
 	case errors.Is(e.Err, netdial.ErrUpstreamScheme), errors.Is(e.Err, netdial.ErrUpstreamHost):
@@ -27,7 +27,7 @@ func upstream(e *netdial.Error, s ServerContext) Verdict {
 	case errors.Is(e.Err, netdial.ErrUpstreamLoop):
 		v.Cause = UpstreamLoop
 		v.Sentence = proxy + " is this program itself"
-		v.Fix = "name the proxy of your network as " + key + `, or leave it empty where there is none; with "env" check HTTP_PROXY and HTTPS_PROXY`
+		v.Fix = "set your network's proxy as " + key + `, or leave it empty if there is none; with "env" check HTTP_PROXY and HTTPS_PROXY`
 	case errors.As(e.Err, &d) && d.IsNotFound:
 		v.Sentence = "the name of " + proxy + " does not exist"
 	case e.Step == netdial.StepDNS:
@@ -35,11 +35,11 @@ func upstream(e *netdial.Error, s ServerContext) Verdict {
 	case e.Timeout():
 		v.Sentence = fmt.Sprintf("no answer from %s within %s", proxy, spoken(e.Took))
 	case transport.CodeOf(e.Err) == transport.CodeConnectionRefused:
-		v.Sentence = proxy + " is not there: its port refuses the connection"
+		v.Sentence = proxy + " is not running: its port refuses the connection"
 	case e.Step == netdial.StepTCP:
 		v.Sentence = proxy + " cannot be reached"
 	default:
-		v.Sentence = proxy + " ended the connection without an answer"
+		v.Sentence = proxy + " closed the connection without an answer"
 		v.Confidence = Likely
 	}
 	return v
@@ -52,14 +52,14 @@ func upstreamAnswer(a *netdial.UpstreamError, s ServerContext, proxy, key string
 	case a.Status == 0:
 		return Verdict{
 			Cause: UpstreamFailed, Confidence: Certain,
-			Sentence: proxy + " answers something else than expected: is it a proxy of that kind?",
-			Fix:      "check scheme (http or socks5), host and port of " + key,
+			Sentence: proxy + " sent an unexpected answer: is it a proxy of that type?",
+			Fix:      "check the scheme (http or socks5), host and port of " + key,
 		}
 	case a.Status == 2, a.Status >= 400 && a.Status < 500 && a.Status != 408 && a.Status != 429:
 		return Verdict{
 			Cause: UpstreamRefused, Confidence: Certain,
-			Sentence: fmt.Sprintf("%s does not connect to %s: %s", proxy, s.server(), answerText(a)),
-			Fix:      "ask for the server to be allowed there, or use a port that the proxy lets through (mostly 443) as " + s.at("port"),
+			Sentence: fmt.Sprintf("%s refuses to connect to %s: %s", proxy, s.server(), answerText(a)),
+			Fix:      "ask for the server to be allowed there, or use a port that the proxy allows (usually 443) as " + s.at("port"),
 		}
 	}
 	return Verdict{
@@ -76,12 +76,12 @@ func upstreamAuth(a *netdial.UpstreamError, proxy, key string) Verdict {
 	}
 	v := Verdict{
 		Cause: UpstreamAuth, Confidence: Certain,
-		Sentence: proxy + " wants a user name and password, or others" + offers,
+		Sentence: proxy + " requires a username and password (or rejected these)" + offers,
 		Fix:      "write them into " + key + ", before the host: USER:PASSWORD@HOST:PORT",
 	}
 	if len(a.Schemes) > 0 && !strings.Contains(strings.ToLower(strings.Join(a.Schemes, " ")), "basic") {
-		v.Sentence = proxy + " wants a kind of authentication that is not spoken here" + offers
-		v.Fix = "run a helper that speaks it, such as cntlm or px, and name that in " + key
+		v.Sentence = proxy + " requires an unsupported authentication scheme" + offers
+		v.Fix = "run a helper that supports it, such as cntlm or px, and set it in " + key
 	}
 	return v
 }

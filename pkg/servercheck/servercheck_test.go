@@ -140,7 +140,7 @@ func TestWell(t *testing.T) {
 	expect(t, check(t, parse(t, `, "aeadForced": false`), Options{LookupEnv: forced}), []string{"md5 skip MD5 clients are refused, by V2RAY_VMESS_AEAD_FORCED"})
 
 	expect(t, check(t, parse(t, `, "ws": {"path": "/a", "host": "vps.example.com"}`+keyPair(t, time.Now().AddDate(0, 2, 0), 0o600)), Options{}), []string{
-		"certificate warn for vps.example.com, good until ", "key pass ", "tls pass certificate good until ", "upgrade pass ", "aead pass ",
+		"certificate warn for vps.example.com, valid until ", "key pass ", "tls pass certificate good until ", "upgrade pass ", "aead pass ",
 	})
 	expect(t, check(t, parse(t, `, "trustedProxies": ["127.0.0.0/8"], "status": {"enabled": true, "listen": "127.0.0.1:0"}`), Options{Warnings: []string{"others can read it"}}), []string{
 		"configuration warn others can read it", "status pass ", "aead pass ",

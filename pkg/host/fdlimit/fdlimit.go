@@ -1,5 +1,5 @@
 // Package fdlimit tells how many connections the process may have at one time:
-// what the configuration says, or what the system's limit of open files
+// what the configuration says, or what the system's limit on open files
 // allows. A [Budget] holds those that are open to it.
 package fdlimit
 
@@ -44,16 +44,16 @@ func Connections(configured, files, each int) int {
 	return allowed
 }
 
-// Warning is what to log where a limit of open files allows fewer connections
+// Warning is what to log where a limit on open files allows fewer connections
 // than are configured, or than are likely to be wanted; place says where in the
 // user's file the key stands. "" is that there are enough.
 func Warning(configured, allowed int, place string) string {
 	const raise = "raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)"
 	switch {
 	case configured > allowed:
-		return fmt.Sprintf("%q%s is %d, and the limit of open files allows %d connections: %s", "limits.connections", place, configured, allowed, raise)
+		return fmt.Sprintf("%q%s is %d, and the limit on open files allows %d connections: %s", "limits.connections", place, configured, allowed, raise)
 	case configured == 0 && allowed < Few:
-		return fmt.Sprintf("the limit of open files allows %d connections at one time: for more %s", allowed, raise)
+		return fmt.Sprintf("the limit on open files allows %d connections at one time: for more %s", allowed, raise)
 	}
 	return ""
 }

@@ -46,8 +46,8 @@ func TestWarning(t *testing.T) {
 	}{
 		{0, Few, ""},
 		{10, 10, ""},
-		{0, 10, "the limit of open files allows 10 connections at one time: for more raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)"},
-		{50, 10, `"limits.connections" at c.json:1:2 is 50, and the limit of open files allows 10 connections: raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)`},
+		{0, 10, "the limit on open files allows 10 connections at one time: for more raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)"},
+		{50, 10, `"limits.connections" at c.json:1:2 is 50, and the limit on open files allows 10 connections: raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)`},
 	} {
 		if got := Warning(c.configured, c.allowed, " at c.json:1:2"); got != c.want {
 			t.Errorf("Warning(%d, %d): %s", c.configured, c.allowed, got)

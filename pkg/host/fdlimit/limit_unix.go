@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// openFiles returns the process's limit of open files. The runtime has raised
+// openFiles returns the process's limit on open files. The runtime has raised
 // the soft limit to the hard one at start.
 func openFiles() (int, bool) {
 	var l syscall.Rlimit

@@ -24,7 +24,7 @@ var (
 	ErrBadAuth = errors.New("wrong user name or password")
 	// ErrNeedsNoAuth: a SOCKS5 client offers only a user name and password,
 	// which are not configured here.
-	ErrNeedsNoAuth = errors.New("the SOCKS5 client offers only a user name and password, and none is set here")
+	ErrNeedsNoAuth = errors.New("the SOCKS5 client insists on a username and password, but the proxy has none")
 	// ErrBadRequest: the client spoke a proxy protocol, and its request is
 	// malformed or has an impossible destination. It is a *RequestError.
 	ErrBadRequest = errors.New("the request cannot be carried out")

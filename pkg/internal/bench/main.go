@@ -148,7 +148,7 @@ func chooseParts(which string) ([]part, error) {
 	return slices.DeleteFunc(all, func(p part) bool { return !slices.Contains(names, p.name) }), nil
 }
 
-// defaultTunnels is 5,000 where the limit of open files lets a proxy hold two
+// defaultTunnels is 5,000 where the limit on open files lets a proxy hold two
 // for each, and 2,000 or what there is where it does not.
 func defaultTunnels() int {
 	const usual, fewer, spare = 5000, 2000, 500

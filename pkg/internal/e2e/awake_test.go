@@ -120,7 +120,7 @@ func TestMove(t *testing.T) {
 			l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
 			wantCut(t, held, 10*time.Second)
 			l.expect(t, expected{
-				cause: "tunnel.server-gone", sentence: "stopped answering: the server, or the network on the way, is gone",
+				cause: "tunnel.server-gone", sentence: "stopped answering: the server or the network path to it is down",
 				fix: "check this computer's network connection", confidence: "likely", since: since, within: 7 * time.Second,
 			})
 		})

@@ -28,7 +28,7 @@ func TestCheckHealed(t *testing.T) {
 		remote config.Remote
 		change func(*config.Client)
 		off    time.Duration
-		cause  diagnose.Cause // "": all is well
+		cause  diagnose.Cause // "": every check passes
 		heals  string         // what run does; "" is nothing
 		status string         // of some steps
 	}{
@@ -39,7 +39,7 @@ func TestCheckHealed(t *testing.T) {
 		},
 		{
 			name: "alterId", remote: withAlterID(remoteAt(t, addr), 4), cause: diagnose.VMessAEADRequired,
-			heals: "uses VMessAEAD", status: "account:heal clock:pass destination:pass",
+			heals: "switches to VMessAEAD", status: "account:heal clock:pass destination:pass",
 		},
 		{
 			name: "both", remote: withAlterID(remoteAt(t, addr), 4), off: -time.Hour, cause: diagnose.VMessClockSkew,
@@ -47,7 +47,7 @@ func TestCheckHealed(t *testing.T) {
 		},
 		{
 			name: "early data", remote: withEarlyData(remoteAt(t, labServer{deaf: true, aeadForced: true}.start(t))), cause: diagnose.WSEarlyDataRefused,
-			heals: "goes on without early data", status: "account:heal destination:pass",
+			heals: "continues without early data", status: "account:heal destination:pass",
 		},
 		{
 			name: "clock, not to be healed", remote: remoteAt(t, addr), off: 5 * time.Minute, cause: diagnose.VMessClockSkew,
@@ -92,7 +92,7 @@ func TestCheckHealed(t *testing.T) {
 			if r.OK() != (tt.cause == "") || r.Verdict.Cause != tt.cause || back.Healed != tt.heals {
 				t.Errorf("%s", programs.String())
 			}
-			if said := strings.HasSuffix(text.String(), "\nhealed: vmess-local run works all the same: by itself it "+tt.heals+"\n"); said != (tt.heals != "") {
+			if said := strings.HasSuffix(text.String(), "\nhealed: vmess-local run works anyway: it automatically "+tt.heals+"\n"); said != (tt.heals != "") {
 				t.Errorf("people read\n%s", text.String())
 			}
 			for _, s := range strings.Fields(tt.status) {

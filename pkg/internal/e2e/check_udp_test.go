@@ -131,7 +131,7 @@ func TestCheckDatagrams(t *testing.T) {
 				}
 			}
 			if r.Verdict.Cause != tt.cause || r.OK() != (tt.status != diagnose.Fail && tt.cause == "") {
-				t.Errorf("the verdict is %q, and it is %v that all is well", r.Verdict.Cause, r.OK())
+				t.Errorf("the verdict is %q, and OK is %v", r.Verdict.Cause, r.OK())
 			}
 		})
 	}

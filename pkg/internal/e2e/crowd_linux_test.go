@@ -24,7 +24,7 @@ import (
 var crowdServer = flag.String("crowd", "ours", "whose server TestCrowd is on: ours or v2ray")
 
 const (
-	// crowdFiles is the limit of open files of each program of the crowd but the
+	// crowdFiles is the limit on open files of each program of the crowd but the
 	// client: the server has room for its ready tunnels, too.
 	crowdFiles  = 20_000
 	clientFiles = crowdFiles - 100
@@ -83,7 +83,7 @@ func TestCrowd(t *testing.T) {
 			t.Fatalf("tunnel %d was let in, with %d open files", crowdMost+1, clientFiles)
 		}
 	}
-	near.log.waitFor(t, fmt.Sprintf("error: limit.connections: a connection was turned away: %d connections are open", crowdMost))
+	near.log.waitFor(t, fmt.Sprintf("error: limit.connections: a connection was rejected: %d connections are already open", crowdMost))
 	if n := strings.Count(near.log.String(), "error: "); n != 1 {
 		t.Errorf("100 refusals take %d lines:\n%s", n, near.log)
 	}
@@ -275,7 +275,7 @@ func TestSilentCrowd(t *testing.T) {
 		log  *tail
 		text string
 	}{
-		{near.log, "error: limit.connections: a connection was turned away: "},
+		{near.log, "error: limit.connections: a connection was rejected: "},
 		{far.log, "too many connections: the limit is "},
 	} {
 		said.log.waitFor(t, said.text)

@@ -161,7 +161,7 @@ func TestFaultClockWithoutDate(t *testing.T) {
 			start := time.Now()
 			l.ask(echoOrigin(t), "hello\n", 6).wantClosed(t, soon)
 			l.expect(t, expected{
-				cause: "vmess.refused", sentence: "either the id is wrong or this computer's clock",
+				cause: "vmess.refused", sentence: "either the id or this computer's clock is wrong",
 				fix: "check this computer's clock, then", confidence: "possible", since: start, within: soon,
 			})
 		})
@@ -621,7 +621,7 @@ func TestDestinationFaults(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, labSetup{remote: remoteAt(t, addr)})
 			status, page := getVia(t, l.addr, "http://"+refused+"/")
-			if status != http.StatusBadGateway || !strings.Contains(page, "destination.refused: The server is fine") {
+			if status != http.StatusBadGateway || !strings.Contains(page, "destination.refused: The server works") {
 				t.Errorf("a browser reads %d %q, want what is wrong", status, page)
 			}
 		})

@@ -127,7 +127,7 @@ func TestFaultCertificate(t *testing.T) {
 		}, true},
 		{wayFault{
 			name: "missing intermediate", remote: good.serve(t, 1),
-			want: expected{cause: "tls.incomplete-chain", sentence: `does not send the intermediate certificate "Laboratory R3"`, fix: "let the server send the full chain (fullchain.pem", confidence: "likely"},
+			want: expected{cause: "tls.incomplete-chain", sentence: `does not send the intermediate certificate "Laboratory R3"`, fix: "configure the server to send the full chain (fullchain.pem", confidence: "likely"},
 		}, true},
 		{wayFault{
 			name: "expired", remote: expired.serve(t, 2),
@@ -135,7 +135,7 @@ func TestFaultCertificate(t *testing.T) {
 		}, false},
 		{wayFault{
 			name: "not valid yet", remote: early.serve(t, 2),
-			want: expected{cause: "tls.expired", sentence: "is not valid yet, but from " + time.Now().Add(48*time.Hour).UTC().Format(time.DateOnly), fix: "wait until then", confidence: "certain"},
+			want: expected{cause: "tls.expired", sentence: "is not valid before " + time.Now().Add(48*time.Hour).UTC().Format(time.DateOnly), fix: "wait until then", confidence: "certain"},
 		}, false},
 		{wayFault{
 			name: "other name", remote: other.serve(t, 2),
@@ -147,7 +147,7 @@ func TestFaultCertificate(t *testing.T) {
 		}, true},
 		{wayFault{
 			name: "pin mismatch", remote: with(good.serve(t, 2), oldPin),
-			want: expected{cause: "tls.pin-mismatch", sentence: "is none of those pinned", fix: `only if you renewed it: set "tls.pin": ["` + good.pin() + `"] at config.json:`, confidence: "certain"},
+			want: expected{cause: "tls.pin-mismatch", sentence: "is not one of the pinned ones", fix: `only if you renewed it: set "tls.pin": ["` + good.pin() + `"] at config.json:`, confidence: "certain"},
 		}, true},
 		{wayFault{
 			name: "our clock is ahead", remote: good.serve(t, 2), setup: labSetup{now: clockOff(years)},

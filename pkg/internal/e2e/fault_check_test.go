@@ -85,7 +85,7 @@ func TestCheck(t *testing.T) {
 		remote config.Remote
 		args   []string
 		client bool   // one runs beside it
-		cause  string // "": all is well
+		cause  string // "": every check passes
 		fix    string
 		status string // of some steps
 	}{
@@ -160,7 +160,7 @@ func TestCheck(t *testing.T) {
 			}
 			switch {
 			case tt.cause == "":
-				if !r.OK || r.Verdict != nil || !strings.HasSuffix(people.stdout, "\nall is well\n") {
+				if !r.OK || r.Verdict != nil || !strings.HasSuffix(people.stdout, "\nall checks passed\n") {
 					t.Errorf("%+v\n%s", r, people.stdout)
 				}
 			case r.OK || r.Verdict == nil || r.Verdict.Cause != tt.cause || !strings.Contains(r.Verdict.Fix, tt.fix):
@@ -197,10 +197,10 @@ fix: add "port" (a whole number, without quotes) at config.json:1:12
 fix: correct the text at config.json:3:2
 `},
 		{name: "others could use it", text: `{"listen": "0.0.0.0:1080", ` + server + `}`, want: `error: listen.needs-auth: config.json:1:12: listen: others can reach this address; saw "0.0.0.0:1080"
-fix: set auth.username and auth.password, or write a loopback address like 127.0.0.1:1080 at config.json:1:12
+fix: set auth.username and auth.password, or use a loopback address like 127.0.0.1:1080 at config.json:1:12
 `},
 		{name: "unreadable", args: []string{"-c", "absent.json"}, want: `error: config.unreadable: absent.json: the file cannot be read: no such file or directory
-fix: name the right file with -c, or write one: vmess-local link import LINK -o absent.json
+fix: pass the right file with -c, or create one: vmess-local link import LINK -o absent.json
 `},
 		{name: "no file of authorities", text: `{"server": {"address": "vps.example", "port": 1, "id": "5ec2e700-0000-4000-8000-000000000001", "tls": {"caFile": "absent.pem"}}}`, want: `error: config.value: config.json:1:114: server.tls.caFile: read the CA file: open absent.pem: no such file or directory
 fix: write a file of certificates in PEM form at config.json:1:114
@@ -271,9 +271,9 @@ func TestCheckWarns(t *testing.T) {
 			if err := r.WriteText(&text); err != nil {
 				t.Fatal(err)
 			}
-			last, want := "all is well\n", diagnose.Pass
+			last, want := "all checks passed\n", diagnose.Pass
 			if tt.want != "" {
-				last, want = "it works; mend what is marked warn\n", diagnose.Warn
+				last, want = "it works, but fix what is marked warn\n", diagnose.Warn
 			}
 			if step := r.Steps[0]; step.Status != want || !strings.Contains(step.Detail, tt.want) || !r.OK() || !strings.HasSuffix(text.String(), last) {
 				t.Errorf("%v %q:\n%s", step.Status, step.Detail, &text)

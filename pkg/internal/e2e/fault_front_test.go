@@ -49,7 +49,7 @@ func TestFaultFront(t *testing.T) {
 		},
 		{
 			name: "proxy_pass with a slash", remote: remoteAt(t, mapped), code: replyGeneral,
-			want: expected{cause: "ws.not-found", sentence: "passes the request on, and what is behind it answers 404", fix: "proxy_pass", confidence: "likely"},
+			want: expected{cause: "ws.not-found", sentence: "forwards the request, but its backend returned 404", fix: "proxy_pass", confidence: "likely"},
 		},
 		{
 			name: "a location with a slash", remote: remoteAt(t, slash), code: replyGeneral,
@@ -126,7 +126,7 @@ func TestFaultTransport(t *testing.T) {
 		tcp("TCP and TLS", overTLS(remoteAt(t, overTCPAndTLS), certs)),
 		{
 			name: "TCP with an HTTP header", remote: remoteAt(t, withHeader), code: replyGeneral,
-			want: expected{cause: "ws.not-websocket", sentence: "TCP with an HTTP header", fix: `"network": "ws"`, confidence: "likely"},
+			want: expected{cause: "ws.not-websocket", sentence: "TCP transport with an HTTP header", fix: `"network": "ws"`, confidence: "likely"},
 		},
 		{
 			name: "HTTP/2", remote: with(remoteAt(t, overHTTP2), func(r *config.Remote) { r.WS.Host = "h2.example" }), code: replyGeneral,
@@ -134,7 +134,7 @@ func TestFaultTransport(t *testing.T) {
 		},
 		{
 			name: "HTTPUpgrade", remote: remoteAt(t, rawAnswer(t, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")), code: replyGeneral,
-			want: expected{cause: "ws.not-websocket", sentence: "as HTTPUpgrade transports do", fix: `"network": "ws"`, confidence: "likely"},
+			want: expected{cause: "ws.not-websocket", sentence: "like HTTPUpgrade transports", fix: `"network": "ws"`, confidence: "likely"},
 		},
 	} {
 		t.Run(f.name, f.run)

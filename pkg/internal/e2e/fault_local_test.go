@@ -85,12 +85,12 @@ func TestFaultLocal(t *testing.T) {
 		{
 			"half a greeting", hasty,
 			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x05") },
-			expected{cause: "local.bad-handshake", sentence: "made no whole request in time", fix: "set that program to SOCKS5", within: time.Second},
+			expected{cause: "local.bad-handshake", sentence: "did not send a complete request in time", fix: "set that program to SOCKS5", within: time.Second},
 		},
 		{
 			"a password though none is set", nil,
 			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x05\x01\x02") },
-			expected{cause: "local.needs-no-auth", sentence: "offers only a user name and password, and none is set here", fix: "remove the user name and password from that program's proxy settings"},
+			expected{cause: "local.needs-no-auth", sentence: "insists on a username and password, but the proxy has none", fix: "remove the username and password from that program's proxy settings"},
 		},
 		{
 			"GSSAPI", nil,
@@ -100,24 +100,24 @@ func TestFaultLocal(t *testing.T) {
 		{
 			"port 0", nil,
 			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x05\x01\x00\x05\x01\x00\x03\x01a\x00\x00") },
-			expected{cause: "local.bad-request", sentence: "asked by SOCKS5 for a destination that is not valid: the port is 0", fix: "correct the host name and port that program connects to"},
+			expected{cause: "local.bad-request", sentence: "asked over SOCKS5 for an invalid destination: the port is 0", fix: "correct the host name and port that program connects to"},
 		},
 		{
 			"a name with a space", nil,
 			func(c net.Conn, _ string) {
 				_, _ = io.WriteString(c, "\x05\x01\x00\x05\x01\x00\x03\x09some name\x00\x50")
 			},
-			expected{cause: "local.bad-request", sentence: "asked by SOCKS5 for a destination that is not valid: the host name may hold only", fix: "correct the host name and port"},
+			expected{cause: "local.bad-request", sentence: "asked over SOCKS5 for an invalid destination: the host name may hold only", fix: "correct the host name and port"},
 		},
 		{
 			"SOCKS4a and port 0", nil,
 			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x04\x01\x00\x00\x00\x00\x00\x01\x00a\x00") },
-			expected{cause: "local.bad-request", sentence: "asked by SOCKS4 for a destination that is not valid: the port is 0", fix: "correct the host name and port"},
+			expected{cause: "local.bad-request", sentence: "asked over SOCKS4 for an invalid destination: the port is 0", fix: "correct the host name and port"},
 		},
 		{
 			"CONNECT and port 0", nil,
 			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "CONNECT a:0 HTTP/1.1\r\nHost: a:0\r\n\r\n") },
-			expected{cause: "local.bad-request", sentence: "asked by HTTP for a destination that is not valid: the port is 0", fix: "correct the host name and port"},
+			expected{cause: "local.bad-request", sentence: "asked over HTTP for an invalid destination: the port is 0", fix: "correct the host name and port"},
 		},
 		{
 			"a URL with a space", nil,
@@ -129,7 +129,7 @@ func TestFaultLocal(t *testing.T) {
 			func(c net.Conn, _ string) {
 				_, _ = io.WriteString(c, "\x05\x01\x00\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x50")
 			},
-			expected{cause: "local.bad-handshake", sentence: "a SOCKS command that is not supported", fix: "BIND cannot be carried"},
+			expected{cause: "local.bad-handshake", sentence: "a SOCKS command that is not supported", fix: "VMess cannot carry BIND"},
 		},
 		{
 			"UDP that is off", func(c *config.Client) { c.UDP.Mode = "off" },
@@ -141,17 +141,17 @@ func TestFaultLocal(t *testing.T) {
 		{
 			"the proxy itself", nil,
 			func(c net.Conn, proxy string) { _ = connectRequest(c, proxy) },
-			expected{cause: "local.bad-handshake", sentence: "asked the proxy for a connection to the proxy itself", fix: "exempt 127.0.0.1:"},
+			expected{cause: "local.bad-handshake", sentence: "asked the proxy to connect to the proxy itself", fix: "exempt 127.0.0.1:"},
 		},
 		{
 			"wrong password", guarded,
 			func(c net.Conn, _ string) { _, _ = io.WriteString(c, "\x05\x01\x02\x01\x07someone\x055ec2e") },
-			expected{cause: "local.bad-auth", sentence: "gave a wrong user name or password, or none", fix: `enter the user name and password of "auth" at config.json:`},
+			expected{cause: "local.bad-auth", sentence: "sent a wrong username or password, or none", fix: `enter the username and password of "auth" at config.json:`},
 		},
 		{
 			"no password", guarded,
 			func(c net.Conn, _ string) { _ = connectRequest(c, "somewhere.example:80") },
-			expected{cause: "local.bad-auth", sentence: "or none", fix: `enter the user name and password of "auth" at config.json:`},
+			expected{cause: "local.bad-auth", sentence: "or none", fix: `enter the username and password of "auth" at config.json:`},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -306,7 +306,7 @@ func TestFaultTooMany(t *testing.T) {
 		}
 	}
 	l.expect(t, expected{
-		cause: "limit.connections", sentence: "a connection was turned away: 5 connections are open, which is the limit",
+		cause: "limit.connections", sentence: "a connection was rejected: 5 connections are already open, which is the limit",
 		fix: `raise "limits.connections" at config.json:`, confidence: "certain", since: since, within: time.Second,
 	})
 	for _, c := range held {

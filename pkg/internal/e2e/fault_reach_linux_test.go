@@ -20,7 +20,7 @@ func TestFaultUnreachable(t *testing.T) {
 		},
 		{
 			name: "no way", remote: remoteAt(t, "127.255.255.255:80"), code: replyNetwork, // a broadcast address
-			want: expected{cause: "tcp.unreachable", sentence: "there is no way from here", fix: "check this computer's network connection", confidence: "certain"},
+			want: expected{cause: "tcp.unreachable", sentence: "there is no route from this computer", fix: "check this computer's network connection", confidence: "certain"},
 		},
 	} {
 		t.Run(f.name, f.run)

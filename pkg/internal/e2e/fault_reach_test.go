@@ -57,7 +57,7 @@ func TestFaultDNS(t *testing.T) {
 		},
 		{
 			name: "resolver down", remote: named(ours), setup: labSetup{resolver: down}, change: shortly, code: replyHost,
-			want: expected{cause: "dns.timeout", sentence: "192.0.2.53:53 does not answer when asked for vps.example", fix: "check that this computer is online", confidence: "certain", within: shortDial},
+			want: expected{cause: "dns.timeout", sentence: "192.0.2.53:53 did not answer the query for vps.example", fix: "check that this computer is online", confidence: "certain", within: shortDial},
 		},
 	} {
 		t.Run(f.name, f.run)
@@ -82,7 +82,7 @@ func TestFaultTCP(t *testing.T) {
 	for _, f := range []wayFault{
 		{
 			name: "refused", remote: remoteAt(t, freePort(t)), code: replyConnRefused,
-			want: expected{cause: "tcp.refused", sentence: "refuses the connection: nothing listens on that port", fix: `check "port" at config.json:`, confidence: "certain"},
+			want: expected{cause: "tcp.refused", sentence: "refuses the connection: nothing is listening on that port", fix: `check "port" at config.json:`, confidence: "certain"},
 		},
 		{
 			name: "reset before the answer", remote: remoteAt(t, resets), code: replyGeneral,
@@ -98,7 +98,7 @@ func TestFaultTCP(t *testing.T) {
 		},
 		{
 			name: "silent", remote: remoteAt(t, silent), change: shortly, code: replyHost,
-			want: expected{cause: "ws.silent", sentence: "takes the connection but does not answer the WebSocket upgrade", fix: `check "port" at config.json:`, within: shortDial + lookTime},
+			want: expected{cause: "ws.silent", sentence: "accepts the connection but does not answer the WebSocket upgrade", fix: `check "port" at config.json:`, within: shortDial + lookTime},
 		},
 		{
 			name: "silent to TLS", remote: with(remoteAt(t, silent), withTLS), change: shortly, code: replyHost,
@@ -181,15 +181,15 @@ func TestFaultUpstream(t *testing.T) {
 	for _, f := range []wayFault{
 		{
 			name: "not there", remote: ours, change: via(freePort(t)), code: replyConnRefused,
-			want: expected{cause: "upstream.failed", sentence: "is not there: its port refuses the connection", fix: `check "upstream" at config.json:`, confidence: "certain"},
+			want: expected{cause: "upstream.failed", sentence: "is not running: its port refuses the connection", fix: `check "upstream" at config.json:`, confidence: "certain"},
 		},
 		{
 			name: "407", remote: ours, change: via(connectProxy(t, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n")), code: replyGeneral,
-			want: expected{cause: "upstream.auth", sentence: "wants a user name and password, or others", fix: `write them into "upstream" at config.json:`, confidence: "certain"},
+			want: expected{cause: "upstream.auth", sentence: "requires a username and password (or rejected these)", fix: `write them into "upstream" at config.json:`, confidence: "certain"},
 		},
 		{
 			name: "407 of a kind not spoken", remote: ours, change: via(connectProxy(t, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n")), code: replyGeneral,
-			want: expected{cause: "upstream.auth", sentence: "not spoken here", fix: "run a helper that speaks it"},
+			want: expected{cause: "upstream.auth", sentence: "unsupported authentication scheme", fix: "run a helper that supports it"},
 		},
 		{
 			name: "403", remote: ours, change: via(connectProxy(t, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")), code: replyGeneral,
@@ -210,11 +210,11 @@ func TestFaultUpstream(t *testing.T) {
 		},
 		{
 			name: "no HTTP, and echoes", remote: ours, change: via(echoProxy(t, "BASIC\r\n")), code: replyGeneral,
-			want: expected{cause: "upstream.failed", sentence: "answers something else than expected"},
+			want: expected{cause: "upstream.failed", sentence: "sent an unexpected answer"},
 		},
 		{
 			name: "broken HTTP that echoes", remote: ours, change: via(echoProxy(t, "HTTP/1.1 BASIC\r\n\r\n")), code: replyGeneral,
-			want: expected{cause: "upstream.failed", sentence: "answers something else than expected"},
+			want: expected{cause: "upstream.failed", sentence: "sent an unexpected answer"},
 		},
 	} {
 		t.Run(f.name, func(t *testing.T) {

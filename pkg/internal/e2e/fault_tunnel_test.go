@@ -80,12 +80,12 @@ func TestFaultIdleCut(t *testing.T) {
 			wantCut(t, l.hold(t, origin), silence+2*time.Second)
 		}
 		first := l.awaitCause(t, "tunnel.idle-cut")
-		if first.Confidence != "likely" || !strings.Contains(first.Msg, "was ended after 2 s of silence") {
+		if first.Confidence != "likely" || !strings.Contains(first.Msg, "was closed after 2 s of silence") {
 			t.Errorf("the first time: %+v", first)
 		}
 		r := l.await(t, "a certain idle cut", func(r record) bool { return r.Cause == "tunnel.idle-cut" && r.Confidence == "certain" })
 		t.Logf("%s [%s]; fix: %s", r.Msg, r.Confidence, r.Fix)
-		if !strings.Contains(r.Msg, "ends connections that are idle for 2 s") || !strings.Contains(r.Fix, `set "ws.ping": "1s" at config.json:`) {
+		if !strings.Contains(r.Msg, "closes connections that are idle for 2 s") || !strings.Contains(r.Fix, `set "ws.ping": "1s" at config.json:`) {
 			t.Errorf("%+v", r)
 		}
 		l.wantFailures(t, 2)
@@ -107,7 +107,7 @@ func TestFaultIdleCut(t *testing.T) {
 			_ = c.Close()
 		}
 		r := l.await(t, "a certain idle cut", func(r record) bool { return r.Cause == "tunnel.idle-cut" && r.Confidence == "certain" })
-		if !strings.Contains(r.Msg, "ends connections that are idle for 2 s") {
+		if !strings.Contains(r.Msg, "closes connections that are idle for 2 s") {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -213,8 +213,8 @@ func TestFaultRestart(t *testing.T) {
 		wantCut(t, c, 2*time.Second)
 	}
 	l.expect(t, expected{
-		cause: "tunnel.server-gone", sentence: "ended 2 connections at one moment: it was restarted, or the network changed",
-		fix: "nothing, if that happens once", confidence: "likely", since: since, within: time.Second,
+		cause: "tunnel.server-gone", sentence: "closed 2 connections at the same moment: it was restarted, or the network changed",
+		fix: "if it happens once, ignore it", confidence: "likely", since: since, within: time.Second,
 	})
 	l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
 	l.wantFailures(t, 1)
@@ -231,7 +231,7 @@ func TestFaultTunnelReset(t *testing.T) {
 	far.cut()
 	wantCut(t, one, 2*time.Second)
 	l.expect(t, expected{
-		cause: "tunnel.reset", sentence: "was reset in use, after", fix: "once: try again; often: look at the server's log",
+		cause: "tunnel.reset", sentence: "was reset while in use, after", fix: "if it happens once, retry; if often, check the server's log",
 		confidence: "likely", since: since, within: time.Second,
 	})
 	l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
@@ -284,7 +284,7 @@ func TestFaultMuxTunnelReset(t *testing.T) {
 				wantCut(t, c, 2*time.Second)
 			}
 			l.expect(t, expected{
-				cause: "tunnel.reset", sentence: "was reset in use, after", fix: "once: try again; often: look at the server's log",
+				cause: "tunnel.reset", sentence: "was reset while in use, after", fix: "if it happens once, retry; if often, check the server's log",
 				confidence: "likely", since: since, within: time.Second,
 			})
 			l.ask(echo, "hello\n", 6).wantData(t, "hello\n")
@@ -357,7 +357,7 @@ func TestFaultResetAtFirstFrame(t *testing.T) {
 			since := time.Now()
 			l.ask(echo, "hello\n", 6).wantClosed(t, 3*time.Second)
 			l.expect(t, expected{
-				cause: "tunnel.reset", sentence: "was reset at the first bytes, before any answer",
+				cause: "tunnel.reset", sentence: "was reset right at the start, before any answer",
 				fix: "look at the server's log and at what is between here and 127.0.0.1", confidence: "likely", since: since, within: 4 * time.Second,
 			})
 			if tt.resets == 1 {

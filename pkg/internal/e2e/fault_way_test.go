@@ -155,7 +155,7 @@ func TestFaultUpgrade(t *testing.T) {
 		},
 		{
 			name: "403 of Cloudflare", remote: remoteAt(t, rawAnswer(t, webPage("403 Forbidden", "cloudflare", "<html>no"))), code: replyGeneral,
-			want: expected{cause: "ws.forbidden", sentence: "cloudflare answers 403", fix: "at the CDN: turn WebSockets on", confidence: "likely"},
+			want: expected{cause: "ws.forbidden", sentence: "Cloudflare returned 403", fix: "at the CDN: turn WebSockets on", confidence: "likely"},
 		},
 		{
 			name: "400 of a web server", remote: remoteAt(t, rawAnswer(t, webPage("400 Bad Request", "Apache", "<html>no"))), code: replyGeneral,
@@ -236,27 +236,27 @@ func TestFaultUpgradeV2ray(t *testing.T) {
 		},
 		{
 			name: "wrong Host, nginx", remote: with(remoteAt(t, front), hostOf("wrong.example")), code: replyGeneral,
-			want: expected{cause: "ws.not-found", sentence: "it has nothing at " + wsPath + " for the host wrong.example", fix: `or "ws.host" at config.json:`},
+			want: expected{cause: "ws.not-found", sentence: "nothing is configured at " + wsPath + " for host wrong.example", fix: `or "ws.host" at config.json:`},
 		},
 		{
 			name: "upgrade headers dropped by nginx", remote: remoteAt(t, bare), code: replyGeneral,
-			want: expected{cause: "ws.bad-request", sentence: "dropped the Upgrade header", fix: "proxy_set_header Upgrade $http_upgrade", confidence: "certain"},
+			want: expected{cause: "ws.bad-request", sentence: "removed the Upgrade header", fix: "proxy_set_header Upgrade $http_upgrade", confidence: "certain"},
 		},
 		{
 			name: "502", remote: remoteAt(t, dead), code: replyGeneral,
-			want: expected{cause: "ws.bad-gateway", sentence: "answers 502: it does not reach the V2Ray behind it", fix: "on the server: start V2Ray, and check that proxy_pass"},
+			want: expected{cause: "ws.bad-gateway", sentence: "returned 502: it cannot reach its V2Ray backend", fix: "on the server: start V2Ray, and check that proxy_pass"},
 		},
 		{
 			name: "503", remote: remoteAt(t, closed), code: replyGeneral,
-			want: expected{cause: "ws.bad-gateway", sentence: "answers 503", fix: "start V2Ray"},
+			want: expected{cause: "ws.bad-gateway", sentence: "returned 503", fix: "start V2Ray"},
 		},
 		{
 			name: "301 to https", remote: remoteAt(t, moved), code: replyGeneral,
-			want: expected{cause: "ws.redirect", sentence: "answers 301 and sends us to https://", fix: `set "tls.enabled": true at config.json:`, confidence: "certain"},
+			want: expected{cause: "ws.redirect", sentence: "returned 301 and redirects to https://", fix: `set "tls.enabled": true at config.json:`, confidence: "certain"},
 		},
 		{
 			name: "200 with a page", remote: remoteAt(t, site), code: replyGeneral,
-			want: expected{cause: "ws.not-websocket", sentence: "answers 200 with a web page at " + wsPath, fix: `correct "ws.path" at config.json:`, confidence: "certain"},
+			want: expected{cause: "ws.not-websocket", sentence: "returned 200 with a web page at " + wsPath, fix: `correct "ws.path" at config.json:`, confidence: "certain"},
 		},
 	} {
 		t.Run(f.name, f.run)
@@ -306,7 +306,7 @@ func TestFaultTLSOrNot(t *testing.T) {
 	needsTLS := func(name, addr string) wayFault {
 		return wayFault{
 			name: "ws to TLS, " + name, remote: remoteAt(t, addr), code: replyGeneral,
-			want: expected{cause: "ws.needs-tls", sentence: "the port wants TLS", fix: `set "tls.enabled": true at config.json:`, confidence: "certain"},
+			want: expected{cause: "ws.needs-tls", sentence: "the port requires TLS", fix: `set "tls.enabled": true at config.json:`, confidence: "certain"},
 		}
 	}
 	notTLS := func(name, addr string) wayFault {

@@ -44,7 +44,7 @@ func TestFewFiles(t *testing.T) {
 			time.Sleep(time.Millisecond) // no more than what the socket keeps
 		}
 	}
-	near.log.waitFor(t, "error: limit.connections: too many files are open: the system allows this program no more connections")
+	near.log.waitFor(t, "error: limit.connections: too many open files: the system allows this program no more connections")
 	held := make([]*net.TCPConn, 0, 20)
 	for range cap(held) {
 		c := mustDialVia(t, near.addr, echo)
@@ -83,7 +83,7 @@ func TestVeryFewFiles(t *testing.T) {
 	cfg.Status.Enabled, cfg.Status.Listen = true, freePort(t)
 	near := readyClient(t, start(t, withFiles(ours(t, "vmess-local", config.MarshalClient(cfg), nil), files)))
 	for _, p := range []*end{far, near} {
-		p.log.waitFor(t, "warning: the limit of open files allows ")
+		p.log.waitFor(t, "warning: the limit on open files allows ")
 		p.log.waitFor(t, "raise the hard limit (ulimit -Hn 4096, or LimitNOFILE=4096 of a service)")
 	}
 	held := make([]*net.TCPConn, 0, carry)

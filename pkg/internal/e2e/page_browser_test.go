@@ -34,7 +34,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 	w.until(`((r) => r.cells[0].innerText.includes(":` + port + `") && r.cells[2].innerText === "6 B" && r.cells[3].innerText === "6 B")($("open").rows[0])`)
 
 	w.press(`$("check")`)
-	w.until(`$("steps").innerText.includes("account: pass") && $("steps").lastChild.innerText.trim() === "all is well"`)
+	w.until(`$("steps").innerText.includes("account: pass") && $("steps").lastChild.innerText.trim() === "all checks passed"`)
 	w.until(`document.activeElement.id === "check" && $("check").ariaDisabled === "false"`)
 	w.press(`document.querySelector("#servers button")`)
 	w.until(`$("servers").innerText.includes("vmess://") && document.querySelector(".qr svg path")?.getAttribute("d").length > 1000`)
