@@ -43,7 +43,7 @@ func TestCheckHealed(t *testing.T) {
 		},
 		{
 			name: "both", remote: withAlterID(remoteAt(t, addr), 4), off: -time.Hour, cause: diagnose.VMessClockSkew,
-			heals: "uses VMessAEAD and signs with the server's time", status: "account:heal clock:heal destination:pass",
+			heals: "switches to VMessAEAD and signs with the server's time", status: "account:heal clock:heal destination:pass",
 		},
 		{
 			name: "early data", remote: withEarlyData(remoteAt(t, labServer{deaf: true, aeadForced: true}.start(t))), cause: diagnose.WSEarlyDataRefused,

@@ -151,11 +151,11 @@ func TestFaultCertificate(t *testing.T) {
 		}, true},
 		{wayFault{
 			name: "our clock is ahead", remote: good.serve(t, 2), setup: labSetup{now: clockOff(years)},
-			want: expected{cause: "vmess.clock-skew", sentence: "this computer's clock is 730 days ahead: by it the certificate expired on", fix: "set this computer's clock"},
+			want: expected{cause: "vmess.clock-skew", sentence: "this computer's clock is 730 days ahead: according to it the certificate expired on", fix: "set this computer's clock"},
 		}, false},
 		{wayFault{
 			name: "our clock is behind", remote: good.serve(t, 2), setup: labSetup{now: clockOff(-years)},
-			want: expected{cause: "vmess.clock-skew", sentence: "this computer's clock is 730 days behind: by it the certificate is not valid yet, but from", fix: "set this computer's clock"},
+			want: expected{cause: "vmess.clock-skew", sentence: "this computer's clock is 730 days behind: according to it the certificate is not valid before", fix: "set this computer's clock"},
 		}, false},
 	} {
 		f.code = replyGeneral

@@ -44,7 +44,7 @@ func TestFaultPortInUse(t *testing.T) {
 	}
 	t.Log(err)
 	want := regexp.MustCompile(`^listen\.in-use: (.*) already listens on ` + regexp.QuoteMeta(taken) +
-		`\nfix: stop that program, or set "(127\.0\.0\.1:\d+)" as "listen" at config\.json:2:13: it is free$`)
+		`\nfix: stop that program, or set "listen" at config\.json:2:13 to "(127\.0\.0\.1:\d+)", which is free$`)
 	m := want.FindStringSubmatch(err.Error())
 	if m == nil {
 		t.Fatalf("it says\n%v\nwant\n%s", err, want)

@@ -49,7 +49,7 @@ func TestFaultDNS(t *testing.T) {
 	for _, f := range []wayFault{
 		{
 			name: "not found", remote: named(ours), setup: labSetup{resolver: answers(noSuch)}, code: replyHost,
-			want: expected{cause: "dns.not-found", sentence: "192.0.2.53:53 says that the name vps.example does not exist", fix: `correct "address" at config.json:`, confidence: "certain"},
+			want: expected{cause: "dns.not-found", sentence: "192.0.2.53:53 reports that the name vps.example does not exist", fix: `correct "address" at config.json:`, confidence: "certain"},
 		},
 		{
 			name: "SERVFAIL", remote: named(ours), setup: labSetup{resolver: answers(servfail)}, code: replyHost,
@@ -202,7 +202,7 @@ func TestFaultUpstream(t *testing.T) {
 		// The laboratory's audit searches what these bring about for what they echo.
 		{
 			name: "407 that echoes", remote: ours, change: via(echoProxy(t, "HTTP/1.1 407 denied for CREDENTIALS\r\nProxy-Authenticate: BASIC\r\nContent-Length: 0\r\n\r\n")), code: replyGeneral,
-			want: expected{cause: "upstream.auth", sentence: "not spoken here (it offers another)"},
+			want: expected{cause: "upstream.auth", sentence: "unsupported authentication scheme (it offers another)"},
 		},
 		{
 			name: "403 that echoes", remote: ours, change: via(echoProxy(t, "HTTP/1.1 403 BASIC\r\nContent-Length: 0\r\n\r\n")), code: replyGeneral,

@@ -358,7 +358,7 @@ func TestFaultResetAtFirstFrame(t *testing.T) {
 			l.ask(echo, "hello\n", 6).wantClosed(t, 3*time.Second)
 			l.expect(t, expected{
 				cause: "tunnel.reset", sentence: "was reset right at the start, before any answer",
-				fix: "look at the server's log and at what is between here and 127.0.0.1", confidence: "likely", since: since, within: 4 * time.Second,
+				fix: "check the server's log and middleboxes on the path to 127.0.0.1", confidence: "likely", since: since, within: 4 * time.Second,
 			})
 			if tt.resets == 1 {
 				l.ask(echo, "hello\n", 6).wantData(t, "hello\n")

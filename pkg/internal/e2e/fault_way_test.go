@@ -147,7 +147,7 @@ func TestFaultUpgrade(t *testing.T) {
 	for _, f := range []wayFault{
 		{
 			name: "wrong path, our server", remote: with(remoteAt(t, ours), otherPath), code: replyGeneral,
-			want: expected{cause: "ws.not-found", sentence: "the proxy server itself answers 404: its path is not /other", fix: `correct "ws.path" at config.json:`, confidence: "certain"},
+			want: expected{cause: "ws.not-found", sentence: "the VMess server returned 404: its path is not /other", fix: `correct "ws.path" at config.json:`, confidence: "certain"},
 		},
 		{
 			name: "wrong Host, our server", remote: with(remoteAt(t, ourHost), func(r *config.Remote) { r.WS.Host = "wrong.example" }), code: replyGeneral,
@@ -159,7 +159,7 @@ func TestFaultUpgrade(t *testing.T) {
 		},
 		{
 			name: "400 of a web server", remote: remoteAt(t, rawAnswer(t, webPage("400 Bad Request", "Apache", "<html>no"))), code: replyGeneral,
-			want: expected{cause: "ws.bad-request", sentence: "Apache answers 400", fix: `check "ws.host"`},
+			want: expected{cause: "ws.bad-request", sentence: "Apache returned 400", fix: `check "ws.host"`},
 		},
 		{
 			name: "521 of Cloudflare", remote: remoteAt(t, rawAnswer(t, webPage("521 ", "cloudflare", "<html>no"))), code: replyGeneral,
@@ -172,15 +172,15 @@ func TestFaultUpgrade(t *testing.T) {
 		// The laboratory's audit searches what these bring about for the token.
 		{
 			name: "a Server that echoes", remote: with(remoteAt(t, rawAnswer(t, webPage("403 Forbidden", "edge "+token, "<html>no"))), withToken), code: replyGeneral,
-			want: expected{cause: "ws.forbidden", sentence: "edge … answers 403"},
+			want: expected{cause: "ws.forbidden", sentence: "edge … returned 403"},
 		},
 		{
 			name: "a Location that echoes", remote: with(remoteAt(t, rawAnswer(t, "HTTP/1.1 302 Found\r\nLocation: http://edge.example/5EC2E7edge/"+url.PathEscape(token)+"\r\nContent-Length: 0\r\n\r\n")), withToken), code: replyGeneral,
-			want: expected{cause: "ws.redirect", sentence: "sends us to http://edge.example/"},
+			want: expected{cause: "ws.redirect", sentence: "redirects to http://edge.example/"},
 		},
 		{
 			name: "a broken line that echoes", remote: with(remoteAt(t, rawAnswer(t, "HTTP/1.1 403 Forbidden\r\n"+token+"\r\n\r\n")), withToken), code: replyGeneral,
-			want: expected{cause: "ws.not-http", sentence: "broken HTTP"},
+			want: expected{cause: "ws.not-http", sentence: "malformed HTTP"},
 		},
 		{
 			name: "no HTTP, and echoes", remote: with(remoteAt(t, rawAnswer(t, token+"\r\n")), withToken), code: replyGeneral,
@@ -228,11 +228,11 @@ func TestFaultUpgradeV2ray(t *testing.T) {
 	for _, f := range []wayFault{
 		{
 			name: "wrong path, V2Ray", remote: with(remoteAt(t, v2ray), otherPath), code: replyGeneral,
-			want: expected{cause: "ws.not-found", sentence: "the proxy server itself answers 404: its path is not /other", fix: `correct "ws.path" at config.json:`, confidence: "certain"},
+			want: expected{cause: "ws.not-found", sentence: "the VMess server returned 404: its path is not /other", fix: `correct "ws.path" at config.json:`, confidence: "certain"},
 		},
 		{
 			name: "wrong path, nginx", remote: with(remoteAt(t, front), func(r *config.Remote) { otherPath(r); hostOf("right.example")(r) }), code: replyGeneral,
-			want: expected{cause: "ws.not-found", sentence: "answers 404: it has nothing at /other for the host right.example", fix: `correct "ws.path" at config.json:`, confidence: "certain"},
+			want: expected{cause: "ws.not-found", sentence: "returned 404: nothing is configured at /other for host right.example", fix: `correct "ws.path" at config.json:`, confidence: "certain"},
 		},
 		{
 			name: "wrong Host, nginx", remote: with(remoteAt(t, front), hostOf("wrong.example")), code: replyGeneral,
@@ -312,7 +312,7 @@ func TestFaultTLSOrNot(t *testing.T) {
 	notTLS := func(name, addr string) wayFault {
 		return wayFault{
 			name: "wss to plain, " + name, remote: with(remoteAt(t, addr), withTLS), code: replyGeneral,
-			want: expected{cause: "tls.not-tls", sentence: "the port does not speak TLS", fix: `set "tls.enabled": false in "server" of config.json, or the TLS port`, confidence: "certain", within: lookTime},
+			want: expected{cause: "tls.not-tls", sentence: "the port does not speak TLS", fix: `set "tls.enabled": false in "server" of config.json, or use the TLS port`, confidence: "certain", within: lookTime},
 		}
 	}
 	silence := needsTLS("silence", silentToHTTP(t, certs))
