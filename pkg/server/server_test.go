@@ -515,8 +515,8 @@ func TestShortageIsNamed(t *testing.T) {
 		defer c.Close()
 		for text, n := range map[string]int{
 			"error: limit.connections: too many open files: the system allows this program no more connections": 3,
-			"fix: raise the limit on open files (ulimit -n), or lower \"limits.connections\"":                       3,
-			"warning: \"limits.connections\" is 2147483647, and the limit on open files allows ":                    1,
+			"fix: raise the limit on open files (ulimit -n), or lower \"limits.connections\"":                   3,
+			"warning: \"limits.connections\" is 2147483647, and the limit on open files allows ":                1,
 		} {
 			if got := strings.Count(log.String(), text); got != n {
 				t.Errorf("%q is said %d times, want %d:\n%s", text, got, n, log)
