@@ -169,7 +169,8 @@ func unescapedText(text string) string {
 			text = htmlEscapes.Replace(text)
 		}
 	}
-	if lower := strings.ToLower(text); strings.Contains(lower, "%3a%2f%2f") && len(marks(text)) == 0 {
+	lower := strings.ToLower(text)
+	if (strings.Contains(lower, "%3a%2f%2f") || strings.Contains(lower, "%3a//")) && len(marks(text)) == 0 {
 		text = unescapedLoosely(text)
 	}
 	return text
