@@ -94,6 +94,7 @@ type guard struct {
 	resent         atomic.Int64              // requests sent again
 	lastFailure    atomic.Int64              // when something failed last, Unix nanoseconds
 	lastUsed       atomic.Pointer[time.Time] // when a tunnel that has ended worked last
+	checkedUntil   atomic.Pointer[time.Time] // when open tunnels are no longer checked because of a change of networks
 	checked        atomic.Pointer[time.Time] // when a check found all well
 
 	probes   sharedCall[outcome] // rounds of probes

@@ -38,8 +38,12 @@ func (g *guard) onNetworkChange(e netmon.Event) {
 		g.path.tunnels.SetOffline(false)
 	}
 	var checked time.Duration
-	if within := resumePingTimeout + min(e.OfflineFor, mostPatience); !e.Offline && g.path.tunnels.PingAll(within) > 0 {
-		checked = within
+	if within := resumePingTimeout + min(e.OfflineFor, mostPatience); !e.Offline {
+		until := time.Now().Add(within + time.Second) // until its outcome is known
+		g.checkedUntil.Store(&until)
+		if g.path.tunnels.PingAll(within) > 0 {
+			checked = within
+		}
 	}
 	g.liveness.moved(checked)
 	g.path.forget()
@@ -51,6 +55,13 @@ func (g *guard) onNetworkChange(e netmon.Event) {
 	g.reconnect.NetworkChanged()
 	g.followUp.forget()
 	g.askAnew()
+}
+
+// networkChanged reports whether this computer's network changed so recently that
+// open tunnels may be ending because of it.
+func (g *guard) networkChanged() bool {
+	until := g.checkedUntil.Load()
+	return until != nil && time.Now().Before(*until)
 }
 
 // askAnew lets the outcome of the last round of probes stand no longer, nor that

@@ -200,6 +200,7 @@ func (e *tunnelFailures) add(f diagnose.TunnelFacts, to netaddr.Addr, shared *mu
 		}
 		return
 	}
+	f.NetworkChanged = e.guard.networkChanged()
 	e.first, e.to, e.others = f, to, 0
 	e.told.Add(1)
 	e.timer = time.AfterFunc(correlationWindow, e.tell)

@@ -8,8 +8,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"vmess-local/pkg/carrier/wsconn"
 	"vmess-local/pkg/cli/logging"
 	"vmess-local/pkg/dispatch"
+	"vmess-local/pkg/host/netmon"
 	"vmess-local/pkg/protocol/mux"
 	"vmess-local/pkg/transport"
 	"vmess-local/pkg/transport/relay"
@@ -67,4 +69,44 @@ func TestMuxTunnelIdleIsThatOfAllSessions(t *testing.T) {
 			t.Errorf("logged %q", got)
 		}
 	})
+}
+
+// TestPingTimeoutWords: a tunnel that ends because its pings stay unanswered is
+// reported like a server that leaves requests unanswered. This computer's network is
+// to be checked only after it changed.
+func TestPingTimeoutWords(t *testing.T) {
+	const network, server = "fix: check this computer's network connection", "fix: if other sites work without vmess-local, restart the service"
+	for name, tt := range map[string]struct {
+		event *netmon.Event
+		wait  time.Duration
+		want  string
+	}{
+		"nothing happened":              {want: server},
+		"the network changed":           {event: &netmon.Event{AddrsChanged: true}, wait: resumePingTimeout, want: network},
+		"the computer slept":            {event: &netmon.Event{Slept: time.Hour}, wait: resumePingTimeout, want: network},
+		"the network came back slowly":  {event: &netmon.Event{AddrsChanged: true, OfflineFor: 30 * time.Second}, wait: resumePingTimeout + 30*time.Second, want: network},
+		"the network changed long ago":  {event: &netmon.Event{AddrsChanged: true}, wait: time.Minute, want: server},
+		"the network was lost long ago": {event: &netmon.Event{Offline: true}, wait: time.Minute, want: server},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var text lockedBuffer
+				_, g := newFarEnd(t, 0)
+				logTo(g, slog.New(logging.New(&text, slog.LevelInfo, false)))
+				if tt.event != nil {
+					g.onNetworkChange(*tt.event)
+				}
+				time.Sleep(tt.wait)
+				r := &reporter{log: slog.New(slog.DiscardHandler)}
+				r.Report(dispatch.Report{
+					Request: &transport.Request{Destination: somewhere}, Down: 1, Duration: time.Hour, IdleFor: time.Minute,
+					Err: &relay.Error{Side: relay.Remote, Op: "read", Err: &mux.TunnelError{Err: wsconn.ErrPingTimeout, Owner: g}},
+				})
+				time.Sleep(2 * correlationWindow)
+				if got := text.take(); !strings.Contains(got, "error: tunnel.server-gone: ") || !strings.Contains(got, tt.want) {
+					t.Errorf("logged %q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
 }

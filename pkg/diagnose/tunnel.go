@@ -35,6 +35,9 @@ type TunnelFacts struct {
 	Ambiguous bool
 	// Core: the server is V2Ray or Xray.
 	Core bool
+	// NetworkChanged: this computer slept or its network changed, and whether the
+	// tunnel had outlived that was not known yet.
+	NetworkChanged bool
 }
 
 // Tunnel judges the end of an established connection. ok is false for an
@@ -97,6 +100,8 @@ func tunnel(f TunnelFacts, s ServerContext) Verdict {
 		return v
 	case errors.Is(f.Err, vmess.ErrBadChunk), errors.Is(f.Err, wsconn.ErrBadFrame):
 		return tunnelReset(s, "corrupted data arrived on the connection to "+s.server()+": something on the path modifies it", Likely)
+	case errors.Is(f.Err, wsconn.ErrPingTimeout) && !f.NetworkChanged:
+		return Silent(s)
 	case errors.Is(f.Err, wsconn.ErrPingTimeout), errno.IsTimeout(f.Err):
 		return serverGone(Likely, s.server()+" stopped answering: the server or the network path to it is down",
 			"check this computer's network connection; new connections are made automatically")

@@ -94,6 +94,7 @@ func tunnelCases(t *testing.T) []judged {
 	add("many at once", facts{Err: cut, Down: some, IdleFor: 30 * time.Second, OthersEnded: 4}, pinging, diagnose.TunnelServerGone, likely)
 	add("restart announced", facts{Err: remote(&wsconn.CloseError{Code: 1012}), Down: some}, pinging, diagnose.TunnelServerGone, certain)
 	add("no pong", facts{Err: remote(wsconn.ErrPingTimeout), Down: some}, pinging, diagnose.TunnelServerGone, likely)
+	add("no pong after a change of networks", facts{Err: remote(wsconn.ErrPingTimeout), Down: some, NetworkChanged: true}, pinging, diagnose.TunnelServerGone, likely)
 	add("keep-alive failed", facts{Err: remote(errno(syscall.ETIMEDOUT)), Down: some}, pinging, diagnose.TunnelServerGone, likely)
 	return cases
 }
