@@ -1,6 +1,6 @@
 #!/bin/sh
-# Copies a renewed certificate to where vmess-server may read it, which takes it
-# over by itself. Put it, executable, into /etc/letsencrypt/renewal-hooks/deploy.
+# Copies a renewed certificate to where vmess-server can read it, which reloads
+# it automatically. Install it, executable, in /etc/letsencrypt/renewal-hooks/deploy.
 set -e
 to=/etc/vmess-server/tls
 install -d -o root -g vmess-server -m 750 "$to"
