@@ -65,7 +65,7 @@ fix: write a whole number from 1 to 65535 at @:1:45`},
 fix: write a UUID, or other text of 1 to 30 bytes at @:1:54`},
 		{"an id that is a number", `{"server": {"address": "a.example", "port": 1, "id": 5}}`, `error: config.value: @:1:54: server.id: saw a number
 fix: write text in double quotes at @:1:54`},
-		{"a port in the address", `{"server": {"address": "a.example:443", "port": 1, "id": "` + secretID + `"}}`, `error: config.value: @:1:24: server.address: the address holds a port; saw "a.example:443"
+		{"a port in the address", `{"server": {"address": "a.example:443", "port": 1, "id": "` + secretID + `"}}`, `error: config.value: @:1:24: server.address: the address contains a port; saw "a.example:443"
 fix: write the port in server.port at @:1:24`},
 		{"a proxy of another kind", `{"upstream": "https://` + secretWord + `:` + secretWord + `@h:1", ` + server + `}`, `error: config.value: @:1:14: upstream: the URL has an unknown scheme
 fix: write "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing at @:1:14`},
@@ -89,7 +89,7 @@ fix: write one of auto, aes-128-gcm, chacha20-poly1305, none, zero at @:1:106`},
 // link is fine.
 func fromInput(text, want string) string {
 	if isLink(text) {
-		return "error: config.syntax: the link: not a VMess share link: its base64 holds neither a JSON object nor what Shadowrocket or Quantumult write\n" +
+		return "error: config.syntax: the link: not a VMess share link: its base64 contains neither a JSON object nor what Shadowrocket or Quantumult write\n" +
 			"fix: copy the whole link again, or pass a configuration file with -c"
 	}
 	return strings.ReplaceAll(want, "@:", "standard input:")

@@ -32,7 +32,7 @@ func ReadFile(path string) (data []byte, warnings []string, err error) {
 		return nil, nil, unreadable(path, errTooLarge)
 	}
 	if info.Mode().IsRegular() && readableByOthers(info.Mode()) {
-		warnings = append(warnings, fmt.Sprintf("others can read %s: chmod 600 %s", path, path))
+		warnings = append(warnings, fmt.Sprintf("%s is readable by other users; run: chmod 600 %s", path, path))
 	}
 	return data, warnings, nil
 }
@@ -55,7 +55,7 @@ func Exposed(path string) (warning string) {
 	if err != nil || !info.Mode().IsRegular() || !readableByAll(info.Mode()) {
 		return ""
 	}
-	return fmt.Sprintf("everybody can read %s: chmod o-r %s", path, path)
+	return fmt.Sprintf("%s is readable by everyone; run: chmod o-r %s", path, path)
 }
 
 var (

@@ -27,7 +27,7 @@ func TestReadFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, warnings, err := ReadFile(path)
-		if want := "others can read " + path + ": chmod 600 " + path; len(warnings) != 1 || warnings[0] != want || err != nil {
+		if want := path + " is readable by other users; run: chmod 600 " + path; len(warnings) != 1 || warnings[0] != want || err != nil {
 			t.Errorf("mode %o: got %q, %v; want %q", mode, warnings, err, want)
 		}
 	}
@@ -41,7 +41,7 @@ func TestExposed(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for mode, want := range map[fs.FileMode]string{0o600: "", 0o640: "", 0o644: "everybody can read " + path + ": chmod o-r " + path} {
+	for mode, want := range map[fs.FileMode]string{0o600: "", 0o640: "", 0o644: path + " is readable by everyone; run: chmod o-r " + path} {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func canonicalID(id Secret) (canonical Secret, mistake string) {
 	case text == "":
 		return "", "the id is empty"
 	case odd >= 0 && (shapedLikeUUID(text) || !utf8.ValidString(text)):
-		return "", fmt.Sprintf("this is no UUID: byte %d of %d is no hexadecimal digit", odd+1, len(text))
+		return "", fmt.Sprintf("this is not a UUID: byte %d of %d is not a hexadecimal digit", odd+1, len(text))
 	case odd >= 0:
 		return id, ""
 	}

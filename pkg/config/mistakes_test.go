@@ -23,7 +23,7 @@ var clientMistakes = []mistake{
 	{"{\n  \"ö\": {\n", `@:3:1: the file ends, but the '{' of 2:8 is still open`},
 	{"{\"ö\": tru}", `@:1:7: a word without quotes; want text in double quotes`},
 	{`{"a": True}`, `@:1:7: want true in lower-case letters`},
-	{`{"a": 010}`, `@:1:7: this is no number as JSON writes them; want digits without leading zeros, or text in double quotes`},
+	{`{"a": 010}`, `@:1:7: this is not a valid JSON number; want digits without leading zeros, or text in double quotes`},
 	{`{listen: 1}`, `@:1:2: a key without quotes; want keys in double quotes`},
 	{`{'listen': 1}`, `@:1:2: saw the quotation mark '; want plain double quotes`},
 	{`{“listen”: 1}`, `@:1:2: saw the quotation mark “; want plain double quotes`},
@@ -34,11 +34,11 @@ var clientMistakes = []mistake{
 	{`{"a":,}`, `@:1:6: a value is missing before ','`},
 	{`{"a": 1} 2`, `@:1:10: the configuration ends before this; want nothing after its last brace`},
 	{"# a\n{}", `@:1:1: want // before a comment, not #`},
-	{"{} /* a", `@:1:4: the comment that begins here has no end */`},
+	{"{} /* a", `@:1:4: the comment that begins here is not closed by */`},
 	{"{\"id\": \"secret\n}", `@:1:8: the text that begins here has no closing quote`},
 	{"{\"id\": \"secret,\n\"a\": \"b\"}", `@:1:8: the text that begins here has no closing quote on its line`},
-	{"{\"id\": \"se\tcret\"}", `@:1:8: the text holds a tab or another control character; want \t and the like in its place`},
-	{`{"id": "\secret"}`, `@:1:8: the text holds a backslash sequence that JSON does not know; want \\ for a backslash`},
+	{"{\"id\": \"se\tcret\"}", `@:1:8: the text contains a tab or another control character; want \t and the like instead`},
+	{`{"id": "\secret"}`, `@:1:8: the text contains an invalid JSON escape sequence; want \\ for a backslash`},
 	{withClient("\"listen\": \"\xff\""), `@:2:11: listen: the text is not valid UTF-8 or holds half of a \u pair`},
 	{strings.Repeat("[", 33), `@:1:33: nested more than 32 levels deep`},
 
@@ -79,7 +79,7 @@ var clientMistakes = []mistake{
 	{`{"server": {"address": "", "port": 0, "id": ""}}`, `@:1:24: server.address: the host is empty; want a host name or IP address
 @:1:36: server.port: saw 0; want a whole number from 1 to 65535
 @:1:45: server.id: the id is empty; want a UUID, or other text of 1 to 30 bytes`},
-	{`{"server": {"address": "a.example:443", "port": 65536, "id": "` + testID[1:] + `"}}`, `@:1:24: server.address: the address holds a port; saw "a.example:443"; want the port in server.port
+	{`{"server": {"address": "a.example:443", "port": 65536, "id": "` + testID[1:] + `"}}`, `@:1:24: server.address: the address contains a port; saw "a.example:443"; want the port in server.port
 @:1:49: server.port: saw 65536; want a whole number from 1 to 65535
 @:1:62: server.id: UUID has 35 of 36 characters; want a UUID, or other text of 1 to 30 bytes`},
 	{`{"server": {"address": "https://a.example", "port": 1, "id": "` + testID + `0"}}`, `@:1:24: server.address: this is a URL; want a host name or IP address alone
@@ -89,11 +89,11 @@ var clientMistakes = []mistake{
 	{`{"server": {"address": "192.0.2.256", "port": 1, "id": "b831381-d6324-4d53-ad4f-8cda48b30811"}}`, `@:1:24: server.address: this is neither a name nor an IP address; saw "192.0.2.256"
 @:1:56: server.id: the dashes of the UUID are in the wrong places; want a UUID, or other text of 1 to 30 bytes`},
 	{`{"server": {"address": "a b", "port": 1, "id": "b831381g-6324-4d53-ad4f-8cda48b30811"}}`, `@:1:24: server.address: the host name may hold only letters, digits, '-', '_' and '.': byte 2 is ' '; saw "a b"; want a host name or IP address
-@:1:48: server.id: this is no UUID: byte 8 of 36 is no hexadecimal digit; want a UUID, or other text of 1 to 30 bytes`},
-	{withServer(`"name": "a\nb", "alterId": 65536, "security": "aes-128-cfb"`), `@:2:9: server.name: the text holds a control character; want text of one line
+@:1:48: server.id: this is not a UUID: byte 8 of 36 is not a hexadecimal digit; want a UUID, or other text of 1 to 30 bytes`},
+	{withServer(`"name": "a\nb", "alterId": 65536, "security": "aes-128-cfb"`), `@:2:9: server.name: the text contains a control character; want a single line of text
 @:2:28: server.alterId: saw 65536; want a whole number from 0 to 65535
 @:2:47: server.security: saw "aes-128-cfb"; want one of auto, aes-128-gcm, chacha20-poly1305, none, zero`},
-	{withServer(`"security": "none", "authenticatedLength": true`), `@:2:44: server.authenticatedLength: true is impossible with security "none": there is no key to seal the length with; want false, or another security`},
+	{withServer(`"security": "none", "authenticatedLength": true`), `@:2:44: server.authenticatedLength: true is impossible with security "none": there is no key to encrypt the length with; want false, or another security`},
 	{withServer(`"ws": {"path": "/a b", "host": "a/b", "earlyData": 4001, "earlyDataHeader": "a b", "ping": "10ms"}`), `@:2:16: server.ws.path: saw "/a b"; want a path without spaces and #, like /ray (in a path %20 is a space, %23 is #)
 @:2:32: server.ws.host: the host name may hold only letters, digits, '-', '_' and '.': byte 2 is '/'; saw "a/b"
 @:2:52: server.ws.earlyData: saw 4001; want a whole number from 0 to 4000
@@ -103,18 +103,18 @@ var clientMistakes = []mistake{
 @:2:43: server.ws.earlyDataHeader: the WebSocket upgrade needs this header itself; saw "Upgrade"; want Sec-WebSocket-Protocol or a header of your own`},
 	{withServer(`"ws": {"path": "/?ed=2048", "earlyData": 0}`), `@:2:16: server.ws.path: ed=2048 in the path contradicts earlyData 0; want one of them`},
 	{withServer(`"ws": {"path": "/?ed=1&ed=2"}`), `@:2:16: server.ws.path: the path's ed parameter is wrong; saw "1,2"; want a whole number from 0 to 4000`},
-	{withServer(`"ws": {"headers": {"Connection": "x", "sec-websocket-key": "x", "a b": "x", "X": "\u0000secret", "A": "1", "a": "2"}}`), `@:2:34: server.ws.headers.Connection: the WebSocket upgrade sets this header itself; want it left out
-@:2:60: server.ws.headers.sec-websocket-key: the WebSocket upgrade sets this header itself; want it left out
-@:2:72: server.ws.headers."a b": this is no name of an HTTP header; want letters, digits and dashes
-@:2:82: server.ws.headers.X: the header's value holds a control character; want text of one line
-@:2:113: server.ws.headers.a: the header stands here twice, in different spelling; want it once`},
+	{withServer(`"ws": {"headers": {"Connection": "x", "sec-websocket-key": "x", "a b": "x", "X": "\u0000secret", "A": "1", "a": "2"}}`), `@:2:34: server.ws.headers.Connection: the WebSocket upgrade sets this header itself; want the list without it
+@:2:60: server.ws.headers.sec-websocket-key: the WebSocket upgrade sets this header itself; want the list without it
+@:2:72: server.ws.headers."a b": this is not the name of an HTTP header; want letters, digits and dashes
+@:2:82: server.ws.headers.X: the header's value contains a control character; want a single line of text
+@:2:113: server.ws.headers.a: the header appears twice, in different spelling; want it once`},
 	{withServer(`"ws": {"host": "a", "headers": {"Host": "b"}}`), `@:2:41: server.ws.headers.Host: the header contradicts server.ws.host; want one of them`},
 	{withServer(`"ws": {"headers": {"Host": "b/c"}}`), `@:2:28: server.ws.headers.Host: the host name may hold only letters, digits, '-', '_' and '.': byte 2 is '/'; saw "b/c"`},
 	{withServer(`"ws": {"headers": {"X": "` + strings.Repeat("x", 8192) + `"}}`), `@:2:19: server.ws.headers: 1 header of 8193 bytes; want at most 64 headers of 8192 bytes`},
 	{withServer(`"tls": {"serverName": "a:1", "alpn": ["h2"], "pin": ["abc", "` + strings.Repeat("g", 64) + `"]}`), `@:2:23: server.tls.serverName: the host name may hold only letters, digits, '-', '_' and '.': byte 2 is ':'; saw "a:1"
-@:2:38: server.tls.alpn: a WebSocket upgrade is HTTP/1.1, and a server that agrees to another protocol cannot answer it; saw "h2"; want "http/1.1" in the list, or an empty list
-@:2:54: server.tls.pin[0]: this is no SHA-256 of a certificate; saw text of 3 characters; want 64 hexadecimal digits, colons optional
-@:2:61: server.tls.pin[1]: this is no SHA-256 of a certificate; saw text of 64 characters; want 64 hexadecimal digits, colons optional`},
+@:2:38: server.tls.alpn: a WebSocket upgrade is HTTP/1.1, and a server that selects another protocol cannot answer it; saw "h2"; want "http/1.1" in the list, or an empty list
+@:2:54: server.tls.pin[0]: this is not the SHA-256 of a certificate; saw text of 3 characters; want 64 hexadecimal digits, colons optional
+@:2:61: server.tls.pin[1]: this is not the SHA-256 of a certificate; saw text of 64 characters; want 64 hexadecimal digits, colons optional`},
 
 	// The client's other values.
 	{withClient(`"listen": "0.0.0.0:1080"`), `@:2:11: listen: others can reach this address; saw "0.0.0.0:1080"; want auth.username and auth.password set, or a loopback address like 127.0.0.1:1080`},
@@ -123,7 +123,7 @@ var clientMistakes = []mistake{
 	{withClient(`"listen": "a.example:1"`), `@:2:11: listen: saw "a.example:1"; want HOST:PORT, with an IP address, localhost or nothing as the host`},
 	{withClient(`"listen": "127.0.0.1:70000"`), `@:2:11: listen: the port must be a number from 0 to 65535; saw "127.0.0.1:70000"; want HOST:PORT with a port from 0 (any free one) to 65535`},
 	{withClient(`"listen": "user:pass@h:1"`), `@:2:11: listen: saw text of 13 characters; want HOST:PORT, with an IP address, localhost or nothing as the host`},
-	{withClient(`"auth": {"username": "a:b", "password": "` + longText + `"}`), `@:2:22: auth.username: the name holds a colon; want a name without one: HTTP puts a colon between name and password
+	{withClient(`"auth": {"username": "a:b", "password": "` + longText + `"}`), `@:2:22: auth.username: the name contains a colon; want a name without one: HTTP puts a colon between name and password
 @:2:41: auth.password: saw 256 bytes; want 1 to 255 bytes`},
 	{withClient(`"warm": {"max": 65, "idle": "6m"}, "mux": {"concurrency": 0}, "udp": {"mode": "plane", "idle": "0s"}`), `@:2:17: warm.max: saw 65; want a whole number from 0 to 64
 @:2:29: warm.idle: saw "6m"; want a duration from 1s to 5m
@@ -136,12 +136,12 @@ var clientMistakes = []mistake{
 @:2:90: limits.drain: saw "1h"; want 0s for none, or a duration from 100ms to 5m
 @:2:114: log.level: saw "verbose"; want one of debug, info, warn, error
 @:2:135: log.format: saw "xml"; want one of text, json`},
-	{withClient(`"upstream": "hunter2"`), `@:2:13: upstream: this is no URL of a proxy; saw text of 7 characters; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`},
+	{withClient(`"upstream": "hunter2"`), `@:2:13: upstream: this is not the URL of a proxy; saw text of 7 characters; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`},
 	{withClient(`"upstream": "https://u:hunter2@h:1"`), `@:2:13: upstream: the URL has an unknown scheme; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`},
 	{withClient(`"upstream": "http://u:hunter2@h"`), `@:2:13: upstream: the URL has no port; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`},
 	{withClient(`"upstream": "http://u:hunter2@h:0"`), `@:2:13: upstream: the URL's host or port is wrong; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`},
 	{withClient(`"upstream": "http://u:hunter2@h:1/x?y"`), `@:2:13: upstream: the URL goes on after the port; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`},
-	{withClient(`"upstream": "socks5://hunter2@h:1"`), `@:2:13: upstream: the URL has a user name but no password, and SOCKS5 needs both; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`},
+	{withClient(`"upstream": "socks5://hunter2@h:1"`), `@:2:13: upstream: the URL has a username but no password, and SOCKS5 needs both; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, "env" or nothing`},
 
 	// server and servers.
 	{withClient(`"servers": []`), `@:2:12: servers: server and servers exclude each other; want one of them`},
@@ -170,7 +170,7 @@ var serverMistakes = []mistake{
 @:2:34: trustedProxies[1]: saw "a"; want an IP address or a range like 10.0.0.0/8
 @:2:59: limits.idle: saw "30d"; want a duration like "30s", "2m" or "1h30m"`},
 	{withServerFile(`"egress": {"dial": "socks5://u:p@h"}`), `@:2:20: egress.dial: the URL has no port; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, or nothing`},
-	{withServerFile(`"egress": {"dial": "env"}`), `@:2:20: egress.dial: this is no URL of a proxy; saw text of 3 characters; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, or nothing`},
+	{withServerFile(`"egress": {"dial": "env"}`), `@:2:20: egress.dial: this is not the URL of a proxy; saw text of 3 characters; want "http://HOST:PORT", "socks5://HOST:PORT", either with USER:PASSWORD@ before the host, or nothing`},
 }
 
 func TestClientMistakes(t *testing.T) {

@@ -323,7 +323,7 @@ func kindOf(v hujson.Value) string {
 	case 'n':
 		return "null"
 	case 't', 'f':
-		return "a truth value"
+		return "true or false"
 	default:
 		return "a number"
 	}

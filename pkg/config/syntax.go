@@ -144,7 +144,7 @@ func errorOffset(data []byte, err error) int {
 func explainEnd(data []byte, offset int, text string) (int, string) {
 	switch {
 	case strings.Contains(text, "parsing comment"):
-		return offset, "the comment that begins here has no end */"
+		return offset, "the comment that begins here is not closed by */"
 	case strings.Contains(text, "parsing string"):
 		return lastText(data), "the text that begins here has no closing quote"
 	}
@@ -190,7 +190,7 @@ func explainLiteral(data []byte) (message, want string) {
 	case word == "true" || word == "false" || word == "null":
 		return "", word + " in lower-case letters"
 	case strings.ContainsRune("0123456789+-.", rune(data[0])):
-		return "this is no number as JSON writes them", "digits without leading zeros, or text in double quotes"
+		return "this is not a valid JSON number", "digits without leading zeros, or text in double quotes"
 	default:
 		return "a word without quotes", "text in double quotes"
 	}
@@ -201,11 +201,11 @@ func explainText(text []byte) (message, want string) {
 	case bytes.ContainsAny(text, "\r\n"):
 		return "the text that begins here has no closing quote on its line", ""
 	case bytes.ContainsFunc(text, unicode.IsControl):
-		return "the text holds a tab or another control character", `\t and the like in its place`
+		return "the text contains a tab or another control character", `\t and the like instead`
 	case !utf8.Valid(text):
 		return "the text is not valid UTF-8", ""
 	default:
-		return "the text holds a backslash sequence that JSON does not know", `\\ for a backslash`
+		return "the text contains an invalid JSON escape sequence", `\\ for a backslash`
 	}
 }
 

@@ -91,7 +91,7 @@ func (c validator) choice(path, value string, choices ...string) {
 // line refuses text that would break a line of a log or a terminal.
 func (c validator) line(path, text string) {
 	if strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) {
-		c.mistake(path, "the text holds a control character", "text of one line")
+		c.mistake(path, "the text contains a control character", "a single line of text")
 	}
 }
 

@@ -67,7 +67,7 @@ func (c validator) credentials(auth Auth) {
 		}
 	}
 	if strings.Contains(string(auth.Username), ":") {
-		c.mistake("auth.username", "the name holds a colon", "a name without one: HTTP puts a colon between name and password")
+		c.mistake("auth.username", "the name contains a colon", "a name without one: HTTP puts a colon between name and password")
 	}
 }
 
@@ -107,7 +107,7 @@ func (c validator) upstream(path, text, others string) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Scheme == "" || u.Opaque != "" || u.Host == "":
-		c.report(Problem{Path: path, Message: "this is no URL of a proxy", Seen: measure(text), Want: want})
+		c.report(Problem{Path: path, Message: "this is not the URL of a proxy", Seen: measure(text), Want: want})
 	case u.Scheme != "http" && u.Scheme != "socks5":
 		c.mistake(path, "the URL has an unknown scheme", want)
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
@@ -133,9 +133,9 @@ func (c validator) proxyAuthority(path, want string, u *url.URL) {
 	user := u.User.Username()
 	password, _ := u.User.Password()
 	if user == "" || len(user) > maxCredential || len(password) > maxCredential {
-		c.mistake(path, "the URL's user name or password is empty or longer than 255 bytes", want)
+		c.mistake(path, "the URL's username or password is empty or longer than 255 bytes", want)
 	}
 	if u.Scheme == "socks5" && password == "" {
-		c.mistake(path, "the URL has a user name but no password, and SOCKS5 needs both", want)
+		c.mistake(path, "the URL has a username but no password, and SOCKS5 needs both", want)
 	}
 }

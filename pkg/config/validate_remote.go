@@ -51,7 +51,7 @@ func (c validator) address(path string, address *string) {
 		c.mistake(path, "this is a URL", "a host name or IP address alone")
 	default:
 		if _, portErr := netaddr.Parse(text); portErr == nil {
-			c.report(Problem{Path: path, Message: "the address holds a port", Seen: quote(text), Want: "the port in " + siblingPath(path, "port")})
+			c.report(Problem{Path: path, Message: "the address contains a port", Seen: quote(text), Want: "the port in " + siblingPath(path, "port")})
 			return
 		}
 		p := Problem{Path: path, Message: hostMistake(text, err), Want: "a host name or IP address"}
@@ -74,7 +74,7 @@ func (c validator) security(path string, r *Remote) {
 	at := joinPath(path, "security")
 	c.choice(at, r.Security, "auto", "aes-128-gcm", "chacha20-poly1305", "none", "zero")
 	if r.AuthenticatedLength && (r.Security == "none" || r.Security == "zero") {
-		c.mistake(joinPath(path, "authenticatedLength"), fmt.Sprintf("true is impossible with security %q: there is no key to seal the length with", r.Security),
+		c.mistake(joinPath(path, "authenticatedLength"), fmt.Sprintf("true is impossible with security %q: there is no key to encrypt the length with", r.Security),
 			"false, or another security")
 	}
 }
@@ -165,7 +165,7 @@ func (c validator) headers(path, hostPath string, ws *WS) {
 		at, value := joinPath(path, printableKey(name)), ws.Headers[name]
 		size += len(name) + len(value)
 		if lower[strings.ToLower(name)] {
-			c.mistake(at, "the header stands here twice, in different spelling", "it once")
+			c.mistake(at, "the header appears twice, in different spelling", "it once")
 		}
 		lower[strings.ToLower(name)] = true
 		if strings.EqualFold(name, "Host") {
@@ -202,11 +202,11 @@ func (c validator) hostHeader(path, hostPath, value string, ws *WS) {
 func (c validator) header(path, name, value string) {
 	switch {
 	case !isToken(name):
-		c.mistake(path, "this is no name of an HTTP header", "letters, digits and dashes")
+		c.mistake(path, "this is not the name of an HTTP header", "letters, digits and dashes")
 	case isUpgradeHeader(name):
-		c.mistake(path, "the WebSocket upgrade sets this header itself", "it left out")
+		c.mistake(path, "the WebSocket upgrade sets this header itself", "the list without it")
 	case !utf8.ValidString(value), strings.ContainsFunc(value, func(r rune) bool { return r != '\t' && unicode.IsControl(r) }):
-		c.mistake(path, "the header's value holds a control character", "text of one line")
+		c.mistake(path, "the header's value contains a control character", "a single line of text")
 	}
 }
 
@@ -262,7 +262,7 @@ func (c validator) alpn(path string, protocols []string) {
 	}
 	if len(protocols) > 0 && !slices.Contains(protocols, "http/1.1") {
 		c.report(Problem{
-			Path: path, Message: `a WebSocket upgrade is HTTP/1.1, and a server that agrees to another protocol cannot answer it`,
+			Path: path, Message: `a WebSocket upgrade is HTTP/1.1, and a server that selects another protocol cannot answer it`,
 			Seen: quote(strings.Join(protocols, ", ")), Want: `"http/1.1" in the list, or an empty list`,
 		})
 	}
@@ -273,7 +273,7 @@ func (c validator) pin(path, text string) string {
 	bare := strings.ToLower(strings.ReplaceAll(text, ":", ""))
 	odd := func(r rune) bool { return !isHexDigit(r) }
 	if len(bare) != 64 || strings.ContainsFunc(bare, odd) {
-		c.report(Problem{Path: path, Message: "this is no SHA-256 of a certificate", Seen: measure(text), Want: "64 hexadecimal digits, colons optional"})
+		c.report(Problem{Path: path, Message: "this is not the SHA-256 of a certificate", Seen: measure(text), Want: "64 hexadecimal digits, colons optional"})
 	}
 	return bare
 }

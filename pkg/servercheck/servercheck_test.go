@@ -230,7 +230,7 @@ func TestWrong(t *testing.T) {
 	cfg.Listen = taken.Addr().String()
 	r := check(t, cfg, Options{})
 	expect(t, r, []string{
-		"listen fail", "certificate fail", "key warn everybody can read ", "fallback fail", "egress fail", "status fail", "start pass ", "aead pass ",
+		"listen fail", "certificate fail", "key warn " + cfg.TLS.KeyFile + " is readable by everyone", "fallback fail", "egress fail", "status fail", "start pass ", "aead pass ",
 	}, diagnose.ListenInUse, diagnose.TLSExpired, diagnose.ConfigValue, diagnose.UpstreamFailed, diagnose.ListenInUse)
 	for i, want := range []string{`"listen" at `, "renew it", `"fallback" at `, `"egress.dial" at `, `"status.listen" at `} {
 		if fix := append([]diagnose.Verdict{r.Verdict}, r.Others...)[i].Fix; !strings.Contains(fix, want) {

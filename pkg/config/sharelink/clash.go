@@ -47,7 +47,7 @@ type ProvidersError struct {
 }
 
 func (*ProvidersError) Error() string {
-	return ErrNothing.Error() + ": it names lists at other addresses (proxy-providers)"
+	return ErrNothing.Error() + ": it refers to lists at other addresses (proxy-providers)"
 }
 
 // Unwrap returns ErrNothing.
@@ -58,7 +58,7 @@ func (r *reader) clashList(place, key string, o object) {
 		at := fmt.Sprintf("%s%s[%d]", place, key, i)
 		proxy, isObject := element.(object)
 		if !isObject {
-			r.skip(at, &FieldError{key, "it is no object"})
+			r.skip(at, &FieldError{key, "it must be an object"})
 			continue
 		}
 		r.clashProxy(at, proxy)
@@ -95,16 +95,16 @@ func (r *reader) clashProxy(place string, o object) {
 	}
 	f.clashWebSocket(&t, o)
 	if isTrue(t.of(o.child("smux"), "enabled")) {
-		f.note("smux", "it is not spoken here; each connection has its tunnel")
+		f.note("smux", "it is not supported; each connection has its own tunnel")
 	}
 	t.refuse(o,
-		refusal{"reality-opts", "it is not spoken here"},
+		refusal{"reality-opts", "it is not supported"},
 		refusal{"dialer-proxy", chained},
-		refusal{"certificate", "certificates of clients are not used here"},
-		refusal{"private-key", "certificates of clients are not used here"},
+		refusal{"certificate", "client certificates are not supported"},
+		refusal{"private-key", "client certificates are not supported"},
 	)
 	if isTrue(t.of(o.child("ech-opts"), "enable")) {
-		t.mistake("ech-opts", "it is not spoken here")
+		t.mistake("ech-opts", "it is not supported")
 	}
 	r.take(place, f, t.err)
 }

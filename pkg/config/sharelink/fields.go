@@ -48,7 +48,7 @@ func (f *fields) remote() (*config.Remote, error) {
 	if f.fingerprint != "" && errors.As(err, &field) && field.Field == f.names["tls.fingerprint"] {
 		// A wish about looks is no reason to do without the server.
 		f.fingerprint = ""
-		f.notes = append(f.notes, "the TLS handshake that it asks for ("+field.Field+") is none that is known here")
+		f.notes = append(f.notes, "the TLS fingerprint it asks for ("+field.Field+") is unknown")
 		r, err = f.build()
 	}
 	if err != nil {
@@ -67,9 +67,9 @@ func (f *fields) hideID(err error) error {
 	switch {
 	case !errors.As(err, &field):
 	case shows(field.Field, []string{f.id}): // a header's name
-		return &FieldError{f.field("ws.headers"), "a name in it is wrong, and holds an id"}
+		return &FieldError{f.field("ws.headers"), "a name in it is invalid, and contains an id"}
 	default:
-		return &FieldError{field.Field, "it is wrong, and holds an id"}
+		return &FieldError{field.Field, "it is invalid, and contains an id"}
 	}
 	return ErrTransport
 }
@@ -166,7 +166,7 @@ func (f *fields) numbers(r *config.Remote) (err error) {
 		}
 	}
 	if r.WS.EarlyData, err = f.number("ws.path", early); err != nil {
-		return &FieldError{f.field("ws.path"), "its ed is no number"}
+		return &FieldError{f.field("ws.path"), "its ed is not a number"}
 	}
 	if r.WS.EarlyData > config.MaxEarlyData {
 		r.WS.EarlyData = config.MaxEarlyData
@@ -195,7 +195,7 @@ func (f *fields) number(key, text string) (int, error) {
 	if n, err := strconv.ParseFloat(text, 64); err == nil && n == math.Trunc(n) && math.Abs(n) <= math.MaxInt32 {
 		return int(n), nil
 	}
-	return 0, &FieldError{f.field(key), "saw " + show(text) + "; want a whole number"}
+	return 0, &FieldError{f.field(key), "saw " + show(text) + "; expected a whole number"}
 }
 
 // tlsWord reads the many ways to say that TLS is on.
@@ -206,7 +206,7 @@ func (f *fields) tlsWord(r *config.Remote) error {
 	case slices.Contains([]string{"1", "true", "yes", "on", "ssl", "wss"}, word), strings.HasSuffix(word, "tls"):
 		r.TLS.Enabled = true
 	default:
-		return &FieldError{f.names["tls.enabled"], "saw " + show(word) + "; want tls or none"}
+		return &FieldError{f.names["tls.enabled"], "saw " + show(word) + "; expected tls or none"}
 	}
 	return nil
 }

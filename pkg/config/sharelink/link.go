@@ -29,7 +29,7 @@ var (
 	// the error names what.
 	ErrProtocol = errors.New("the server does not speak VMess")
 	// ErrNothing is wrapped by errors of text in which there is no server.
-	ErrNothing = errors.New("there is no server in it")
+	ErrNothing = errors.New("it contains no server")
 	// ErrUnusable is wrapped by errors of text whose servers are all skipped.
 	ErrUnusable = errors.New("none of its servers can be used")
 )
@@ -149,9 +149,9 @@ func decode(body string) (string, error) {
 	var corrupt base64.CorruptInputError
 	switch {
 	case errors.As(err, &corrupt):
-		return "", fmt.Errorf("%w: its base64 breaks at character %d", ErrNotVMess, int64(corrupt)+1)
+		return "", fmt.Errorf("%w: its base64 is invalid at character %d", ErrNotVMess, int64(corrupt)+1)
 	case len(data) == 0:
-		return "", fmt.Errorf("%w: there is nothing behind %s", ErrNotVMess, scheme)
+		return "", fmt.Errorf("%w: there is nothing after %s", ErrNotVMess, scheme)
 	}
 	return strings.TrimSpace(strings.TrimPrefix(string(data), "\ufeff")), nil
 }

@@ -123,5 +123,5 @@ func splitQuoted(text string) []string {
 func unquote(text string) string { return strings.Trim(strings.TrimSpace(text), `"`) }
 
 func errUnknownForm() error {
-	return fmt.Errorf("%w: its base64 holds neither a JSON object nor what Shadowrocket or Quantumult write", ErrNotVMess)
+	return fmt.Errorf("%w: its base64 contains neither a JSON object nor what Shadowrocket or Quantumult write", ErrNotVMess)
 }

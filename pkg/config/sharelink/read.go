@@ -77,7 +77,7 @@ func Read(data []byte) (*Found, error) {
 	case len(data) > MaxSize:
 		return &r.Found, fmt.Errorf("%w: it is larger than 4 MiB", ErrNothing)
 	case bytes.HasPrefix(data, []byte{0xff, 0xfe}), bytes.HasPrefix(data, []byte{0xfe, 0xff}):
-		return &r.Found, fmt.Errorf("%w: the text is UTF-16; want UTF-8: save the file again with that encoding", ErrNothing)
+		return &r.Found, fmt.Errorf("%w: the text is UTF-16; expected UTF-8: save the file again with that encoding", ErrNothing)
 	}
 	reason := r.text(data)
 	if reason == nil && !r.empty() {
@@ -88,14 +88,14 @@ func Read(data []byte) (*Found, error) {
 	}
 	r.settleMux()
 	if len(r.providers) > 0 && len(r.Servers) > 0 {
-		r.note(keyProviders, "", nil, "lists at other addresses are not fetched; import what stands there separately")
+		r.note(keyProviders, "", nil, "lists at other addresses are not fetched; import them separately")
 	}
 	return &r.Found, r.result(reason)
 }
 
 // ErrPage is wrapped by errors of web pages without a server: what panels show
 // to people.
-var ErrPage = errors.New("it is a web page, as panels show it to browsers or without a login; want what the subscription's address answers to a client")
+var ErrPage = errors.New("it is a web page, such as panels show to browsers or without a login; expected the content of the subscription's address")
 
 // isPage reports whether a text is HTML.
 func isPage(data []byte) bool {
@@ -144,7 +144,7 @@ func (r *reader) result(reason error) error {
 	case reason != nil:
 		return fmt.Errorf("%w: %w", ErrNothing, reason)
 	default:
-		return fmt.Errorf("%w: want vmess:// links, a subscription, or a configuration of V2Ray, Xray, sing-box or Clash", ErrNothing)
+		return fmt.Errorf("%w: expected vmess:// links, a subscription, or a configuration of V2Ray, Xray, sing-box or Clash", ErrNothing)
 	}
 }
 
@@ -271,7 +271,7 @@ func decodeDamaged(data string) (plain string, whole bool) {
 const damage = "\ufffd"
 
 // errOurs is why a configuration of this program is none to import.
-var errOurs = errors.New("this is a configuration of vmess-local already: name it with -c")
+var errOurs = errors.New("this is already a configuration of vmess-local: pass it with -c")
 
 // tree reads a whole configuration, a list of such, or a single entry.
 func (r *reader) tree(place string, value any, depth int) error {

@@ -165,7 +165,7 @@ func TestReadServers(t *testing.T) {
 func TestReadSkipped(t *testing.T) {
 	for _, c := range []struct{ what, text, want string }{
 		{"links", "trojan://" + password + "@b.example:1#x\n" + urlLink + "\nvmess://?\nvmess://" + testID + "@b.example:1?type=grpc#Tokyo\nss://YWVz@h:1", `link 1: the server does not speak VMess but "trojan"
-link 3: not a VMess share link: there is nothing behind vmess://
+link 3: not a VMess share link: there is nothing after vmess://
 link 4 "Tokyo": the server does not use WebSocket but "grpc"
 link 5: the server does not speak VMess but "ss"`},
 		{"Clash", clash("name: a") + "- {name: Tokyo, type: ss, password: " + password + "}\n- {name: " + password + ", type: trojan, password: " + password + "}\n- {type: direct}\n- DIRECT\n" +
@@ -175,12 +175,12 @@ link 5: the server does not speak VMess but "ss"`},
 			"- {type: vmess, server: h, port: 1, uuid: " + testID + ", network: ws, tls: true, ech-opts: {enable: true}}\n" +
 			"- {type: vmess, server: h, port: 1, uuid: " + testID + ", network: ws, ws-opts: {headers: {Upgrade: " + password + "}}}\n", `proxies[1] "Tokyo": the server does not speak VMess but "ss"
 proxies[2]: the server does not speak VMess but "trojan"
-proxies[4]: field proxies: it is no object
-proxies[5]: field dialer-proxy: the server is reached through another one, which is not done here
+proxies[4]: field proxies: it must be an object
+proxies[5]: field dialer-proxy: the server is reached through another one, which is not supported
 proxies[6] "u": the server does not use WebSocket but "httpupgrade"
-proxies[7]: field reality-opts: it is not spoken here
-proxies[8]: field ech-opts: it is not spoken here
-proxies[9]: field ws.headers.Upgrade: the WebSocket upgrade sets this header itself; want it left out`},
+proxies[7]: field reality-opts: it is not supported
+proxies[8]: field ech-opts: it is not supported
+proxies[9]: field ws.headers.Upgrade: the WebSocket upgrade sets this header itself; want the list without it`},
 		{"V2Ray", `[` + vmessOutbound("", "") + `, {"outbounds": [{"protocol": "vless", "settings": {"id": "` + testID + `"}, "tag": "v ` + testID + `"}, {"protocol": "dns"}, {"protocol": "vmess"}, 7,
 			{"protocol": "vmess", "settings": {"vnext": [{"users": []}]}, "streamSettings": {"network": "ws"}}]}, ` +
 			vmessOutbound(`, "tlsSettings": {"certificates": [{}]}`, "") + `,` + vmessOutbound(`, "sockopt": {"dialerProxy": "x"}`, "") + `,` + vmessOutbound("", `, "proxySettings": {"tag": "x"}`) + `,` +
@@ -188,13 +188,13 @@ proxies[9]: field ws.headers.Upgrade: the WebSocket upgrade sets this header its
 [1].outbounds[2]: the server does not use WebSocket but "tcp", which is what links without a transport mean
 [1].outbounds[3]: the server does not speak VMess
 [1].outbounds[4]: field address: the host is empty; want a host name or IP address
-[2].outbounds[0]: field certificates: certificates stand in the configuration; here tls.caFile names a file of authorities
-[3].outbounds[0]: field sockopt.dialerProxy: the server is reached through another one, which is not done here
-[4].outbounds[0]: field proxySettings: the server is reached through another one, which is not done here
-[5].outbounds[0]: field streamSettings.security: saw "reality"; want tls or none
-[6].outbounds[0]: field path: it is a list or an object; want text`},
-		{"sing-box", `[` + singBox("") + `, ` + singBox(`, "tls": {"enabled": true, "reality": {"enabled": true}}`) + `, ` + singBox(`, "detour": "x"`) + `, ` + singBox(`, "transport": {"type": "quic"}`) + `]`, `[1].outbounds[0]: field tls.reality: it is not spoken here
-[2].outbounds[0]: field detour: the server is reached through another one, which is not done here
+[2].outbounds[0]: field certificates: the configuration contains certificates; here tls.caFile names a CA file
+[3].outbounds[0]: field sockopt.dialerProxy: the server is reached through another one, which is not supported
+[4].outbounds[0]: field proxySettings: the server is reached through another one, which is not supported
+[5].outbounds[0]: field streamSettings.security: saw "reality"; expected tls or none
+[6].outbounds[0]: field path: it is a list or an object; expected text`},
+		{"sing-box", `[` + singBox("") + `, ` + singBox(`, "tls": {"enabled": true, "reality": {"enabled": true}}`) + `, ` + singBox(`, "detour": "x"`) + `, ` + singBox(`, "transport": {"type": "quic"}`) + `]`, `[1].outbounds[0]: field tls.reality: it is not supported
+[2].outbounds[0]: field detour: the server is reached through another one, which is not supported
 [3].outbounds[0]: the server does not use WebSocket but "quic"`},
 	} {
 		found, err := Read([]byte(c.text))
@@ -210,11 +210,11 @@ proxies[9]: field ws.headers.Upgrade: the WebSocket upgrade sets this header its
 
 func TestReadNotes(t *testing.T) {
 	for text, want := range map[string]string{
-		singBox(`, "multiplex": {"enabled": true}`):          `outbounds[0]: multiplex: sing-box's own is not spoken here; each connection has its tunnel`,
-		clash("smux: {enabled: true}"):                       `proxies[0]: smux: it is not spoken here; each connection has its tunnel`,
-		clash() + "proxy-providers: {a: {url: 'https://x'}}": `proxy-providers: lists at other addresses are not fetched; import what stands there separately`,
+		singBox(`, "multiplex": {"enabled": true}`):          `outbounds[0]: multiplex: sing-box's own is not supported; each connection has its own tunnel`,
+		clash("smux: {enabled: true}"):                       `proxies[0]: smux: it is not supported; each connection has its own tunnel`,
+		clash() + "proxy-providers: {a: {url: 'https://x'}}": `proxy-providers: lists at other addresses are not fetched; import them separately`,
 
-		urlLink + "&fp=qq": `the link: the TLS handshake that it asks for (fp) is none that is known here`,
+		urlLink + "&fp=qq": `the link: the TLS fingerprint it asks for (fp) is unknown`,
 	} {
 		found, err := Read([]byte(text))
 		if err != nil || len(found.Notes) != 1 || found.Notes[0] != want {
@@ -224,7 +224,7 @@ func TestReadNotes(t *testing.T) {
 }
 
 func TestReadNothing(t *testing.T) {
-	const wanted = "there is no server in it: want vmess:// links, a subscription, or a configuration of V2Ray, Xray, sing-box or Clash"
+	const wanted = "it contains no server: expected vmess:// links, a subscription, or a configuration of V2Ray, Xray, sing-box or Clash"
 	for _, c := range []struct {
 		text, want string
 		is         error
@@ -236,21 +236,21 @@ func TestReadNothing(t *testing.T) {
 		{"see https://a.example/", wanted, ErrNothing},
 		{"proxies: []", wanted, ErrNothing},
 		{`{"inbounds": [], "outbounds": [{"protocol": "freedom"}]}`, wanted, ErrNothing},
-		{"\xff\xfev\x00", "there is no server in it: the text is UTF-16; want UTF-8: save the file again with that encoding", ErrNothing},
-		{strings.Repeat("a", MaxSize+1), "there is no server in it: it is larger than 4 MiB", ErrNothing},
-		{"{\n\"outbounds\": [\n}", "there is no server in it: its JSON breaks at line 3", ErrNothing},
-		{`{"a": 1`, "there is no server in it: its JSON breaks at byte 7 of 7", ErrNothing},
-		{"{} x", "there is no server in it: its JSON goes on after the last bracket", ErrNothing},
-		{"proxies:\n- {a: [b}", "there is no server in it: its YAML breaks near line 1", ErrNothing},
-		{"proxies:\n- *b", "there is no server in it: its YAML is broken", ErrNothing},
-		{"proxies:\n- {[a]: b}", "there is no server in it: its YAML has a key that is no text", ErrNothing},
-		{`{"server": {"address": "a", "port": 1, "id": "x"}}`, "there is no server in it: this is a configuration of vmess-local already: name it with -c", ErrNothing},
+		{"\xff\xfev\x00", "it contains no server: the text is UTF-16; expected UTF-8: save the file again with that encoding", ErrNothing},
+		{strings.Repeat("a", MaxSize+1), "it contains no server: it is larger than 4 MiB", ErrNothing},
+		{"{\n\"outbounds\": [\n}", "it contains no server: its JSON is invalid at line 3", ErrNothing},
+		{`{"a": 1`, "it contains no server: its JSON is invalid at byte 7 of 7", ErrNothing},
+		{"{} x", "it contains no server: its JSON goes on after the last bracket", ErrNothing},
+		{"proxies:\n- {a: [b}", "it contains no server: its YAML is invalid near line 1", ErrNothing},
+		{"proxies:\n- *b", "it contains no server: its YAML is invalid", ErrNothing},
+		{"proxies:\n- {[a]: b}", "it contains no server: its YAML has a key that is not text", ErrNothing},
+		{`{"server": {"address": "a", "port": 1, "id": "x"}}`, "it contains no server: this is already a configuration of vmess-local: pass it with -c", ErrNothing},
 		{"vless://" + password + "@a:1", `the server does not speak VMess but "vless"`, ErrProtocol},
 		{"ss://a ssr://b", "none of its servers can be used: 2 are skipped", ErrUnusable},
 		{urlLink + "&type=x&security=y#a b", "", nil},
 		{"vmess://e30", `the server does not use WebSocket but "tcp", which is what links without a transport mean`, ErrTransport},
-		{"text vmess://NWVjMmU3 text", "not a VMess share link: its base64 holds neither a JSON object nor what Shadowrocket or Quantumult write", ErrNotVMess},
-		{"{" + strings.Repeat(`"outbounds":{`, maxDepth+1) + strings.Repeat("}", maxDepth+2), "there is no server in it: it is nested too deep", ErrNothing},
+		{"text vmess://NWVjMmU3 text", "not a VMess share link: its base64 contains neither a JSON object nor what Shadowrocket or Quantumult write", ErrNotVMess},
+		{"{" + strings.Repeat(`"outbounds":{`, maxDepth+1) + strings.Repeat("}", maxDepth+2), "it contains no server: it is nested too deep", ErrNothing},
 	} {
 		found, err := Read([]byte(c.text))
 		if c.is == nil {

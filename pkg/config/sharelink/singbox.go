@@ -39,7 +39,7 @@ func (r *reader) singBoxOutbound(place string, o object) {
 	f.early(t.of(ws, "max_early_data"), t.of(ws, "early_data_header_name"))
 	f.singBoxTLS(&t, o.child("tls"))
 	if isTrue(t.of(o.child("multiplex"), "enabled")) {
-		f.note("multiplex", "sing-box's own is not spoken here; each connection has its tunnel")
+		f.note("multiplex", "sing-box's own is not supported; each connection has its own tunnel")
 	}
 	t.refuse(o, refusal{"detour", chained})
 	r.take(place, f, t.err)
@@ -56,13 +56,13 @@ func (f *fields) singBoxTLS(t *texts, tls object) {
 	}
 	for _, key := range []string{"reality", "ech"} {
 		if isTrue(t.of(tls.child(key), "enabled")) {
-			t.mistake("tls."+key, "it is not spoken here")
+			t.mistake("tls."+key, "it is not supported")
 		}
 	}
 	t.refuse(tls,
-		refusal{"certificate", "a certificate stands in the configuration; here tls.caFile names a file of authorities"},
-		refusal{"certificate_public_key_sha256", "a pin of the key; here tls.pin holds the SHA-256 of a certificate"},
-		refusal{"client_certificate", "certificates of clients are not used here"},
-		refusal{"client_certificate_path", "certificates of clients are not used here"},
+		refusal{"certificate", "the configuration contains a certificate; here tls.caFile names a CA file"},
+		refusal{"certificate_public_key_sha256", "a pin of the key; here tls.pin is the SHA-256 of a certificate"},
+		refusal{"client_certificate", "client certificates are not supported"},
+		refusal{"client_certificate_path", "client certificates are not supported"},
 	)
 }

@@ -22,7 +22,7 @@ func (f *fields) tidy() {
 	f.headers = f.oneHost()
 	f.serverName = f.oneName("tls.serverName", f.serverName)
 	if host, _, err := net.SplitHostPort(f.serverName); err == nil {
-		f.note(f.field("tls.serverName"), "a port stands in it, and is left out")
+		f.note(f.field("tls.serverName"), "it contains a port, which is ignored")
 		f.serverName = host
 	}
 	f.tidySecurity()
@@ -48,7 +48,7 @@ func (f *fields) strip() {
 		stripped = stripped || *field != text
 	}
 	if stripped {
-		f.notes = append(f.notes, "characters that cannot be seen are left out")
+		f.notes = append(f.notes, "invisible characters are removed")
 	}
 }
 
@@ -67,7 +67,7 @@ func (f *fields) tidyAddress() {
 	f.address = f.oneName("address", f.address)
 	host, port, err := net.SplitHostPort(f.address)
 	if err == nil && host != "" && (f.port == "" || f.port == "0" || f.port == port) {
-		f.note(f.field("address"), "the port stands in it")
+		f.note(f.field("address"), "it contains the port, which is used")
 		f.address, f.port = host, port
 	}
 }
@@ -76,12 +76,12 @@ func (f *fields) tidyAddress() {
 func (f *fields) oneName(key, text string) string {
 	if names := strings.FieldsFunc(text, isComma); len(names) > 1 || len(names) == 1 && names[0] != text {
 		if len(names) > 1 {
-			f.note(f.field(key), "several names stand in it; the first is used")
+			f.note(f.field(key), "it contains several names; the first is used")
 		}
 		text = strings.TrimSpace(names[0])
 	}
 	if _, rest, isURL := strings.Cut(text, "://"); isURL {
-		f.note(f.field(key), "a URL stands in it; its host is used")
+		f.note(f.field(key), "it is a URL; its host is used")
 		text, _, _ = strings.Cut(rest, "/")
 	}
 	return text
@@ -105,7 +105,7 @@ func (f *fields) oneHost() map[string]string {
 func (f *fields) tidyPath() {
 	f.path = strings.ReplaceAll(f.path, `\/`, "/")
 	if _, rest, isURL := strings.Cut(f.path, "://"); isURL && hasScheme(f.path) {
-		f.note(f.field("ws.path"), "a URL stands in it; its path is used")
+		f.note(f.field("ws.path"), "it is a URL; its path is used")
 		host, path, _ := strings.Cut(rest, "/")
 		f.path = "/" + path
 		if f.host == "" {
@@ -114,7 +114,7 @@ func (f *fields) tidyPath() {
 	}
 	if len(f.path) >= 3 && strings.EqualFold(f.path[:3], "%2f") {
 		if plain, err := url.PathUnescape(f.path); err == nil {
-			f.note(f.field("ws.path"), "it is escaped once more than it should be")
+			f.note(f.field("ws.path"), "it is escaped once too often")
 			f.path = plain
 		}
 	}
@@ -130,7 +130,7 @@ func hasScheme(text string) bool {
 // swapHostAndPath is for a host that is a path while the path is a host.
 func (f *fields) swapHostAndPath() {
 	if strings.HasPrefix(f.host, "/") && strings.Contains(f.path, ".") && !strings.Contains(f.path, "/") {
-		f.note(f.field("ws.host"), "it holds the path, and "+f.field("ws.path")+" the host: they are exchanged")
+		f.note(f.field("ws.host"), "it contains the path, and "+f.field("ws.path")+" the host: they are swapped")
 		f.host, f.path = f.path, f.host
 	}
 }

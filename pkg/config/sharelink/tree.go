@@ -53,7 +53,7 @@ func (t *texts) of(o object, keys ...string) string {
 				return value
 			}
 		default:
-			t.mistake(key, "it is a list or an object; want text")
+			t.mistake(key, "it is a list or an object; expected text")
 			return ""
 		}
 	}
@@ -72,7 +72,7 @@ func (t *texts) all(o object, key string) []string {
 	for _, element := range elements {
 		text, isText := element.(string)
 		if !isText {
-			t.mistake(key, "it holds something else than text")
+			t.mistake(key, "it contains something other than text")
 		}
 		list = append(list, text)
 	}
@@ -91,7 +91,7 @@ func (t *texts) headers(o object, key string) map[string]string {
 			}
 			text, isText := content.(string)
 			if !isText && content != nil {
-				t.mistake(key, "a header's value is a list or an object; want text")
+				t.mistake(key, "a header's value is a list or an object; expected text")
 			}
 			headers[name] = text
 		}
@@ -102,7 +102,7 @@ func (t *texts) headers(o object, key string) map[string]string {
 		}
 	default:
 		if t.of(o, key) != "" {
-			t.mistake(key, "it is text; want an object of headers")
+			t.mistake(key, "it is text; expected an object of headers")
 		}
 	}
 	return headers
@@ -148,9 +148,9 @@ func parseTree(data []byte) (any, error) {
 			at = min(int(syntax.Offset), len(data))
 		}
 		if line := 1 + bytes.Count(data[:at], []byte("\n")); line > 1 {
-			return nil, fmt.Errorf("its JSON breaks at line %d", line)
+			return nil, fmt.Errorf("its JSON is invalid at line %d", line)
 		}
-		return nil, fmt.Errorf("its JSON breaks at byte %d of %d", at, len(data))
+		return nil, fmt.Errorf("its JSON is invalid at byte %d of %d", at, len(data))
 	}
 	if rest := bytes.TrimSpace(plain[decoder.InputOffset():]); len(rest) > 0 {
 		return nil, errors.New("its JSON goes on after the last bracket")

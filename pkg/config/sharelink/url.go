@@ -24,7 +24,7 @@ func parseURL(body string) (*fields, error) {
 	authority, query, _ := strings.Cut(body, "?")
 	at := strings.LastIndexByte(authority, '@')
 	if at < 0 {
-		return nil, fmt.Errorf("%w: it holds no id@host:port", ErrNotVMess)
+		return nil, fmt.Errorf("%w: it contains no id@host:port", ErrNotVMess)
 	}
 	if network, user, old := strings.Cut(authority[:at], ":"); old {
 		return parseOldURL(network, user, authority[at+1:], query)

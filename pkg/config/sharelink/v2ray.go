@@ -91,7 +91,7 @@ func (r *reader) v2rayServer(place string, outbound, server, user object) {
 }
 
 // chained is why a server is skipped that is reached by way of another one.
-const chained = "the server is reached through another one, which is not done here"
+const chained = "the server is reached through another one, which is not supported"
 
 func (f *fields) v2rayWebSocket(t *texts, stream object) {
 	ws := stream.child("wsSettings")
@@ -136,12 +136,12 @@ func (f *fields) v2rayTLS(t *texts, stream object) {
 	f.pins = t.all(tls, "pinnedPeerCertSha256")
 	f.insecure = isTrue(t.of(tls, "allowInsecure"))
 	t.refuse(tls,
-		refusal{"pinnedPeerCertificateChainSha256", "a pin of the whole chain; here tls.pin holds the SHA-256 of a certificate"},
-		refusal{"pinnedPeerCertificatePublicKeySha256", "a pin of the key; here tls.pin holds the SHA-256 of a certificate"},
-		refusal{"verifyPeerCertInNames", "the certificate has another name than the one that is sent, which is not done here"},
-		refusal{"verifyPeerCertByName", "the certificate has another name than the one that is sent, which is not done here"},
-		refusal{"certificates", "certificates stand in the configuration; here tls.caFile names a file of authorities"},
-		refusal{"echConfigList", "encrypted ClientHello is not spoken here"},
+		refusal{"pinnedPeerCertificateChainSha256", "a pin of the whole chain; here tls.pin is the SHA-256 of a certificate"},
+		refusal{"pinnedPeerCertificatePublicKeySha256", "a pin of the key; here tls.pin is the SHA-256 of a certificate"},
+		refusal{"verifyPeerCertInNames", "the certificate has a different name than the one that is sent, which is not supported"},
+		refusal{"verifyPeerCertByName", "the certificate has a different name than the one that is sent, which is not supported"},
+		refusal{"certificates", "the configuration contains certificates; here tls.caFile names a CA file"},
+		refusal{"echConfigList", "encrypted ClientHello is not supported"},
 	)
 }
 

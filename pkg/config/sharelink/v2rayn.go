@@ -26,7 +26,7 @@ func parseObject(data string) (*fields, error) {
 	}
 	o, isObject := value.(object)
 	if !isObject {
-		return nil, fmt.Errorf("%w: its JSON is no object", ErrNotVMess)
+		return nil, fmt.Errorf("%w: its JSON is not an object", ErrNotVMess)
 	}
 	return linkFields(o)
 }

@@ -18,11 +18,11 @@ const (
 )
 
 var (
-	errTooManyNodes = errors.New("its YAML grows too large when its anchors are followed")
-	errYAMLKey      = errors.New("its YAML has a key that is no text")
-	errBrokenEntry  = errors.New("its YAML is broken")
+	errTooManyNodes = errors.New("its YAML grows too large when its anchors are expanded")
+	errYAMLKey      = errors.New("its YAML has a key that is not text")
+	errBrokenEntry  = errors.New("its YAML is invalid")
 
-	errUnknownAnchor = errors.New("its YAML is broken")
+	errUnknownAnchor = errors.New("its YAML is invalid")
 )
 
 // clashText reads a Clash configuration. An entry that breaks the YAML is left
@@ -149,9 +149,9 @@ func parseYAML(data []byte, most int) (value any, rules []any, err error) {
 			return nil, nil, errUnknownAnchor
 		}
 		if line := yamlLine.FindString(err.Error()); line != "" {
-			return nil, nil, fmt.Errorf("its YAML breaks near %s", line)
+			return nil, nil, fmt.Errorf("its YAML is invalid near %s", line)
 		}
-		return nil, nil, errors.New("its YAML is broken")
+		return nil, nil, errors.New("its YAML is invalid")
 	}
 	if len(document.Content) == 0 {
 		return nil, nil, nil

@@ -14,7 +14,7 @@ import (
 
 // Why a destination cannot be used. They do not hold it.
 var (
-	errBadName  = errors.New("the host name is not valid (IDNA)")
+	errBadName  = errors.New("the host name is invalid (IDNA)")
 	errZeroPort = errors.New("the port is 0")
 )
 

@@ -18,10 +18,10 @@ var (
 	// ErrHandshakeTimeout: the request was not complete in time.
 	ErrHandshakeTimeout = errors.New("the handshake took too long")
 	// ErrTLS: the client takes the port for one that speaks TLS.
-	ErrTLS = errors.New("TLS was spoken to the proxy port, which speaks SOCKS and plain HTTP")
+	ErrTLS = errors.New("TLS was sent to the proxy port, which speaks SOCKS and plain HTTP")
 	// ErrBadAuth: the client's user name or password is wrong, or it speaks a
 	// protocol that has none where one is required.
-	ErrBadAuth = errors.New("wrong user name or password")
+	ErrBadAuth = errors.New("wrong username or password")
 	// ErrNeedsNoAuth: a SOCKS5 client offers only a user name and password,
 	// which are not configured here.
 	ErrNeedsNoAuth = errors.New("the SOCKS5 client insists on a username and password, but the proxy has none")

@@ -170,12 +170,12 @@ func (x *exchange) words(err error) (status int, text string) {
 	case ofStream:
 		return statusOf(err), publicText(err)
 	case errors.Is(err, errIdle):
-		return http.StatusGatewayTimeout, "The site did not answer for too long.\n"
+		return http.StatusGatewayTimeout, "The site did not answer in time.\n"
 	case !x.connected.Load():
-		x.server.report(malformed(protocolHTTP, "it cannot be sent on"), x.conn.source)
-		return http.StatusBadRequest, "The request cannot be sent on: its header is not valid.\n"
+		x.server.report(malformed(protocolHTTP, "it cannot be forwarded"), x.conn.source)
+		return http.StatusBadRequest, "The request cannot be forwarded: its header is invalid.\n"
 	case !x.answered.Load(), isEnd(err):
-		return http.StatusBadGateway, "The site closed the connection before it had answered.\n"
+		return http.StatusBadGateway, "The site closed the connection without answering.\n"
 	}
 	wrong := wrongAnswer(err)
 	if n, ok := x.server.badAnswer.pass(); ok {

@@ -27,15 +27,15 @@ const (
 
 // What people read who use the port in a wrong way.
 const (
-	textOrigin = "This is a SOCKS5 and HTTP proxy, not a web site.\n" +
+	textOrigin = "This is a SOCKS5 and HTTP proxy, not a website.\n" +
 		"Enter this address and port as the proxy in the settings of the browser or the system.\n"
-	textScheme = "Only http:// can be requested from this proxy in this way.\n" +
-		"Clients use CONNECT for https://, and SOCKS5 for all else.\n"
-	textNoDialer = "This proxy takes CONNECT requests only.\n"
-	textAuth     = "This proxy needs a user name and a password.\n"
-	textLoop     = "The address asked for is this proxy itself.\n"
-	textMore     = "More is in what vmess-local printed, and on its status page.\n"
-	textSilent   = "The rest of the request did not come.\n"
+	textScheme = "Only http:// can be requested from this proxy like this.\n" +
+		"Clients use CONNECT for https://, and SOCKS5 for everything else.\n"
+	textNoDialer = "This proxy accepts CONNECT requests only.\n"
+	textAuth     = "This proxy requires a username and password.\n"
+	textLoop     = "The requested address is this proxy itself.\n"
+	textMore     = "For details see vmess-local's log or status page.\n"
+	textSilent   = "The rest of the request never arrived.\n"
 )
 
 // An httpConn is a client that speaks HTTP. net/http's server is not used: it
@@ -334,15 +334,15 @@ func textOf(cause error) string {
 	if cause == nil {
 		cause = errors.New("no reason was given")
 	}
-	return "The proxy could not do this: " + cause.Error() + "\n"
+	return "vmess-local could not load this: " + cause.Error() + "\n"
 }
 
 // publicText words a failure for a page: a browser takes the answer to a plain
 // request for one of the page's own origin, whose scripts may read it.
 func publicText(cause error) string {
-	text := "The proxy could not do this.\n"
+	text := "vmess-local could not load this.\n"
 	if p, ok := errors.AsType[PublicError](cause); ok {
-		text = "The proxy could not do this: " + p.Public() + "\n"
+		text = "vmess-local could not load this: " + p.Public() + "\n"
 	}
 	return text + textMore
 }

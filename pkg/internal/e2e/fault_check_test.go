@@ -205,7 +205,7 @@ fix: pass the right file with -c, or create one: vmess-local link import LINK -o
 		{name: "no file of authorities", text: `{"server": {"address": "vps.example", "port": 1, "id": "5ec2e700-0000-4000-8000-000000000001", "tls": {"caFile": "absent.pem"}}}`, want: `error: config.value: config.json:1:114: server.tls.caFile: read the CA file: open absent.pem: no such file or directory
 fix: write a file of certificates in PEM form at config.json:1:114
 `},
-		{name: "no link", args: []string{"vmess://NWVjMmU3"}, want: `error: config.syntax: the link: not a VMess share link: its base64 holds neither a JSON object nor what Shadowrocket or Quantumult write
+		{name: "no link", args: []string{"vmess://NWVjMmU3"}, want: `error: config.syntax: the link: not a VMess share link: its base64 contains neither a JSON object nor what Shadowrocket or Quantumult write
 fix: copy the whole link again, or name a configuration file with -c
 `},
 	} {
