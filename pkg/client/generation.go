@@ -27,7 +27,7 @@ type generation struct {
 	front *socks.Server
 	// dispatch serves the requests of front and of [Client.Dial].
 	dispatch *dispatch.Dispatcher
-	fleet    *failoverGroup
+	fleet    serverGroup
 	local    string // the address of the front door
 	again    bool   // it came of a reload
 	// associations are those of UDP; nil when it is off.
@@ -43,7 +43,7 @@ func newGeneration(cfg *config.Client, opt Options) (*generation, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.fleet = newFailoverGroup(opt.Log, guards, time.Duration(cfg.Limits.Dial))
+	g.fleet = newServerGroup(opt.Log, guards, time.Duration(cfg.Limits.Dial))
 	d := &dispatch.Dispatcher{
 		Load:      opt.Load,
 		Dialer:    g.fleet,
@@ -176,7 +176,7 @@ func (g *generation) drain(ctx context.Context) error { return g.front.Drain(ctx
 // resent counts the requests that were sent again.
 func (g *generation) resent() (n int64) {
 	for _, m := range g.fleet.all() {
-		n += m.guard.resent.Load()
+		n += m.resent.Load()
 	}
 	return n
 }

@@ -292,7 +292,7 @@ func (g *guard) wayFailed(ctx context.Context, err error) error {
 		return err
 	}
 	facts := g.look(ctx, err, v.Cause)
-	facts.Worked = g.recentlyUp()
+	facts.Worked = g.RecentlyUp()
 	v, _ = diagnose.Connect(err, g.setting, facts)
 	g.failures.Report(v)
 	g.down(v)

@@ -169,7 +169,7 @@ func (g *generation) condition(failures []pageFailure, moved time.Time) (state, 
 
 func (g *generation) warmth() (w pageWarm) {
 	for _, m := range g.fleet.all() {
-		s := m.guard.pool.Stats()
+		s := m.pool.Stats()
 		w.Ready, w.Used, w.Wasted = w.Ready+s.Ready, w.Used+s.Used, w.Wasted+s.Wasted
 	}
 	return w
@@ -180,14 +180,14 @@ func (g *generation) servers() []pageServer {
 	var all []pageServer
 	for _, m := range g.fleet.all() {
 		mode := "VMessAEAD"
-		if m.guard.account.Mode() != vmess.ModeAEAD {
+		if m.account.Mode() != vmess.ModeAEAD {
 			mode = "legacy MD5"
 		}
-		r := m.guard.remote
+		r := m.remote
 		all = append(all, pageServer{
-			ID: m.guard.identity, Name: m.guard.Name(), Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m.guard == using,
-			Down: g.fleet.isDown(m), Mode: mode, Cipher: m.guard.account.Security().String(), TLS: r.TLS.Enabled,
-			RTT: float64(m.guard.path.handshakeRTT.Load()) / 1e6,
+			ID: m.identity, Name: m.Name(), Address: r.Address + ":" + strconv.Itoa(r.Port), Using: m == using,
+			Down: g.fleet.IsDown(m), Mode: mode, Cipher: m.account.Security().String(), TLS: r.TLS.Enabled,
+			RTT: float64(m.path.handshakeRTT.Load()) / 1e6,
 		})
 	}
 	return all
@@ -274,11 +274,11 @@ func (p page) Check(ctx context.Context, tell func(step any)) error {
 
 // Link implements status.Source.
 func (p page) Link(id string) (link string, qr []string, err error) {
-	m := p.generation().fleet.member(id)
+	m := p.generation().fleet.named(id)
 	if m == nil {
 		return "", nil, status.ErrUnknown
 	}
-	if link, err = sharelink.Format(m.guard.remote, sharelink.FormV2rayN); err != nil {
+	if link, err = sharelink.Format(m.remote, sharelink.FormV2rayN); err != nil {
 		return "", nil, err
 	}
 	qr, err = sharelink.QRRows(link)

@@ -11,7 +11,7 @@ import (
 func TestSiteFailureIsNotTheState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, g := newFarEnd(t, 0)
-		gen := &generation{fleet: newFailoverGroup(nil, []*guard{g}, 0)}
+		gen := &generation{fleet: newServerGroup(nil, []*guard{g}, 0)}
 		c := dialGuarded(t, g, "hello")
 		if _, err := c.Read(make([]byte, 5)); err != nil {
 			t.Fatal(err)

@@ -21,9 +21,9 @@ const (
 	slowNotice = 2500 * time.Millisecond
 )
 
-// recentlyUp reports whether the server worked a moment ago. A sleep in between does
+// RecentlyUp reports whether the server worked a moment ago. A sleep in between does
 // not count: what was left open is there in the morning, and its server, too.
-func (g *guard) recentlyUp() bool {
+func (g *guard) RecentlyUp() bool {
 	at := g.account.LastAnswer()
 	if worked := g.lastUsed.Load(); worked != nil && worked.After(at) {
 		at = *worked
@@ -33,7 +33,7 @@ func (g *guard) recentlyUp() bool {
 
 // waitForReady reports whether a request waits here for the server's return: where
 // there is no other server and this one worked a moment ago.
-func (g *guard) waitForReady() bool { return g.alone && g.recentlyUp() }
+func (g *guard) waitForReady() bool { return g.alone && g.RecentlyUp() }
 
 // knownUp reports whether the server is known to be there.
 func (g *guard) knownUp() bool {

@@ -221,7 +221,7 @@ func TestComebackAfterSleep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newComebackLab(t) // in no bubble: there is one clock only
 			tt.works(l)
-			if at := tt.at(l.guard); at == at.Round(0) || !l.guard.recentlyUp() {
+			if at := tt.at(l.guard); at == at.Round(0) || !l.guard.RecentlyUp() {
 				t.Errorf("%v is by the wall clock alone", at)
 			}
 		})

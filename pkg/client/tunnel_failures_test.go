@@ -27,7 +27,7 @@ func TestBrokenMuxTunnelIsItsServers(t *testing.T) {
 			_, guards[i] = newFarEnd(t, 0)
 			logTo(guards[i], slog.New(logging.New(&text[i], slog.LevelInfo, false)))
 		}
-		f := newFailoverGroup(slog.New(slog.DiscardHandler), guards[:], 0)
+		f := newServerGroup(slog.New(slog.DiscardHandler), guards[:], 0)
 		if f.current() != guards[0] {
 			t.Fatal("the second server is in use")
 		}

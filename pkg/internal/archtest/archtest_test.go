@@ -37,6 +37,7 @@ var rules = map[string]rule{
 	"host/fdlimit":            {only: nothing},
 	"cli/control":             {only: nothing},
 	"host/netmon":             {only: nothing},
+	"outbound/failover":       {imports: []string{"transport", "transport/netaddr", "outbound/reconnect", "cli/logging"}},
 	"outbound/reconnect":      {only: nothing},
 	"transport/rawsock":       {only: nothing},
 	"host/errno":              {only: nothing},

@@ -1,12 +1,10 @@
-package client
+package failover
 
 import (
 	"context"
 	"net"
 	"slices"
 	"time"
-
-	"vmess-local/pkg/protocol/vmess"
 )
 
 const (
@@ -34,7 +32,7 @@ type race struct {
 	end     context.CancelFunc
 	decided chan struct{} // closed when there is a winner, or all have failed
 
-	// Guarded by the fleet.
+	// Guarded by the group.
 	waiting int                           // requests
 	dialing map[*entry]context.CancelFunc // dials under way
 	winner  *entry
@@ -44,8 +42,8 @@ type race struct {
 // pick returns the server among members, which are in order of preference, that
 // takes a request; an error where none can be reached, and whether one of them
 // was reached a moment ago and seems to restart.
-func (f *failoverGroup) pick(ctx context.Context, members []*entry) (m *entry, restarts bool, err error) {
-	if len(members) == 1 || members[0].guard.ready() {
+func (f *Group) pick(ctx context.Context, members []*entry) (m *entry, restarts bool, err error) {
+	if len(members) == 1 || members[0].server.Ready() {
 		return members[0], false, nil
 	}
 	r := f.enter(members)
@@ -67,15 +65,15 @@ func (f *failoverGroup) pick(ctx context.Context, members []*entry) (m *entry, r
 	for _, m := range members {
 		if one := r.failed[m]; one != nil {
 			err = one
-			restarts = restarts || m.guard.recentlyUp() && m.guard.restarting(one, nil)
+			restarts = restarts || m.server.Classify(one, nil).Restarting
 		}
 	}
 	return nil, restarts, err
 }
 
 // enter has a request wait for a race: for the one under way, where its outcome
-// serves the request, too. It is nil once the fleet is closed.
-func (f *failoverGroup) enter(members []*entry) *race {
+// serves the request, too. It is nil once the group is closed.
+func (f *Group) enter(members []*entry) *race {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -96,7 +94,7 @@ func (f *failoverGroup) enter(members []*entry) *race {
 }
 
 // serves reports whether a race's winner is, or will be, among members. It is
-// called with the fleet's lock held.
+// called with the group's lock held.
 func (r *race) serves(members []*entry) bool {
 	if r.winner != nil {
 		return !r.winner.down && slices.Contains(members, r.winner)
@@ -115,7 +113,7 @@ func (r *race) serves(members []*entry) bool {
 }
 
 // leave ends a request's wait. A race that nobody waits for any more ends.
-func (f *failoverGroup) leave(r *race) {
+func (f *Group) leave(r *race) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r.waiting--; r.waiting == 0 && r.winner == nil {
@@ -133,7 +131,7 @@ type dialed struct {
 }
 
 // run runs a race to its end, which is that of its last dial.
-func (f *failoverGroup) run(ctx context.Context, r *race) {
+func (f *Group) run(ctx context.Context, r *race) {
 	ended := make(chan dialed)
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -146,7 +144,7 @@ func (f *failoverGroup) run(ctx context.Context, r *race) {
 			m := r.members[started]
 			started, running = started+1, running+1
 			dialCtx := f.dialing(ctx, r, m)
-			f.trials.Go(func() { ended <- dialed{m, m.guard.prepare(dialCtx)} })
+			f.trials.Go(func() { ended <- dialed{m, m.server.Prepare(dialCtx)} })
 			if running == 1 {
 				next.Reset(raceHeadStart)
 			} else {
@@ -176,7 +174,7 @@ func (r *race) isDecided() bool {
 }
 
 // dialing notes that a server is dialled, and returns the context of that.
-func (f *failoverGroup) dialing(ctx context.Context, r *race, m *entry) context.Context {
+func (f *Group) dialing(ctx context.Context, r *race, m *entry) context.Context {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ctx, r.dialing[m] = context.WithCancel(ctx)
@@ -185,7 +183,7 @@ func (f *failoverGroup) dialing(ctx context.Context, r *race, m *entry) context.
 
 // dialEnded notes the end of a dial. The first that succeeds decides the race,
 // and ends the dials to servers that come after it.
-func (f *failoverGroup) dialEnded(r *race, d dialed) {
+func (f *Group) dialEnded(r *race, d dialed) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.dialing[d.member]()
@@ -209,7 +207,7 @@ func (f *failoverGroup) dialEnded(r *race, d dialed) {
 }
 
 // over ends a race whose dials have ended.
-func (f *failoverGroup) over(r *race) {
+func (f *Group) over(r *race) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.end()
@@ -225,7 +223,7 @@ func (f *failoverGroup) over(r *race) {
 
 // undecided reports whether a race may still show that a server cannot be
 // reached. It is called with the lock held.
-func (f *failoverGroup) undecided(m *entry) bool {
+func (f *Group) undecided(m *entry) bool {
 	r := f.racing
 	if r == nil {
 		return false
@@ -234,27 +232,4 @@ func (f *failoverGroup) undecided(m *entry) bool {
 		return slices.Contains(r.members, m)
 	}
 	return r.dialing[m] != nil
-}
-
-// ready reports whether a request can be sent without looking whether the server
-// can be reached.
-func (g *guard) ready() bool {
-	return g.healthy() || g.pool.Ready() || g.sessions != nil && g.sessions.HasRoom()
-}
-
-// prepare makes an empty tunnel, which waits in the pool for the request. That
-// it fails is reported, unless ctx has ended.
-func (g *guard) prepare(ctx context.Context) error {
-	if v, ok := g.breaker.reject(g.now(), g.account.LastAnswer()); ok {
-		return g.refuses(v, vmess.ErrNoAnswer).err
-	}
-	if g.ready() {
-		return nil
-	}
-	conn, err := g.reach(ctx, nil)
-	if err != nil {
-		return g.wayFailed(ctx, err)
-	}
-	g.pool.Put(conn)
-	return nil
 }
