@@ -256,9 +256,11 @@ func (x *retryStream) end(end func(*vmess.Conn) error) error {
 // WaitPeerClose implements transport.PeerWaiter.
 func (x *retryStream) WaitPeerClose() (gone bool) { return x.conn.Load().WaitPeerClose() }
 
-// WriteReady implements transport.Roomer. Before the first answer a Write may wait
-// for another connection.
-func (x *retryStream) WriteReady() bool { return x.settled.Load() && x.conn.Load().WriteReady() }
+// WriteReady implements transport.WriteReadier. Before the first answer a Write may
+// wait for another connection.
+func (x *retryStream) WriteReady() bool {
+	return x.settled.Load() && transport.WriteReady(x.conn.Load())
+}
 
 // NearNonceLimit implements transport.NonceLimiter.
 func (x *retryStream) NearNonceLimit() bool { return x.conn.Load().NearNonceLimit() }

@@ -187,8 +187,5 @@ func (c *proxied) ReadPooled(head, most int) (*transport.Buffer, int, error) {
 // Reset implements transport.Resetter.
 func (c *proxied) Reset() error { return transport.Reset(c.StreamConn) }
 
-// ResetByPeer implements transport.Breaker.
-func (c *proxied) ResetByPeer() bool { return transport.ResetByPeer(c.StreamConn) }
-
-// SendState implements transport.Stander.
-func (c *proxied) SendState() transport.SendState { return transport.SendStateOf(c.StreamConn) }
+// NetConn returns the connection below ([transport.As]).
+func (c *proxied) NetConn() net.Conn { return c.StreamConn }

@@ -412,11 +412,8 @@ func (c *counted) Reset() error {
 	return transport.Reset(c.StreamConn)
 }
 
-// ResetByPeer implements transport.Breaker.
-func (c *counted) ResetByPeer() bool { return transport.ResetByPeer(c.StreamConn) }
-
-// SendState implements transport.Stander.
-func (c *counted) SendState() transport.SendState { return transport.SendStateOf(c.StreamConn) }
+// NetConn returns the connection below ([transport.As]).
+func (c *counted) NetConn() net.Conn { return c.StreamConn }
 
 // noHalfClose is a connection that cannot end one direction.
 type noHalfClose struct{ net.Conn }

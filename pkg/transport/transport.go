@@ -112,51 +112,80 @@ func Reset(c StreamConn) error {
 	return c.Close()
 }
 
+// wrapping is a stream that wraps another.
+type wrapping interface{ NetConn() net.Conn }
+
+// As returns c itself where it is a T, and otherwise the first that is one of
+// those that it wraps: a stream that wraps another says so by a method NetConn, as
+// that of crypto/tls does. Layers need not forward what the system knows of the
+// connection below all of them; one that knows better has the method itself.
+func As[T any](c any) (t T, ok bool) {
+	for {
+		switch x := c.(type) {
+		case T:
+			return x, true
+		case wrapping:
+			c = x.NetConn()
+		default:
+			return t, false
+		}
+	}
+}
+
 // An AbortResetter can make a stream end in order by its CloseWrite and Close only:
 // whatever else ends it, the death of the process too, is an error for the far
 // end (TCP: RST). It is for far ends to which nothing but that end tells that
 // all has come. ResetOnAbort is called before the stream is used.
 type AbortResetter interface{ ResetOnAbort() }
 
-// ResetOnAbort has a stream reset its far end like that, where it can.
+// ResetOnAbort has a stream reset its far end like that, where it or what it wraps
+// can.
 func ResetOnAbort(c StreamConn) {
-	if f, ok := c.(AbortResetter); ok {
-		f.ResetOnAbort()
+	if r, ok := As[AbortResetter](c); ok {
+		r.ResetOnAbort()
 	}
 }
 
 // A PeerResetter can tell without reading that the far end has broken off: nothing
 // that is done for it can reach it any more. What was not read yet does not
-// hide it, as it would from a reader. Broken may be called by anyone; where the
-// system does not tell, it is false.
+// hide it, as it would from a reader. ResetByPeer may be called by anyone; where
+// the system does not tell, it is false.
 type PeerResetter interface{ ResetByPeer() bool }
 
-// ResetByPeer asks a stream that wraps others, which may not know.
+// ResetByPeer asks c or what it wraps; it is false where neither knows.
 func ResetByPeer(c any) bool {
-	b, ok := c.(PeerResetter)
-	return ok && b.ResetByPeer()
+	r, ok := As[PeerResetter](c)
+	return ok && r.ResetByPeer()
 }
 
-// A WriteReadier knows whether a Write of up to [RoomyWrite] bytes would be taken
-// at once. Roomy may be called by anyone; where the system does not tell, it is
-// false.
+// A WriteReadier knows whether a Write of up to [WriteReadyBytes] would be taken
+// at once. WriteReady may be called by anyone; where the system does not tell, it
+// is false.
 type WriteReadier interface{ WriteReady() bool }
 
-// WriteReadyBytes is how much a stream that is Roomy takes at once: a datagram of
+// WriteReadyBytes is how much a stream that is ready takes at once: a datagram of
 // what networks carry, with what is put round it.
 const WriteReadyBytes = 3 << 10
 
-// WriteReady asks a stream that wraps others, which may not know.
+// WriteReady asks c or what it wraps; it is false where neither knows.
 func WriteReady(c any) bool {
-	r, ok := c.(WriteReadier)
-	return ok && r.WriteReady()
+	for { // As, but half as dear: it is asked for each datagram
+		switch x := c.(type) {
+		case WriteReadier:
+			return x.WriteReady()
+		case wrapping:
+			c = x.NetConn()
+		default:
+			return false
+		}
+	}
 }
 
 // A SendState is how what was sent on a connection stands, as far as the system
 // of this end knows: of the next hop, which may be a proxy's.
 type SendState uint8
 
-// The standings.
+// The states.
 const (
 	SendUnknown  SendState = iota // the system does not tell
 	SendAcked                     // the other end's system has all of it; whether a program has is another question
@@ -164,12 +193,12 @@ const (
 	SendTimedOut                  // it does not answer
 )
 
-// A SendStater knows how what it sent stands. Standing may be called by anyone.
+// A SendStater knows how what it sent stands. SendState may be called by anyone.
 type SendStater interface{ SendState() SendState }
 
-// SendStateOf asks a stream that wraps others, which may not know.
+// SendStateOf asks c or what it wraps; it is SendUnknown where neither knows.
 func SendStateOf(c any) SendState {
-	if s, ok := c.(SendStater); ok {
+	if s, ok := As[SendStater](c); ok {
 		return s.SendState()
 	}
 	return SendUnknown
@@ -177,21 +206,23 @@ func SendStateOf(c any) SendState {
 
 // A PeerCloser can tell that the far end has closed the stream altogether, and not
 // only ended its direction: what it said counts, but nobody reads what it is
-// sent. Left may be called by anyone; where the system does not tell, it is
+// sent. PeerClosed may be called by anyone; where the system does not tell, it is
 // false.
 type PeerCloser interface{ PeerClosed() bool }
 
-// PeerClosed asks a stream that wraps others, which may not know.
+// PeerClosed asks c itself, and nothing that it wraps: that the next hop has closed
+// the connection below a tunnel does not say that all was read that came through
+// it.
 func PeerClosed(c any) bool {
-	l, ok := c.(PeerCloser)
-	return ok && l.PeerClosed()
+	p, ok := c.(PeerCloser)
+	return ok && p.PeerClosed()
 }
 
 // A PeerWaiter knows when the far end is gone in both directions.
 // WaitPeerClose may be called by the reader after Read returned io.EOF; it
 // blocks, without a buffer, until the far end has left or the stream is closed.
 // It returns false where the far end may yet read what is written: then
-// [Broken] tells, for it has been sent something that it resets if it does not.
+// [ResetByPeer] tells, for it has been sent something that it resets if it does not.
 type PeerWaiter interface{ WaitPeerClose() (gone bool) }
 
 // A NonceLimiter knows how far the nonces of its cipher are used up.

@@ -7,6 +7,7 @@ package connpool
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -409,8 +410,8 @@ func (s *stream) NothingFollows() {
 	}
 }
 
-// WriteReady implements transport.Roomer.
-func (s *stream) WriteReady() bool { return transport.WriteReady(s.StreamConn) }
+// NetConn returns the stream below ([transport.As]).
+func (s *stream) NetConn() net.Conn { return s.StreamConn }
 
 // WaitPeerClose implements transport.PeerWaiter.
 func (s *stream) WaitPeerClose() (gone bool) {

@@ -30,6 +30,9 @@ func (plainStream) CloseWrite() error {
 	return fmt.Errorf("close one direction of this connection: %w", errors.ErrUnsupported)
 }
 
+// NetConn returns the connection below ([transport.As]).
+func (s plainStream) NetConn() net.Conn { return s.Conn }
+
 // Reset closes the connection, with a RST where it can.
 func (s plainStream) Reset() error { return reset(s.Conn) }
 
@@ -71,14 +74,8 @@ func (p *prefixed) ReadPooled(head, most int) (*transport.Buffer, int, error) {
 	return b, n, err
 }
 
-// WriteReady implements [transport.Roomer] as far as the stream can.
-func (p *prefixed) WriteReady() bool { return transport.WriteReady(p.StreamConn) }
-
-// SendState implements [transport.Stander] as far as the stream can.
-func (p *prefixed) SendState() transport.SendState { return transport.SendStateOf(p.StreamConn) }
-
-// ResetOnAbort implements [transport.Frailer] as far as the stream can.
-func (p *prefixed) ResetOnAbort() { transport.ResetOnAbort(p.StreamConn) }
+// NetConn returns the stream below ([transport.As]).
+func (p *prefixed) NetConn() net.Conn { return p.StreamConn }
 
 // Reset closes the stream, with a RST where it can.
 func (p *prefixed) Reset() error { return reset(p.StreamConn) }

@@ -273,14 +273,8 @@ func (c *Conn) Reset() error {
 	return c.records.Close()
 }
 
-// ResetByPeer implements [transport.Breaker] by the connection below.
-func (c *Conn) ResetByPeer() bool { return transport.ResetByPeer(c.records.conn) }
-
-// WriteReady implements [transport.Roomer] by the connection below.
-func (c *Conn) WriteReady() bool { return transport.WriteReady(c.records.conn) }
-
-// SendState implements [transport.Stander] by the connection below.
-func (c *Conn) SendState() transport.SendState { return transport.SendStateOf(c.records.conn) }
+// NetConn returns the connection below ([transport.As]).
+func (c *Conn) NetConn() net.Conn { return c.records.conn }
 
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.records.LocalAddr() }

@@ -341,14 +341,8 @@ func (c *Conn) abort() error {
 	return c.carrier.conn.Close()
 }
 
-// ResetByPeer implements [transport.Breaker] by the connection below.
-func (c *Conn) ResetByPeer() bool { return transport.ResetByPeer(c.carrier.conn) }
-
-// WriteReady implements [transport.Roomer] by the connection below.
-func (c *Conn) WriteReady() bool { return transport.WriteReady(c.carrier.conn) }
-
-// SendState implements [transport.Stander] by the connection below.
-func (c *Conn) SendState() transport.SendState { return transport.SendStateOf(c.carrier.conn) }
+// NetConn returns the connection below ([transport.As]).
+func (c *Conn) NetConn() net.Conn { return c.carrier.conn }
 
 // sendBlocked reports whether an answer to pings may be late because the far end
 // takes nothing at the moment of what was written before them: what lies in its

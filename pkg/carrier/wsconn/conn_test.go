@@ -369,7 +369,7 @@ func TestWaitPeerClose(t *testing.T) {
 				t.Errorf("gone: %v", gone)
 			}
 			if !c.gone {
-				for deadline := time.Now().Add(patience); runtime.GOOS == "linux" && !conn.ResetByPeer(); time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(patience); runtime.GOOS == "linux" && !transport.ResetByPeer(conn); time.Sleep(time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Fatal("that nobody is there is not known")
 					}

@@ -292,8 +292,8 @@ func (c *Conn) Reset() error {
 	return transport.Reset(c.carrier)
 }
 
-// ResetByPeer implements transport.Breaker by the carrier.
-func (c *Conn) ResetByPeer() bool { return transport.ResetByPeer(c.carrier) }
+// NetConn returns the carrier ([transport.As]).
+func (c *Conn) NetConn() net.Conn { return c.carrier }
 
 // NearNonceLimit implements transport.NonceLimiter: 32,768 chunks were sealed or
 // opened in a direction. A stream goes on beyond 65,536, as every peer's does, but
@@ -306,12 +306,6 @@ func (c *Conn) countNonces(chunks *chunker) {
 		chunks.halfUsed = &c.halfUsed
 	}
 }
-
-// SendState implements transport.Stander by the carrier.
-func (c *Conn) SendState() transport.SendState { return transport.SendStateOf(c.carrier) }
-
-// WriteReady implements transport.Roomer by the carrier.
-func (c *Conn) WriteReady() bool { return transport.WriteReady(c.carrier) }
 
 // LocalAddr implements net.Conn by the carrier's.
 func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }

@@ -34,7 +34,7 @@ type uploadWatchdog struct {
 
 // uploadWriter returns what the local side's bytes are written to.
 func (s *session) uploadWriter() (w io.Writer, done func()) {
-	local, ok := s.local.(transport.PeerResetter)
+	local, ok := transport.As[transport.PeerResetter](s.local)
 	if !ok {
 		return s.remote, func() {}
 	}
