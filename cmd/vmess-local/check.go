@@ -24,7 +24,7 @@ func newCheckCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "check [-c FILE | LINK] [--server NAME] [--target ADDR] [--json]",
-		Short: "Walk the way to the server step by step and name what fails",
+		Short: "Test the connection step by step and show what fails",
 		Long: `Check walks the way step by step: configuration, DNS, TCP, TLS, WebSocket
 upgrade, account, clock, and with --target a destination behind the server. It
 says what came of each and, of the first that fails, the cause and the fix. It
@@ -51,7 +51,7 @@ configuration error.`,
 			source := file
 			if len(args) > 0 {
 				if cmd.Flags().Changed("config") {
-					return cli.Usagef("a configuration and a link\nfix: give one of them: %s", cmd.UseLine())
+					return cli.Usagef("a configuration and a link are given\nfix: give only one of them: %s", cmd.UseLine())
 				}
 				source = args[0]
 			}
@@ -67,7 +67,7 @@ configuration error.`,
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, a link, or - for standard input")
 	cmd.Flags().BoolVar(&q.asJSON, "json", false, "print the result as JSON, for programs")
 	cmd.Flags().StringVar(&q.server, "server", "", "check only the server called `NAME`, of several")
-	cmd.Flags().StringVar(&target, "target", "", "reach `ADDR` (HOST:PORT) through the server, too")
+	cmd.Flags().StringVar(&target, "target", "", "also reach `ADDR` (HOST:PORT) through the server")
 	return cmd
 }
 

@@ -19,7 +19,7 @@ func newDemoCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "demo [--listen ADDR] [--once]",
-		Short: "Show the whole way on this machine, without any server",
+		Short: "Try it on this machine; no server needed",
 		Long: `Demo starts a server on a free loopback port and the client in front of it,
 fetches one page through the whole way, says what happened step by step, and
 stays usable as a proxy until Ctrl-C. Nothing leaves this machine unless you use

@@ -54,7 +54,7 @@ new, and which stays as it was if nothing can be imported.`,
 		Args: cli.OneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return cli.Usagef("which link?\nfix: %s", cmd.UseLine())
+				return cli.Usagef("no link given\nfix: %s", cmd.UseLine())
 			}
 			name, data, err := importSource(args[0], cmd.InOrStdin())
 			if err != nil {
@@ -284,7 +284,7 @@ server: it holds the id. What a link cannot carry is told.`,
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`, or - for standard input")
 	cmd.Flags().StringVar(&format, "format", "v2rayn", "link's `FORM`: v2rayn, which all clients read, or url")
 	cli.Choices(cmd, "format", "v2rayn", "url")
-	cmd.Flags().BoolVar(&qr, "qr", false, "draw the link as a QR code, too")
+	cmd.Flags().BoolVar(&qr, "qr", false, "also draw the link as a QR code")
 	return cmd
 }
 

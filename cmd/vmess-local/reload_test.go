@@ -55,7 +55,7 @@ func freeAddress(t *testing.T) string {
 // good configuration is taken, and open connections go on.
 func TestReloadCommand(t *testing.T) {
 	ownRuntimeDir(t)
-	if out, err := exec.Command("vmess-local", "reload").CombinedOutput(); err == nil || !strings.Contains(string(out), "error: no vmess-local of yours ") {
+	if out, err := exec.Command("vmess-local", "reload").CombinedOutput(); err == nil || !strings.Contains(string(out), "error: no running vmess-local found for this user") {
 		t.Errorf("nothing runs: %v, %s", err, out)
 	}
 	_, addr, file := startWithFile(t, "20s")

@@ -43,7 +43,7 @@ servers older than V2Ray 4.28.1 need. Newer servers refuse it.`,
 			source := file
 			if len(args) > 0 {
 				if cmd.Flags().Changed("config") {
-					return cli.Usagef("a configuration and a link\nfix: give one of them: %s", cmd.UseLine())
+					return cli.Usagef("a configuration and a link are given\nfix: give only one of them: %s", cmd.UseLine())
 				}
 				source = args[0]
 			}

@@ -15,7 +15,7 @@ func newCheckCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "check -c FILE [--json]",
-		Short: "Walk through what can be wrong with a configuration, and try it",
+		Short: "Validate the configuration and test the server locally",
 		Long: `Check looks at the configuration, the port, the certificate and its key, the
 clock, "fallback", the way to the proxy of "egress.dial" and the log file. Then
 it starts the server on a free loopback port and goes through it as each user
@@ -31,7 +31,7 @@ or configuration error.`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
-				return cli.Usagef("which configuration?\nfix: vmess-server check -c FILE; vmess-server init writes one")
+				return cli.Usagef("no configuration given\nfix: vmess-server check -c FILE; vmess-server init writes one")
 			}
 			return check(cmd, file, asJSON)
 		},

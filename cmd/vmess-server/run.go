@@ -24,7 +24,7 @@ func newRunCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
-		Short: "Serve",
+		Short: "Run the server",
 		Long: `Run serves until Ctrl-C (which takes no new request and lets those that run end
 for limits.drain; a second one leaves at once).
 
@@ -39,7 +39,7 @@ with an "alterId" need their user to have it too.`,
 				return err
 			}
 			if file == "" {
-				return cli.Usagef("which configuration?\nfix: vmess-server run -c FILE; vmess-server init writes one")
+				return cli.Usagef("no configuration given\nfix: vmess-server run -c FILE; vmess-server init writes one")
 			}
 			cfg, warnings, err := loadConfig(file)
 			if err != nil {

@@ -84,7 +84,7 @@ func maximum(n int, cmd *cobra.Command, args []string) error {
 func newHelpCommand(name string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]",
-		Short:   "Tell more about a command",
+		Short:   "Help about any command",
 		Example: "  " + name + " help run",
 		Args:    cobra.ArbitraryArgs, // a command may be several words
 
@@ -136,7 +136,7 @@ func newCompletionCommand(name string) *cobra.Command {
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return Usagef("which shell?\nfix: %s", cmd.UseLine())
+				return Usagef("no shell given\nfix: %s", cmd.UseLine())
 			}
 			root, w := cmd.Root(), cmd.OutOrStdout()
 			switch args[0] {

@@ -21,7 +21,7 @@ func NewReloadCommand(name, changes string) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "reload [-c FILE | ADDR]",
-		Short: "Have the running " + name + " read its configuration again",
+		Short: "Reload the running " + name + "'s configuration",
 		Long: `Reload asks the ` + name + ` that you run to read its configuration file again.
 The file is checked first: on any mistake, which is told here with its place,
 all stays as it is. SIGHUP does the same, where there is one.
@@ -192,7 +192,7 @@ func (r *reloading) notChosen(running []control.Instance) error {
 // that run elsewhere.
 func (r *reloading) notFound(elsewhere []control.Process, lookup func(string) (string, bool)) string {
 	if len(elsewhere) == 0 {
-		return fmt.Sprintf("no %s of yours is running\nfix: start it with %s run -c FILE", r.program, r.program)
+		return fmt.Sprintf("no running %s found for this user\nfix: start it with %s run -c FILE", r.program, r.program)
 	}
 	var fixes []string // each once, with the processes that it is for
 	places := make(map[[2]string]int)
@@ -218,7 +218,7 @@ func (r *reloading) notFound(elsewhere []control.Process, lookup func(string) (s
 			where = fmt.Sprintf("%d processes are other users'", len(elsewhere))
 		}
 	}
-	return fmt.Sprintf("no %s of yours answers in %s; %s\nfix: %s", r.program, r.dir, where, strings.Join(fixes, "; or "))
+	return fmt.Sprintf("no running %s found for this user in %s; %s\nfix: %s", r.program, r.dir, where, strings.Join(fixes, "; or "))
 }
 
 // reach is the command that reloads a process whose socket is elsewhere, and one

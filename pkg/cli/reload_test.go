@@ -15,7 +15,7 @@ func TestReloadOfAnotherDirectory(t *testing.T) {
 		elsewhere []control.Process
 		want      string
 	}{
-		{nil, "no prog of yours is running\nfix: start it with prog run -c FILE"},
+		{nil, "no running prog found for this user\nfix: start it with prog run -c FILE"},
 		{[]control.Process{{PID: 7, Own: true, Known: true, RuntimeDir: "/tmp/a b"}}, "; process 7 is out of reach from here\nfix: XDG_RUNTIME_DIR='/tmp/a b' prog reload, or kill -HUP 7"},
 		{[]control.Process{{PID: 7, Own: true, Known: true}}, "\nfix: env -u XDG_RUNTIME_DIR prog reload, or kill -HUP 7"},
 		{[]control.Process{{PID: 7, Own: true, Known: true, RuntimeDir: "/run/user/1000"}}, "\nfix: kill -HUP 7"},
@@ -25,7 +25,7 @@ func TestReloadOfAnotherDirectory(t *testing.T) {
 		{[]control.Process{{PID: 7, Own: true, Known: true, RuntimeDir: "/tmp/a"}, {PID: 8, Own: true}, {PID: 9, Own: true, Known: true, RuntimeDir: "/tmp/a"}}, "\nfix: XDG_RUNTIME_DIR=/tmp/a prog reload, or kill -HUP 7 9; or kill -HUP 8"},
 		{[]control.Process{{PID: 7, Own: true, Unit: "prog", UserUnit: true}, {PID: 8, Own: true, Unit: "prog", UserUnit: true}}, "\nfix: systemctl --user reload prog"},
 	} {
-		if got := r.notFound(c.elsewhere, here); !strings.HasSuffix(got, c.want) || !strings.HasPrefix(got, "no prog of yours ") {
+		if got := r.notFound(c.elsewhere, here); !strings.HasSuffix(got, c.want) || !strings.HasPrefix(got, "no running prog found for this user") {
 			t.Errorf("%+v:\n%s\nwant %s", c.elsewhere, got, c.want)
 		}
 	}

@@ -43,8 +43,8 @@ type Options struct {
 }
 
 var (
-	// ErrFetch is wrapped when the page did not come through as it should.
-	ErrFetch = errors.New("the page did not come through")
+	// ErrFetch is wrapped when the page did not arrive as it should.
+	ErrFetch = errors.New("the page did not arrive")
 	// ErrListen is wrapped when Listen is no loopback address: the demo's
 	// proxy is open to whoever reaches it.
 	ErrListen = errors.New("no loopback address")
@@ -234,6 +234,6 @@ func fetch(ctx context.Context, out io.Writer, proxy net.Addr) error {
 		return fmt.Errorf("%w: status %s, %d bytes", ErrFetch, resp.Status, len(body))
 	}
 	took := time.Since(start)
-	step(out, 4, "fetch", "%s, %d bytes in %.1f ms through all of it", resp.Status, len(body), float64(took.Microseconds())/1000)
+	step(out, 4, "fetch", "%s, %d bytes in %.1f ms end to end", resp.Status, len(body), float64(took.Microseconds())/1000)
 	return nil
 }

@@ -74,9 +74,9 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	if s := c.look(); s != c.stamps {
 		if err := c.load(s); err != nil {
-			c.log.Error("certificate", logging.Text("the certificate's files have changed and cannot be used; the old one stays in use: %v", err))
+			c.log.Error("certificate", logging.Text("reloading the certificate failed; keeping the current one: %v", err))
 		} else {
-			c.log.Info("certificate", logging.Text("the certificate was read again: good until %s", c.loaded.Leaf.NotAfter.Format(time.DateOnly)))
+			c.log.Info("certificate", logging.Text("certificate reloaded: valid until %s", c.loaded.Leaf.NotAfter.Format(time.DateOnly)))
 		}
 	}
 	return c.loaded, nil
@@ -219,7 +219,7 @@ func Warnings(cfg *config.Server) []string {
 	if file, line, column, ok := cfg.Position("users"); ok {
 		at = fmt.Sprintf(" at %s:%d:%d", file, line, column)
 	}
-	return append(warnings, "by the ids of \"users\""+at+" refused requests end so early that one altered on the way can be told: give a user a fresh id, as vmess-server init draws them")
+	return append(warnings, "with the ids of \"users\""+at+" rejected requests are closed after so few bytes that a prober can tell a tampered request apart; generate a new id, as vmess-server init does")
 }
 
 // ErrRestart is returned by Reload for changes that need a restart.

@@ -86,7 +86,7 @@ func (r *refusals) sum(t *refusal) {
 	if more <= 0 {
 		return
 	}
-	r.log.Warn("rejected", logging.Text("rejected %d more in %.0f s: %s; the last from %s", more, time.Since(t.since).Seconds(), t.reason, t.last),
+	r.log.Warn("rejected", logging.Text("rejected %d more requests in the last %.0f s (%s), most recently from %s", more, time.Since(t.since).Seconds(), t.reason, t.last),
 		"from", t.last.String(), "err", t.reason, "count", more)
 }
 

@@ -31,7 +31,7 @@ func TestFloodOfRefusals(t *testing.T) {
 		}
 		time.Sleep(refusalFold)
 		synctest.Wait()
-		if want := "rejected 99990 more in 60 s: invalid user: Not Found; the last from 192.0.2.1:5\n"; !strings.HasSuffix(log.String(), want) {
+		if want := "rejected 99990 more requests in the last 60 s (invalid user: Not Found), most recently from 192.0.2.1:5\n"; !strings.HasSuffix(log.String(), want) {
 			t.Errorf("the flood's sum is missing:\n%s", log)
 		}
 
@@ -44,7 +44,7 @@ func TestFloodOfRefusals(t *testing.T) {
 		}
 		r.close()
 		r.tell(from, errors.New("too late"))
-		if want := fmt.Sprintf("rejected %d more in 0 s: various reasons; the last from 192.0.2.1:5\n", 100_000-refusalReasons-refusalsTold); !strings.HasSuffix(log.String(), want) {
+		if want := fmt.Sprintf("rejected %d more requests in the last 0 s (various reasons), most recently from 192.0.2.1:5\n", 100_000-refusalReasons-refusalsTold); !strings.HasSuffix(log.String(), want) {
 			t.Errorf("the last sum is missing:\n%s", log)
 		}
 	})

@@ -158,7 +158,7 @@ func (s *Server) admit(r *transport.Request) bool {
 		return true
 	}
 	if s.outboundSlots.full.has(fullPause) {
-		s.log.Warn("too many ways out", logging.Text("too many ways out at one time: the limit is %d; requests of %s are refused", s.outboundSlots.max, userLabel(r.User)), "user", r.User)
+		s.log.Warn("too many ways out", logging.Text("too many outbound connections (limit %d); rejecting requests from %s", s.outboundSlots.max, userLabel(r.User)), "user", r.User)
 	}
 	return false
 }

@@ -298,7 +298,7 @@ func TestTooManyWaysOut(t *testing.T) {
 		t.Errorf("a stream too many: %d bytes, %v", n, err)
 	}
 	visit(http.StatusServiceUnavailable) // a page is a file, too
-	if n := strings.Count(log.String(), "too many ways out at one time: the limit is 3"); n != 1 {
+	if n := strings.Count(log.String(), "too many outbound connections (limit 3); rejecting requests from"); n != 1 {
 		t.Errorf("told %d times:\n%s", n, log)
 	}
 }

@@ -54,7 +54,7 @@ func ServeReload(program string, log *slog.Logger, self func() Instance, again f
 			return string(text)
 		case reloadQuestion:
 			if err := again(); err != nil {
-				log.Error("not reloaded, all stays as it was: " + err.Error())
+				log.Error("reload failed, keeping the current configuration: " + err.Error())
 				return reloadKept + err.Error()
 			}
 			return reloadDone + self().Listen
