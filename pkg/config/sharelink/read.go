@@ -80,8 +80,13 @@ func Read(data []byte) (*Found, error) {
 		return &r.Found, fmt.Errorf("%w: the text is UTF-16; expected UTF-8: save the file again with that encoding", ErrNothing)
 	}
 	reason := r.text(data)
-	if reason == nil && !r.empty() {
+	if reason == nil && !r.foundAny() {
 		reason = r.subscription(string(data))
+	}
+	if !r.foundAny() {
+		if err := r.wrapped(string(data)); err != nil {
+			reason = err
+		}
 	}
 	if reason == nil && isPage(data) {
 		reason = ErrPage
@@ -127,7 +132,7 @@ func (r *reader) settleMux() {
 	}
 }
 
-func (r *reader) empty() bool { return len(r.Servers) > 0 || len(r.Skipped) > 0 }
+func (r *reader) foundAny() bool { return len(r.Servers) > 0 || len(r.Skipped) > 0 }
 
 // result is the error of all that was read. reason is why nothing was found,
 // if that is known.
@@ -179,14 +184,14 @@ func (r *reader) text(data []byte) error {
 		if err == nil {
 			err = r.tree("", value, 0)
 		}
-		if r.empty() {
+		if r.foundAny() {
 			return nil
 		}
 		broken = err
 		if err != nil {
 			r.pieces(data)
 		}
-		if r.empty() {
+		if r.foundAny() {
 			r.note("the text", "", nil, err.Error()+"; what could be read of it is used")
 			return nil
 		}
@@ -196,12 +201,12 @@ func (r *reader) text(data []byte) error {
 		if broken == nil {
 			broken = err
 		}
-		if r.empty() {
+		if r.foundAny() {
 			return nil
 		}
 	}
 	r.links(string(data))
-	if r.empty() {
+	if r.foundAny() {
 		return nil
 	}
 	return broken
@@ -216,8 +221,8 @@ func (r *reader) subscription(data string) error {
 		if plain == "" {
 			return nil
 		}
-		if err := r.text([]byte(plain)); err != nil || r.empty() {
-			if !whole && r.empty() {
+		if err := r.text([]byte(plain)); err != nil || r.foundAny() {
+			if !whole && r.foundAny() {
 				r.note("the subscription", "", nil, "its base64 is damaged: there may have been more")
 			}
 			return err
@@ -225,6 +230,28 @@ func (r *reader) subscription(data string) error {
 		data = plain
 	}
 	return nil
+}
+
+// wrapped reads a text that was escaped as a whole, once or more: as a JSON string,
+// for HTML, or for a URL.
+func (r *reader) wrapped(data string) (reason error) {
+	for range maxNesting {
+		plain, ok := unwrap(data)
+		if !ok {
+			break
+		}
+		data = strings.TrimSpace(plain)
+		if reason = r.text([]byte(data)); r.foundAny() {
+			return nil
+		}
+		if reason == nil {
+			reason = r.subscription(data)
+		}
+		if r.foundAny() {
+			return nil
+		}
+	}
+	return reason
 }
 
 // decodeDamaged decodes base64 in which characters were lost or added, as far

@@ -3,6 +3,7 @@ package sharelink
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"net/url"
 	"regexp"
 	"slices"
@@ -150,6 +151,27 @@ var htmlEscapes = strings.NewReplacer("&amp;", "&", "&#38;", "&", "&#x26;", "&",
 
 // jsonEscape is an escaped printable ASCII character.
 var jsonEscape = regexp.MustCompile(`\\u00[2-7][0-9a-fA-F]`)
+
+// unwrap undoes one escaping of a whole text; ok reports whether there was one.
+func unwrap(text string) (plain string, ok bool) {
+	switch {
+	case strings.HasPrefix(text, `"`):
+		if json.Unmarshal([]byte(text), &plain) == nil {
+			return plain, true
+		}
+	case strings.Contains(text, "&quot;"), strings.Contains(text, "&#34;"):
+		return html.UnescapeString(text), true
+	case percentEscape.MatchString(text) && !strings.ContainsAny(text, "{}\"\n"):
+		if plain, err := url.PathUnescape(text); err == nil {
+			return plain, true
+		}
+	}
+	return "", false
+}
+
+// percentEscape is one of the characters that every configuration has and that URLs
+// escape: a brace, a quote, a line break, a colon, a slash; %25 is what escaping once more makes of %.
+var percentEscape = regexp.MustCompile(`%(?:25)*(?i:7b|22|0a|3a|2f)`)
 
 // unescapedText undoes what JSON, HTML and URLs do to links that are copied out
 // of them, where a text shows signs of it.

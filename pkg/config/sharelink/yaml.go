@@ -51,11 +51,11 @@ func (r *reader) clashText(data []byte) error {
 	}
 	for _, entry := range broken {
 		var field *FieldError
-		if r.empty() || errors.As(entry.Err, &field) {
+		if r.foundAny() || errors.As(entry.Err, &field) {
 			r.skip(entry.Entry, entry.Err)
 		}
 	}
-	if !r.empty() {
+	if !r.foundAny() {
 		return whole
 	}
 	r.leaveRules(keyRules, rules)
