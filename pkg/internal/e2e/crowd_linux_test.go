@@ -35,8 +35,8 @@ const (
 	// and crowdMost how many there is room for, beside 8 ready tunnels.
 	crowdMost = (clientFiles - 128 - 8) / 2
 	// tunnelMemory is the most that an idle tunnel may take of the client: the
-	// table in docs/performance.md, and half as much for the crowd's arrival.
-	tunnelMemory = 31 << 10
+	// table in docs/performance.md, and two thirds as much for the crowd's arrival.
+	tunnelMemory = 36 << 10
 )
 
 // TestCrowd opens 9,000 tunnels at once and then more in a burst, with 20,000

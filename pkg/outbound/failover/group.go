@@ -1,4 +1,4 @@
-// Package failover sends each request to the first healthy server (or the fastest)
+// Package failover sends each request to the first healthy server
 // and ejects those that fail, with exponential back-off.
 package failover
 
