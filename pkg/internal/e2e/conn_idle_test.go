@@ -52,7 +52,7 @@ func TestConnIdle(t *testing.T) {
 	}
 	all.Wait()
 	said := l.awaitCause(t, "tunnel.idle-cut").Msg
-	if want := "V2Ray on " + far.addr + " ends connections after 12 s of silence, whatever the destination: its connIdle"; !strings.Contains(said, want) {
+	if want := "V2Ray on " + far.addr + " closes connections after 12 s of silence, whatever the destination: that is its connIdle"; !strings.Contains(said, want) {
 		t.Errorf("it says %q", said)
 	}
 	for _, cause := range l.causes(t) {

@@ -206,7 +206,7 @@ fix: pass the right file with -c, or create one: vmess-local link import LINK -o
 fix: write a file of certificates in PEM form at config.json:1:114
 `},
 		{name: "no link", args: []string{"vmess://NWVjMmU3"}, want: `error: config.syntax: the link: not a VMess share link: its base64 contains neither a JSON object nor what Shadowrocket or Quantumult write
-fix: copy the whole link again, or name a configuration file with -c
+fix: copy the whole link again, or pass a configuration file with -c
 `},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
