@@ -181,9 +181,13 @@ func (p *pinger) networkUp() bool {
 	return transport.SendStateOf(p.conn.carrier.conn) != transport.SendTimedOut || !p.conn.used.Load()
 }
 
-// act does what judgeRequest decided.
+// act does what judgeRequest decided, unless something was received since: the
+// check ends at the next look then.
 func (p *pinger) act(v pingVerdict) {
-	m := p.monitor()
+	m, used := p.monitor(), p.conn.used.Load()
+	if p.heardSinceJudged() {
+		return
+	}
 	switch v {
 	case requestWaits:
 		m.Waiting()
@@ -191,9 +195,9 @@ func (p *pinger) act(v pingVerdict) {
 		m.Doubt()
 		return
 	case requestSilent:
-		m.Silent(p.conn.used.Load())
+		m.Silent(used)
 	default:
-		if m.Gone(p.conn.used.Load()) && p.networkUp() {
+		if m.Gone(used) && p.networkUp() {
 			p.dead()
 			return
 		}
@@ -203,6 +207,13 @@ func (p *pinger) act(v pingVerdict) {
 	if p.every > 0 {
 		p.send(p.group.PongWait)
 	}
+}
+
+// heardSinceJudged reports whether something was received since the last judge.
+func (p *pinger) heardSinceJudged() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heard.Load() != p.seen
 }
 
 // rest has the check of a connection that was not ended begin again later.
